@@ -1,0 +1,62 @@
+"""Placing a picture of any size on a canvas of a given size, and drawing how to vary it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+SMALLEST_CROP = 0.8
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a picture is laid on the canvas; the same for a picture and its mask."""
+
+    crop: float = 1.0
+    """share, in (0, 1], of the sides of the largest piece that has the canvas's aspect"""
+    shift: tuple[float, float] = (0.0, 0.0)
+    """where that piece lies, across and down: -1 at the left or top edge, 0 centred, 1 at the other edge"""
+    mirror: bool = False
+    """whether left and right are exchanged"""
+
+    def apply(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """`place` with these parameters."""
+        return place(image, size, crop=self.crop, shift=self.shift, mirror=self.mirror)
+
+
+def place(
+    image: Image.Image, size: tuple[int, int], *, crop: float, shift: tuple[float, float], mirror: bool
+) -> Image.Image:
+    """Cut a piece out of `image` and resize it to `size` (width, height in pixels), aspect kept.
+
+    `crop`, `shift` and `mirror` are those of `Placement`; with crop 1 the piece is the largest that fits,
+    so that the whole shorter side is seen. The result depends on the arguments alone.
+    Raises ValueError for a crop outside (0, 1], a shift outside [-1, 1] or a size that is not positive.
+    """
+    if not 0.0 < crop <= 1.0 or not all(-1.0 <= s <= 1.0 for s in shift) or min(size) < 1:
+        raise ValueError(f"no such placement: size {size}, crop {crop}, shift {shift}")
+    scale = crop * min(image.width / size[0], image.height / size[1])
+    width, height = size[0] * scale, size[1] * scale
+    left = (image.width - width) * (1.0 + shift[0]) / 2.0
+    top = (image.height - height) * (1.0 + shift[1]) / 2.0
+    # Rounding may carry an edge a hair past the picture, which Pillow refuses.
+    box = (max(left, 0.0), max(top, 0.0), min(left + width, image.width), min(top + height, image.height))
+    placed = image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    return placed.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else placed
+
+
+def draw_augmentation(rng: np.random.Generator, *, crop: bool = False, mirror: bool = False) -> Placement:
+    """Draw a placement: with `crop`, a piece of SMALLEST_CROP to all of the picture anywhere in it; with
+    `mirror`, left and right exchanged half of the time.
+
+    Four numbers are drawn from `rng` whatever is asked for, so that switching one variation on does not
+    change the other. Mirroring is off unless asked for: it spoils writing and whatever is not symmetric.
+    """
+    extent, across, down, flip = rng.random(4)
+    return Placement(
+        crop=float(1.0 - (1.0 - SMALLEST_CROP) * extent) if crop else 1.0,
+        shift=(float(2.0 * across - 1.0), float(2.0 * down - 1.0)) if crop else (0.0, 0.0),
+        mirror=bool(mirror and flip < 0.5),
+    )
