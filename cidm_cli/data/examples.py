@@ -109,6 +109,7 @@ def load_examples(folder: Path, *, class_noun: str, caption_template: str | None
 
 
 def _list_files(folder: Path) -> _Listing:
+    # os.path answers no for names that the system cannot hold, where Path would raise.
     if os.path.isdir(folder):
         candidates, warnings = _regular_files(folder)
     elif os.path.exists(folder):

@@ -1,0 +1,91 @@
+r"""Prompts that name concepts: "a <dog> on the beach, a plain \< sign"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cidm_cli.errors import CidmError, ExitCode
+from cidm_cli.suggest import nearest
+from cidm_registry.errors import InvalidName
+from cidm_registry.names import canonical_key, display_name
+
+_MARK = re.compile(r"\\<|<([^<>]*)>?")
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One `<name>` in a prompt."""
+
+    name: str
+    """the name as typed, composed (NFC)"""
+    position: int
+    """where its `<` stands in the prompt, from 0"""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt taken apart at the concepts it names."""
+
+    text: str
+    """as typed"""
+    parts: tuple[str | Mention, ...]
+    """plain text (escapes undone, never empty) and mentions, in order"""
+    names: tuple[str, ...]
+    """the names mentioned, each once, in the order of their first mention; `<Dog>` and `<dog>` are one"""
+
+    def filled(self, stand_in: Callable[[str], str]) -> str:
+        """The prompt as plain text, each mention replaced by what `stand_in` gives for its name."""
+        return "".join(part if isinstance(part, str) else stand_in(part.name) for part in self.parts)
+
+
+def parse_prompt(text: str) -> Prompt:
+    r"""Find the `<name>` references of a prompt. `\<` is a plain "<"; a ">" by itself is plain too.
+
+    Raises CidmError USAGE, saying where, for a "<" that begins no well-formed reference.
+    """
+    parts: list[str | Mention] = []
+    names: dict[str, str] = {}
+    plain, end = "", 0
+    for mark in _MARK.finditer(text):
+        plain += text[end : mark.start()]
+        end = mark.end()
+        if mark.group(1) is None:
+            plain += "<"
+            continue
+        name = _name(mark)
+        names.setdefault(canonical_key(name), name)
+        if plain:
+            parts.append(plain)
+        parts.append(Mention(name, mark.start()))
+        plain = ""
+    plain += text[end:]
+    if plain:
+        parts.append(plain)
+    return Prompt(text, tuple(parts), tuple(names.values()))
+
+
+def find_unknown(prompt: Prompt, names: Iterable[str]) -> CidmError | None:
+    """The error (NOT_FOUND, with a suggestion) for the first concept of `prompt` not in `names`, if any."""
+    known = {canonical_key(name): name for name in names}
+    for name in prompt.names:
+        if canonical_key(name) not in known:
+            meant = nearest(name, known.values())
+            hint = f"did you mean <{meant}>?" if meant else "`cidm list` shows the concepts learned so far"
+            return CidmError(f"no concept is called <{name}>", hint=hint, code=ExitCode.NOT_FOUND)
+    return None
+
+
+def _name(mark: re.Match[str]) -> str:
+    try:
+        if not mark.group().endswith(">"):
+            raise InvalidName("it is not closed by '>'", "")
+        return display_name(mark.group(1))
+    except InvalidName as error:
+        shown = mark.group() if len(mark.group()) <= 40 else mark.group()[:39] + "…"
+        raise CidmError(
+            f"{shown!r} at character {mark.start() + 1} names no concept: {error}",
+            hint=r"write <name>, or \< for a plain '<'",
+            code=ExitCode.USAGE,
+        ) from None
