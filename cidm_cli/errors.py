@@ -1,0 +1,46 @@
+"""The one kind of error a user is meant to see, and the exit codes scripts rely on."""
+
+from enum import IntEnum
+from typing import Any
+
+
+class ExitCode(IntEnum):
+    """What the process returns. Part of the command line's contract: values never change."""
+
+    OK = 0
+    """Done."""
+    FAILED = 1
+    """Failed, for a reason that has no code of its own."""
+    USAGE = 2
+    """The command line is wrong."""
+    NOT_FOUND = 3
+    """A registry, a concept or a file that was named does not exist."""
+    INVALID = 4
+    """An input file cannot be used."""
+    OUT_OF_MEMORY = 5
+    """Not enough memory, on the accelerator or the machine."""
+    REGISTRY = 6
+    """The registry is damaged, busy, or changed meanwhile."""
+    INTERRUPTED = 130
+    """Stopped by the user; a checkpoint was saved if one was due."""
+
+
+class CidmError(Exception):
+    """Something the user can understand and mostly mend.
+
+    `message` is one line that names the thing, in lower case and without a full stop; `hint` says what to do, likewise.
+    `details` are further keys of the error object under `--json`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str | None = None,
+        code: ExitCode = ExitCode.FAILED,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+        self.details = details or {}
