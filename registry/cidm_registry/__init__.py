@@ -1,0 +1,48 @@
+"""The concept registry: a folder of learned concepts that survives being killed, filled up and shared.
+
+root/registry.json        format, base, date of creation
+root/blobs/<sha256>       weights and previews, named by content, never changed
+root/concepts/000005.json one entry per concept version or change of name; the number is the order
+root/concepts/000005.removed  a removed one: its number is never used again
+root/runs/<id>/           training runs in progress
+root/lock                 a courtesy; correctness never rests on it
+"""
+
+from .errors import (
+    Busy,
+    Conflict,
+    Damaged,
+    Exists,
+    Invalid,
+    InvalidName,
+    NewerFormat,
+    NotFound,
+    RegistryError,
+)
+from .names import canonical_key, display_name
+from .records import BaseRef, Draft, Plan, Problem, Record
+from .runs import Run
+from .store import Registry
+from .tensors import check_safetensors
+
+__all__ = [
+    "BaseRef",
+    "Busy",
+    "Conflict",
+    "Damaged",
+    "Draft",
+    "Exists",
+    "Invalid",
+    "InvalidName",
+    "NewerFormat",
+    "NotFound",
+    "Plan",
+    "Problem",
+    "Record",
+    "Registry",
+    "RegistryError",
+    "Run",
+    "canonical_key",
+    "check_safetensors",
+    "display_name",
+]

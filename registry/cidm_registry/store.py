@@ -1,0 +1,379 @@
+"""The registry itself: what can be asked of it and done to it."""
+
+import difflib
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import blobs, garbage, runs
+from .audit import audit
+from .disk import TEMP, Disk, claim, explained, place, write_temp
+from .errors import Conflict, Damaged, Exists, Invalid, NewerFormat, NotFound
+from .journal import Journal, entry_path, read_journal, tombstone_path
+from .names import canonical_key, display_name
+from .records import (
+    FORMAT,
+    BaseRef,
+    Draft,
+    Plan,
+    Problem,
+    Record,
+    Renaming,
+    checked_draft,
+    decode,
+    encode,
+    hash_of,
+)
+from .runs import Run
+from .tensors import check_safetensors
+
+HEAD_FILE = "registry.json"
+FOLDERS = ("blobs", "concepts", "runs")
+
+PATIENCE = 30.0
+"""Seconds a single operation waits for the lock. Whoever wants to wait longer takes the lock first."""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A folder of concepts learned on one base.
+
+    Methods that read never write. Methods that write are whole or without effect: killed at any moment, with
+    the lock working or not, they leave every other concept byte for byte as it was. Each may raise
+    RegistryError when the file system refuses.
+    """
+
+    root: Path
+    """The folder."""
+    base: BaseRef
+    """The model its concepts belong to."""
+    disk: Disk = field(default_factory=Disk, repr=False, compare=False)
+    """How it touches the file system."""
+
+    @classmethod
+    def create(cls, path: str | Path, base: BaseRef, *, disk: Disk | None = None) -> "Registry":
+        """A new, empty registry. Raises Exists where there is one, Invalid where something else is."""
+        disk = disk or Disk()
+        root = Path(path)
+        if (root / HEAD_FILE).exists():
+            raise Exists(f"{root} already is a registry")
+        if root.exists() and not root.is_dir():
+            raise Invalid(f"{root} is not a folder", "give another place with --registry")
+        content = {"format": FORMAT, "base": asdict(base), "created": _timestamp(disk)}
+        with explained(f"making a registry in {root}"):
+            # What a creation cut short may have left is taken over; anything else is somebody's folder.
+            ours = {"lock", *FOLDERS}
+            if root.is_dir() and (
+                foreign := [n for n in disk.names(root) if n not in ours and not n.startswith(TEMP)]
+            ):
+                raise Invalid(
+                    f"{root} holds other things, {foreign[0]!r} for one", "give an empty or a new folder"
+                )
+            for name in FOLDERS:
+                disk.mkdir(root / name)
+            if not claim(disk, root / HEAD_FILE, json.dumps(content, indent=1, allow_nan=False).encode()):
+                raise Exists(f"{root} already is a registry")
+        return cls(root, base, disk)
+
+    @classmethod
+    def open(cls, path: str | Path, *, disk: Disk | None = None) -> "Registry":
+        """The registry in a folder. Raises NotFound, Damaged, or NewerFormat for one from a newer program."""
+        disk = disk or Disk()
+        file = Path(path) / HEAD_FILE
+        try:
+            content = json.loads(disk.read(file))
+            version = content["format"]
+            if type(version) is int and version > FORMAT:
+                raise NewerFormat(
+                    f"{path} is a registry of format {version}; this program knows {FORMAT}", "update cidm"
+                )
+            if type(version) is not int or version < 1:
+                raise ValueError("its format is not a number")
+            described = content["base"]
+            base = BaseRef(described["kind"], described["source"], described["fingerprint"])
+            if not all(isinstance(value, str) for value in asdict(base).values()):
+                raise ValueError("its base is not described by text")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(f"there is no registry in {path}", "make one with `cidm init`") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise Damaged(f"{file} cannot be read as a registry", "restore it from a backup") from error
+        return cls(Path(path), base, disk)
+
+    # reading
+
+    def records(self, all_versions: bool = False) -> list[Record]:
+        """The newest version of each concept, or all versions, by number. Unreadable ones are left out."""
+        journal = self._journal()
+        return list(journal.records if all_versions else journal.newest())
+
+    def problems(self) -> list[Problem]:
+        """The records that cannot be read."""
+        return list(self._journal().problems)
+
+    def get(self, name: str) -> Record:
+        """The newest version of a concept. Raises NotFound, with a suggestion; InvalidName."""
+        return self._find(self._journal(), name)
+
+    def head(self) -> int:
+        """The highest number ever used; 0 for a registry that never held a concept."""
+        return self._journal().head
+
+    def read_blob(self, sha: str) -> bytes:
+        """A blob's content, checked against its name. Raises Damaged, naming the file."""
+        return blobs.read_blob(self.disk, self.root, sha)
+
+    def blob_path(self, sha: str) -> Path:
+        """Where a blob is."""
+        return blobs.blob_path(self.root, sha)
+
+    def verify(self) -> list[Problem]:
+        """Reads and checks everything. Empty when all is well."""
+        with explained(f"verifying {self.root}"):
+            return audit(self.disk, self.root, self.base.fingerprint, self._journal())
+
+    # writing
+
+    def lock(self, timeout: float | None = None) -> AbstractContextManager[None]:
+        """Keeps other writers out; re-entrant. `timeout` in seconds, None waits for ever. Raises Busy."""
+        return self.disk.lock(self.root / "lock", timeout)
+
+    def writable(self) -> bool:
+        """Whether concepts can be committed here. Tries it with a file that is removed again."""
+        try:
+            for name in FOLDERS:
+                self.disk.mkdir(self.root / name)
+                self.disk.unlink(write_temp(self.disk, self.root / name, b""))
+        except OSError:
+            return False
+        return True
+
+    def commit(
+        self,
+        draft: Draft,
+        blob: bytes,
+        *,
+        expected_head: int,
+        update: bool = False,
+        preview: bytes | None = None,
+    ) -> Record:
+        """Adds a concept, or a new version of one. All is checked before anything is written.
+
+        `expected_head` is what `head()` said when training began. A change of name or a removal since then
+        does no harm; any other new entry means the concept was not consolidated against everything it has to
+        live with.
+
+        Raises Conflict if there is such an entry, Exists if the name is taken and `update` is not set,
+        Invalid for a draft, blob or preview that cannot be stored, Damaged if a parent's blob was altered,
+        Busy.
+        """
+        draft = checked_draft(draft)
+        try:
+            check_safetensors(blob)
+        except Invalid as error:
+            raise Invalid(
+                f"the weights of {draft.name!r} cannot be stored: {error.message}", error.hint
+            ) from error
+        if preview is not None:
+            blobs.check_preview(preview)
+        keep = {blobs.sha256_of(data): data for data in (blob, preview) if data is not None}
+        sha, shot = blobs.sha256_of(blob), None if preview is None else blobs.sha256_of(preview)
+        with self._writing(f"committing {draft.name!r}"):
+            encode(self._next_record(self._journal(), draft, expected_head, update, sha, shot))
+            self._check_parents(draft)
+            for data in keep.values():
+                blobs.put_blob(self.disk, self.root, data)
+            while True:
+                record = self._next_record(self._journal(), draft, expected_head, update, sha, shot)
+                if self._claim(record):
+                    break
+            self._keep(keep)
+        return record
+
+    def annotate(
+        self, record: Record, *, scores: dict[str, Any] | None = None, preview: bytes | None = None
+    ) -> Record:
+        """Adds scores (by name, over those of the same name) or a preview picture to a record.
+
+        Raises NotFound if the record was removed, Conflict if it is not the one that was read, Invalid.
+        """
+        if preview is not None:
+            blobs.check_preview(preview)
+        with self._writing(f"annotating {record.name!r}"):
+            stored = self._stored(record)
+            changed = replace(stored, scores={**stored.scores, **(scores or {})})
+            encode(changed)
+            if preview is not None:
+                changed = replace(changed, preview=blobs.put_blob(self.disk, self.root, preview))
+            place(self.disk, entry_path(self.root, record.sequence), encode(changed))
+            if preview is not None:
+                self._keep({blobs.sha256_of(preview): preview})
+        return replace(changed, name=record.name, key=record.key)
+
+    def rename(self, old: str, new: str) -> Record:
+        """Gives a concept, all versions of it, another name. Raises NotFound, Exists, InvalidName, Busy."""
+        name, key = display_name(new), canonical_key(new)
+        with self._writing(f"renaming {old!r}"):
+            while True:
+                journal = self._journal()
+                record = self._find(journal, old)
+                taken = journal.find(key)
+                if taken is not None and taken.origin != record.origin:
+                    raise Exists(f"there already is a concept {taken.name!r}", "choose another name")
+                if record.name == name:
+                    return record
+                if self._claim(Renaming(journal.head + 1, record.origin, name, key, _timestamp(self.disk))):
+                    return replace(record, name=name, key=key)
+
+    def remove_plan(self, name: str) -> Plan:
+        """What `remove` would do. Raises NotFound, InvalidName."""
+        journal = self._journal()
+        return garbage.plan_removal(self.disk, self.root, journal, self._find(journal, name))
+
+    def remove(self, name: str) -> Plan:
+        """Removes a concept with all versions; blobs stay until `gc`. Raises NotFound, InvalidName, Busy."""
+        with self._writing(f"removing {name!r}"):
+            journal = self._journal()
+            plan = garbage.plan_removal(self.disk, self.root, journal, self._find(journal, name))
+            garbage.remove_concept(self.disk, self.root, journal, plan)
+        return plan
+
+    def gc_plan(self, *, grace: float = garbage.GRACE, runs: bool = False) -> Plan:
+        """What `gc` would delete. Raises Damaged if any record is unreadable."""
+        with explained(f"looking through {self.root}"):
+            return garbage.plan_collection(self.disk, self.root, grace, runs)
+
+    def gc(self, *, grace: float = garbage.GRACE, runs: bool = False) -> Plan:
+        """Deletes what no concept uses and is older than `grace` seconds, with `runs` also training runs.
+
+        Raises Damaged, having deleted nothing, if any record is unreadable; Busy.
+        """
+        with self._writing("collecting garbage"):
+            return garbage.collect(self.disk, self.root, grace, runs)
+
+    # training runs
+
+    def start_run(self, config: dict[str, Any]) -> Run:
+        """A new training run with these settings, which must name the concept's `key`."""
+        return runs.start_run(self.disk, self.root, config)
+
+    def runs(self) -> list[Run]:
+        """Training runs that were started and not finished, oldest first."""
+        with explained(f"listing the runs in {self.root}"):
+            return runs.read_runs(self.disk, self.root)[0]
+
+    def find_run(self, key: str) -> Run | None:
+        """The newest run for the concept with that key, or None."""
+        found = [run for run in self.runs() if run.config["key"] == key]
+        return found[-1] if found else None
+
+    # steps
+
+    def _journal(self) -> Journal:
+        try:
+            return read_journal(self.disk, self.root)
+        except OSError as error:
+            raise Damaged(
+                f"{self.root / 'concepts'} cannot be read: {error.strerror}",
+                "restore the folder from a backup",
+            ) from error
+
+    @contextmanager
+    def _writing(self, doing: str) -> Iterator[None]:
+        with self.lock(PATIENCE), explained(doing):
+            yield
+
+    def _find(self, journal: Journal, name: str) -> Record:
+        key = canonical_key(name)
+        record = journal.find(key)
+        if record is not None:
+            return record
+        names = {one.key: one.name for one in journal.newest()}
+        close = difflib.get_close_matches(key, names, n=1)
+        if close:
+            hint = f"did you mean {names[close[0]]!r}?"
+        elif journal.problems:
+            hint = "some records cannot be read: see `cidm verify`"
+        else:
+            hint = "`cidm list` shows all concepts"
+        raise NotFound(f"there is no concept {name!r} in {self.root}", hint)
+
+    def _next_record(
+        self, journal: Journal, draft: Draft, expected_head: int, update: bool, blob: str, preview: str | None
+    ) -> Record:
+        newer = [repr(one.name) for one in journal.records if one.sequence > expected_head]
+        newer += [f"record {number}" for number in journal.unreadable if number > expected_head]
+        if newer:
+            raise Conflict(
+                f"{newer[0]} was added to the registry while {draft.name!r} was being learned",
+                f"learn {draft.name!r} again, now against it as well",
+            )
+        if expected_head > journal.head:
+            raise Conflict(
+                f"the registry {self.root} is older than when {draft.name!r} was begun",
+                "was it restored from a backup?",
+            )
+        key = canonical_key(draft.name)
+        former = journal.find(key)
+        if former is not None and not update:
+            raise Exists(
+                f"there already is a concept {former.name!r}",
+                "choose another name, or give --update to replace it",
+            )
+        sequence = journal.head + 1
+        return Record(
+            **vars(draft),
+            key=key,
+            sequence=sequence,
+            version=1 if former is None else former.version + 1,
+            origin=sequence if former is None else former.origin,
+            blob=blob,
+            base=self.base.fingerprint,
+            config_hash=hash_of(draft.config),
+            created=_timestamp(self.disk),
+            preview=preview,
+            scores={},
+        )
+
+    def _check_parents(self, draft: Draft) -> None:
+        """A parent that was removed since is no longer anybody's concern; one that was altered is."""
+        alive = self._journal().referenced()
+        for parent in draft.parents:
+            if parent in alive or self.blob_path(parent).exists():
+                self.read_blob(parent)
+
+    def _claim(self, entry: Record | Renaming) -> bool:
+        path = entry_path(self.root, entry.sequence)
+        if not claim(self.disk, path, encode(entry)):
+            return False
+        if tombstone_path(self.root, entry.sequence).exists():
+            # Somebody used this number and removed that concept between our look and our claim.
+            with suppress(FileNotFoundError):
+                self.disk.unlink(path)
+            return False
+        return True
+
+    def _keep(self, needed: dict[str, bytes]) -> None:
+        """Writes again what a collection took away before it could see our record."""
+        for sha, data in needed.items():
+            if not self.blob_path(sha).exists():
+                blobs.put_blob(self.disk, self.root, data)
+
+    def _stored(self, record: Record) -> Record:
+        path = entry_path(self.root, record.sequence)
+        try:
+            entry = decode(self.disk.read(path), record.sequence)
+        except FileNotFoundError as error:
+            raise NotFound(f"{record.name!r} has been removed") from error
+        except ValueError as error:
+            raise Damaged(f"{path}: {error}", "restore it from a backup") from error
+        if not isinstance(entry, Record) or entry.blob != record.blob:
+            raise Conflict(f"{path} is not the record of {record.name!r} that was read before")
+        return entry
+
+
+def _timestamp(disk: Disk) -> str:
+    return datetime.fromtimestamp(disk.now(), UTC).isoformat(timespec="seconds")
