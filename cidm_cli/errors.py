@@ -28,8 +28,8 @@ class ExitCode(IntEnum):
 class CidmError(Exception):
     """Something the user can understand and mostly mend.
 
-    `message` is one line that names the thing, in lower case and without a full stop; `hint` says what to do, likewise.
-    `details` are further keys of the error object under `--json`.
+    `message` is one line that names the thing, in lower case and without a full stop; `hint` says what to do,
+    likewise. `details` are further keys of the error object under `--json`.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from .errors import (
     NotFound,
     RegistryError,
 )
+from .garbage import GRACE
 from .names import canonical_key, display_name
 from .records import BaseRef, Draft, Plan, Problem, Record
 from .runs import Run
@@ -26,6 +27,7 @@ from .store import Registry
 from .tensors import check_safetensors
 
 __all__ = [
+    "GRACE",
     "BaseRef",
     "Busy",
     "Conflict",

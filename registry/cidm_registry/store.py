@@ -141,6 +141,13 @@ class Registry:
         """Keeps other writers out; re-entrant. `timeout` in seconds, None waits for ever. Raises Busy."""
         return self.disk.lock(self.root / "lock", timeout)
 
+    def training_lock(self, timeout: float | None = None) -> AbstractContextManager[None]:
+        """Makes trainings wait for each other, so that each learns against the one before; other writers go on.
+
+        Raises Busy.
+        """
+        return self.disk.lock(self.root / "training.lock", timeout)
+
     def writable(self) -> bool:
         """Whether concepts can be committed here. Tries it with a file that is removed again."""
         try:

@@ -1,0 +1,135 @@
+"""The command line's commands. Adding one: a file in `commands/`, and a line in COMMANDS."""
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+from .commands import gc, init, list, path, rename, rm, show, verify
+from .config import load_settings
+from .errors import CidmError, ExitCode
+from .invocation import Invocation
+from .output import Mode, Output, Result
+
+RegistryOption = Annotated[
+    Path | None,
+    typer.Option("--registry", metavar="PATH", help="The registry's folder; `cidm path` prints the default."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only names or paths, one a line.")]
+
+COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
+    ("init", init.init),
+    ("list", list.list_concepts),
+    ("show", show.show),
+    ("rm", rm.remove),
+    ("rename", rename.rename),
+    ("verify", verify.verify),
+    ("gc", gc.collect),
+    ("path", path.path),
+)
+"""In the order of the help page. Each takes an Invocation and its own options, and returns a Result."""
+
+ALIASES = {"ls": "list"}
+
+app = typer.Typer(
+    name="cidm",
+    help="Teach a text-to-image model one new concept after another, and draw them together.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    # Plain help pages: text is never read as markup, and `--help` does not load a terminal library.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    suggest_commands=True,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cidm {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def options_before_the_command(
+    context: typer.Context,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The same options work before and after the command's name."""
+    context.meta["cidm"] = {"registry": registry, "as_json": as_json, "quiet": quiet}
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _add(name: str, function: Callable[..., Result], *, hidden: bool = False) -> None:
+    """Registers a command, with the options every command has behind its own."""
+    own = inspect.signature(function, eval_str=True)
+    shared = inspect.signature(_shared_options, eval_str=True)
+    _invocation, *options = own.parameters.values()
+
+    def command(**values: Any) -> int:
+        context: typer.Context = values.pop("context")
+        before = context.meta["cidm"]
+        given = {name: values.pop(name) or before[name] for name in ("registry", "as_json", "quiet")}
+        return _run(context.obj, function, values, **given)
+
+    parameters = [*options, *shared.parameters.values()]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = function.__doc__
+    app.command(name, hidden=hidden)(command)
+
+
+def _shared_options(
+    *,
+    context: typer.Context,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Only its signature is used."""
+
+
+def _run(
+    output: Any,
+    function: Callable[..., Result],
+    values: dict[str, Any],
+    *,
+    registry: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    if not isinstance(output, Output):
+        output = Output(sys.stdout, sys.stderr, environment=os.environ)
+    if as_json and quiet:
+        raise CidmError("--json and --quiet exclude each other", "give one of them", ExitCode.USAGE)
+    output.mode = Mode.JSON if as_json else Mode.QUIET if quiet else Mode.HUMAN
+    settings = load_settings(os.environ, Path.cwd(), _user_folder())
+    try:
+        result = function(Invocation(output, settings, registry), **values)
+    except KeyboardInterrupt:
+        # Caught here: typer would turn it into a bare exit code, without a word.
+        raise CidmError("interrupted", code=ExitCode.INTERRUPTED) from None
+    output.result(result)
+    return int(ExitCode.OK if result.failure is None else result.failure.code)
+
+
+def _user_folder() -> Path:
+    from platformdirs import user_config_path
+
+    return user_config_path("cidm", appauthor=False)
+
+
+for _name, _function in COMMANDS:
+    _add(_name, _function)
+for _alias, _name in ALIASES.items():
+    _add(_alias, dict(COMMANDS)[_name], hidden=True)

@@ -1,0 +1,1 @@
+"""One file per verb: options in, a printed result out. Everything heavy is imported inside the function."""

@@ -1,0 +1,47 @@
+"""What every command is given: where to print, which settings apply, which registry is meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import Found, Settings
+from .output import Output
+
+if TYPE_CHECKING:
+    from cidm_registry import Registry
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One run of one command."""
+
+    output: Output
+    """Where results, notes and progress go."""
+    settings: Settings
+    """What environment and settings files say."""
+    registry_flag: Path | None
+    """What `--registry` says."""
+
+    @property
+    def registry_path(self) -> Path:
+        """The registry's folder: flag, environment, settings files, else the user's data folder."""
+        if self.registry_flag is not None:
+            return self.registry_flag.expanduser()
+        if found := self.settings.find("registry"):
+            return path_from(found)
+        from platformdirs import user_data_path
+
+        return user_data_path("cidm", appauthor=False)
+
+    def open_registry(self) -> Registry:
+        """The registry that is meant. Raises what `Registry.open` raises."""
+        from cidm_registry import Registry
+
+        return Registry.open(self.registry_path)
+
+
+def path_from(found: Found) -> Path:
+    """A path setting; a relative one counts from where it was written down."""
+    return found.folder / Path(found.value).expanduser()

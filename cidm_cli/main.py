@@ -1,0 +1,121 @@
+"""The one error boundary: every exception becomes one line, a hint and an exit code."""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+from typer.main import get_command
+
+from cidm_registry import (
+    Busy,
+    Conflict,
+    Damaged,
+    Invalid,
+    InvalidName,
+    NewerFormat,
+    NotFound,
+    RegistryError,
+)
+
+from .app import app
+from .errors import CidmError, ExitCode
+from .output import Mode, Output
+
+REGISTRY_CODES: tuple[tuple[type[RegistryError], ExitCode], ...] = (
+    (NotFound, ExitCode.NOT_FOUND),
+    (InvalidName, ExitCode.USAGE),
+    (Invalid, ExitCode.INVALID),
+    (Conflict, ExitCode.REGISTRY),
+    (Damaged, ExitCode.REGISTRY),
+    (Busy, ExitCode.REGISTRY),
+    (NewerFormat, ExitCode.REGISTRY),
+    (RegistryError, ExitCode.FAILED),
+)
+"""The first that fits counts."""
+
+SMALLER = "use fewer or smaller pictures at a time, or close other programs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code. Every failure becomes a message; none raises.
+
+    With CIDM_TRACEBACK=1 in the environment the traceback is printed too, before the message.
+    """
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    _set_up()
+    # Known before parsing, so that a wrong command line is also answered in JSON.
+    mode = Mode.JSON if "--json" in _before_dashes(given) else Mode.HUMAN
+    output = Output(sys.stdout, sys.stderr, mode, os.environ)
+    try:
+        code = get_command(app).main(args=given, prog_name="cidm", standalone_mode=False, obj=output)
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("CIDM_TRACEBACK") == "1":
+            traceback.print_exc(file=sys.stderr)
+        failure = explain(error)
+        output.error(failure)
+        return int(failure.code)
+    return int(code or 0)
+
+
+def explain(error: BaseException) -> CidmError:
+    """Any exception as something to show: what happened, what to do, which exit code."""
+    match error:
+        case CidmError():
+            return error
+        case RegistryError():
+            code = next(code for kind, code in REGISTRY_CODES if isinstance(error, kind))
+            return CidmError(error.message, error.hint, code)
+        case typer.TyperException():
+            return _explain_usage(error)
+        case typer.Abort():
+            return CidmError("stopped, nothing was changed")
+        case KeyboardInterrupt():
+            return CidmError("interrupted", code=ExitCode.INTERRUPTED)
+        case OSError():
+            return _explain_system(error)
+    if _is_out_of_memory(error):
+        return CidmError("out of memory", SMALLER, ExitCode.OUT_OF_MEMORY)
+    first_line = next(iter(str(error).splitlines()), "")
+    return CidmError(
+        f"unexpected {type(error).__name__}: {first_line}",
+        "this is a fault in cidm; CIDM_TRACEBACK=1 shows where",
+    )
+
+
+def _explain_usage(error: typer.TyperException) -> CidmError:
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "cidm"
+    message = message[:1].lower() + message[1:]
+    return CidmError(message, f"`{command} --help` shows how", ExitCode.USAGE)
+
+
+def _explain_system(error: OSError) -> CidmError:
+    reason = error.strerror or str(error) or type(error).__name__
+    name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    hint = "free some space, then try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    code = ExitCode.NOT_FOUND if isinstance(error, FileNotFoundError) else ExitCode.FAILED
+    return CidmError(f"{name}{reason}", hint, code)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Without importing torch: its CUDA error has a type, its CPU error only a message."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _before_dashes(arguments: list[str]) -> list[str]:
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _set_up() -> None:
+    # No code from a model's repository is ever run, whatever a library's default is.
+    os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
+    for stream in (sys.stdout, sys.stderr):
+        # A name the terminal cannot show must not end the program.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

@@ -1,0 +1,136 @@
+"""What a user may set for learning and drawing, and what each base takes where nothing is set.
+
+The line under each field is its help on the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from .errors import CidmError, ExitCode
+
+
+@dataclass(frozen=True)
+class LearnOptions:
+    """Settings of a training; None takes the base's own default."""
+
+    steps: int | None = None
+    """Training steps."""
+    batch: int | None = None
+    """Pictures in a step."""
+    rank: int = 4
+    """Rank of the low-rank weights."""
+    scale: float = 1.0
+    """Factor on the low-rank weights (alpha / rank)."""
+    lr: float | None = None
+    """Learning rate of the low-rank weights; falls to zero over the training."""
+    token_lr: float | None = None
+    """Learning rate of the concept's tokens; falls to zero over the training."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    targets: str = "attn2"
+    """Attention layers that get low-rank weights: attn2 (to text) or attn1+attn2."""
+    caption: str = "a photo of a {noun}"
+    """Caption of pictures without a .txt file; {noun} is the class noun."""
+    crop: bool = True
+    """Vary the pictures by cropping up to a fifth off their sides."""
+    mirror: bool = False
+    """Vary the pictures by mirroring; leave off for text and anything that is not symmetric."""
+    variants: int = 8
+    """Croppings of each picture, encoded once before the training."""
+    checkpoint_every: int = 50
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Seed of everything drawn at random."""
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """Settings of drawing; None takes the base's own default."""
+
+    count: int = 1
+    """Pictures of each prompt."""
+    seed: int = 0
+    """Seed of the first picture; the next ones count up."""
+    steps: int | None = None
+    """Denoising steps."""
+    guidance: float | None = None
+    """Classifier-free guidance scale."""
+    size: tuple[int, int] | None = None
+    """Width and height in pixels."""
+    sampler: str = "dpm++"
+    """Sampler: dpm++, ddim, euler, unipc or heun."""
+    negative: str = ""
+    """What the picture should not show."""
+    batch: int = 4
+    """Pictures drawn at once."""
+
+
+#  Defaults that depend on the base's family: the paper's for SD-1.5 (method.md), measured ones for the small
+# base.
+LEARN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "mini": {"steps": 250, "batch": 8, "lr": 2e-3, "token_lr": 1e-2},
+    "sd15": {"steps": 800, "batch": 1, "lr": 1e-4, "token_lr": 1e-3},
+}
+DRAW_DEFAULTS: dict[str, dict[str, Any]] = {
+    "mini": {"steps": 20, "guidance": 4.0},
+    "sd15": {"steps": 50, "guidance": 7.5},
+}
+
+
+def resolve_learn(options: LearnOptions, kind: str) -> LearnOptions:
+    """The options with every None filled in for the base's family.
+
+    Raises:
+        CidmError: USAGE, naming the option, for a value that cannot be trained with.
+    """
+    whole = _filled(options, LEARN_DEFAULTS[kind])
+    for name in ("steps", "batch", "rank", "variants", "checkpoint_every"):
+        if getattr(whole, name) < 1:
+            raise _usage(name, getattr(whole, name), "must be at least 1")
+    for name in ("lr", "token_lr", "scale"):
+        if not 0 < getattr(whole, name) < float("inf"):
+            raise _usage(name, getattr(whole, name), "must be above 0")
+    if not 0 <= whole.weight_decay < 1:
+        raise _usage("weight_decay", whole.weight_decay, "must be from 0 to below 1")
+    if whole.targets not in ("attn2", "attn1+attn2"):
+        raise _usage("targets", whole.targets, "must be attn2 or attn1+attn2")
+    if not 0 <= whole.seed < 2**32:
+        raise _usage("seed", whole.seed, "must be from 0 to 4294967295")
+    return whole
+
+
+def resolve_draw(options: DrawOptions, kind: str, pixels: int) -> DrawOptions:
+    """The options with every None filled in for the base's family; ``pixels`` is the base's own picture side.
+
+    Raises:
+        CidmError: USAGE, naming the option, for a value that cannot be drawn with.
+    """
+    whole = _filled(options, {**DRAW_DEFAULTS[kind], "size": (pixels, pixels)})
+    for name in ("count", "steps", "batch"):
+        if getattr(whole, name) < 1:
+            raise _usage(name, getattr(whole, name), "must be at least 1")
+    if not 0 <= whole.guidance <= 100:  # type: ignore[operator]
+        raise _usage("guidance", whole.guidance, "must be from 0 to 100")
+    if not 0 <= whole.seed < 2**63 - whole.count:
+        raise _usage("seed", whole.seed, "must be from 0 to 2^63")
+    if whole.sampler not in ("dpm++", "ddim", "euler", "unipc", "heun"):
+        raise _usage("sampler", whole.sampler, "must be dpm++, ddim, euler, unipc or heun")
+    return whole
+
+
+def _filled(options: Any, defaults: dict[str, Any]) -> Any:
+    missing = {k: v for k, v in defaults.items() if getattr(options, k) is None}
+    whole = replace(options, **missing)
+    assert all(getattr(whole, f.name) is not None for f in fields(whole))
+    return whole
+
+
+def _usage(name: str, value: object, rule: str) -> CidmError:
+    return CidmError(f"--{name.replace('_', '-')} {value}: {rule}", code=ExitCode.USAGE)
+
+
+def as_config(options: LearnOptions | DrawOptions) -> dict[str, Any]:
+    """The options as plain JSON values, for records."""
+    return asdict(options)
