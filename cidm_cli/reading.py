@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from cidm_cli.errors import CidmError, ExitCode
 
@@ -15,10 +16,12 @@ def read_bounded(path: Path, limit: int) -> bytes:
     Raises CidmError: NOT_FOUND if there is no such file, INVALID if it is a folder, pipe or device, is
     larger than `limit`, or cannot be read.
     """
-    content = read_start(path, limit + 1)
-    if len(content) > limit:
-        raise CidmError(f"{path} is larger than the {readable_size(limit)} allowed", code=ExitCode.INVALID)
-    return content
+    return _within(limit, read_start(path, limit + 1), str(path))
+
+
+def read_stream(stream: BinaryIO, limit: int, source: str) -> bytes:
+    """Return all that `stream` holds, at most `limit` bytes. Raises CidmError INVALID if it holds more."""
+    return _within(limit, stream.read(limit + 1), source)
 
 
 def read_start(path: Path, count: int) -> bytes:
@@ -35,6 +38,12 @@ def read_start(path: Path, count: int) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise CidmError(f"{path} cannot be read: {reason}", code=ExitCode.INVALID) from error
+
+
+def _within(limit: int, content: bytes, source: str) -> bytes:
+    if len(content) > limit:
+        raise CidmError(f"{source} is larger than the {readable_size(limit)} allowed", code=ExitCode.INVALID)
+    return content
 
 
 def decode_utf8(content: bytes, source: str) -> str:

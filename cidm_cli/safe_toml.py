@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cidm_cli.errors import CidmError, ExitCode
-
 from cidm_cli.reading import readable_size
 
 MAX_BYTES = 64 << 10
-MAX_TOKENS = 20_000
+MAX_TOKENS = 12_000
 MAX_DEPTH = 8
 MAX_KEY_PARTS = 8
+MAX_WORD = 1000
 
 KeyPath = tuple[str | int, ...]
 
@@ -46,12 +46,6 @@ class TomlDocument:
     lines: dict[KeyPath, int]
     """line (from 1) of each table, key and array element: ("region", 0, "box", 2)"""
 
-    def line(self, path: KeyPath) -> int | None:
-        """The line of `path`, or of the nearest thing around it that stands in the document."""
-        while path and path not in self.lines:
-            path = path[:-1]
-        return self.lines.get(path)
-
 
 @dataclass(frozen=True)
 class _Token:
@@ -64,7 +58,8 @@ def parse_toml(text: str, source: str) -> TomlDocument:
     """Parse TOML 1.0.
 
     Raises CidmError INVALID, beginning with "source:line:", for a syntax error and for a document beyond
-    MAX_BYTES, MAX_TOKENS, MAX_DEPTH brackets, or MAX_KEY_PARTS parts in a dotted key.
+    MAX_BYTES, MAX_TOKENS, MAX_DEPTH brackets, MAX_KEY_PARTS parts in a dotted key, or MAX_WORD characters in
+    a number or plain key.
     """
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise _invalid(f"{source} is larger than the {readable_size(MAX_BYTES)} allowed")
@@ -94,6 +89,8 @@ def _tokens(text: str, source: str) -> list[_Token]:
             continue
         if kind == "unclosed":
             raise _invalid(f"{source}:{line}: a text is opened here and never closed")
+        if kind == "word" and len(token) > MAX_WORD:
+            raise _invalid(f"{source}:{line}: a number or key of more than {MAX_WORD} characters")
         if len(tokens) == MAX_TOKENS:
             raise _invalid(f"{source}:{line}: more than {MAX_TOKENS} words and marks")
         tokens.append(_Token(kind, token, line))

@@ -1,0 +1,265 @@
+"""A layout as checked values. Whatever exists as a `Layout` can be drawn, but for concepts not yet learned.
+
+Coordinates run from the top left corner, x to the right and y down. They are shares of the picture's width
+and height (`units = "relative"`) or pixels of it (`units = "pixel"`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, Literal, NoReturn
+
+import tomlkit
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    Strict,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from cidm_cli.errors import CidmError
+from cidm_cli.prompts import parse_prompt
+from cidm_cli.safe_toml import KeyPath
+
+FORMAT_VERSION = 1
+MAX_SIDE = 4096
+SIDE_STEP = 8
+MAX_REGIONS = 100
+MAX_PROMPT = 2000
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 with x0 < x1 and y0 < y1"""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a layout was read, for messages. It is no part of the layout: two that differ in it are equal."""
+
+    source: str = field(default="layout", compare=False)
+    lines: dict[KeyPath, int] = field(default_factory=dict, compare=False)
+    overridden: tuple[KeyPath, ...] = field(default=(), compare=False)
+    """the keys that were set from outside the file"""
+
+    def place(self, path: KeyPath) -> str:
+        """ "file:line" of the key `path` or of what it would stand in; "--set key" if set from outside."""
+        for depth in range(len(path), 0, -1):
+            if path[:depth] in self.overridden:
+                return f"--set {shown_key(path[:depth])}"
+        if path not in self.lines:
+            # A table that stands nowhere in the file came into being for a key in it.
+            for key in self.overridden:
+                if key[: len(path)] == path:
+                    return f"--set {shown_key(key)}"
+        line = self.line(path)
+        return f"{self.source}:{line}" if line else self.source
+
+    def line(self, path: KeyPath) -> int:
+        """The line of the key `path` or of what it would stand in; 0 if the file holds neither."""
+        return next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 0)
+
+
+def shown_key(path: KeyPath) -> str:
+    """A key as `--set` takes it: region.0.box. Whatever a file calls its keys, it stays a short line."""
+    shown = ".".join(part if isinstance(part, str) and part.isprintable() else repr(part) for part in path)
+    return shown if len(shown) <= 80 else shown[:79] + "…"
+
+
+def problem(path: KeyPath, message: str, hint: str = "") -> NoReturn:
+    """Refuse the value at `path`, counted from the table in which the check stands."""
+    context = {"message": message, "hint": hint, "path": path}
+    raise PydanticCustomError("layout", "{message}", context)
+
+
+def _prompt(text: str) -> str:
+    if not text.strip():
+        problem((), "is empty", "say what to draw")
+    try:
+        parse_prompt(text)
+    except CidmError as error:
+        problem((), f"cannot be read: {error}", error.hint or "")
+    return text
+
+
+def _side(pixels: int) -> int:
+    if pixels % SIDE_STEP:
+        step = max(round(pixels / SIDE_STEP), 1)
+        problem((), f"is {pixels}, which is no multiple of {SIDE_STEP}", f"try {step * SIDE_STEP}")
+    return pixels
+
+
+def _mask_path(name: str) -> str:
+    windows, posix = PureWindowsPath(name), PurePosixPath(name)
+    if windows.anchor or posix.anchor or ".." in windows.parts or not name.isprintable() or not name.strip():
+        problem((), "must be the name of a file in or under the layout's own folder", "")
+    return name
+
+
+def _list_of(count: int, names: str) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != count:
+            problem((), f"must be a list of {count} numbers: {names}")
+        return tuple(value)
+
+    return BeforeValidator(check)
+
+
+def _ordered(box: Box) -> Box:
+    x0, y0, x1, y1 = box
+    for low, high, names in ((x0, x1, "x0, x1"), (y0, y1, "y0, y1")):
+        if low == high:
+            problem((), f"is empty: {names} are both {low:g}")
+        if low > high:
+            problem((), f"is inverted: {names} are {low:g}, {high:g}", "write the left or upper edge first")
+    return box
+
+
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Whole = Annotated[int, Strict()]
+Text = Annotated[str, Strict(), Field(max_length=MAX_PROMPT)]
+PromptText = Annotated[Text, AfterValidator(_prompt)]
+Seed = Annotated[Whole, Field(ge=0, le=2**63 - 1)]
+Side = Annotated[Whole, Field(ge=1, le=MAX_SIDE), AfterValidator(_side)]
+BoxValue = Annotated[
+    tuple[Number, Number, Number, Number], _list_of(4, "[x0, y0, x1, y1]"), AfterValidator(_ordered)
+]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageSettings(_Table):
+    """`[image]`: how the picture is drawn."""
+
+    size: Annotated[tuple[Side, Side], _list_of(2, "[width, height]")] | None = None
+    """width, height in pixels; None: the base's own"""
+    seed: Seed | None = None
+    """None: drawn anew each time"""
+    steps: Annotated[Whole, Field(ge=1, le=1000)] = 30
+    """denoising steps"""
+    guidance: Annotated[Number, Field(ge=0, le=100)] = 7.5
+    """how strongly the prompt pulls; 1 is no guidance"""
+    count: Annotated[Whole, Field(ge=1, le=1000)] = 1
+    """pictures to draw"""
+    units: Literal["relative", "pixel"] = "relative"
+    """of boxes and feathers"""
+    overlap: Literal["average", "priority"] = "average"
+    """where boxes overlap: the mean of them, or the later one alone"""
+    mode: Literal["full", "fast"] = "full"
+    """noise estimates of every region (Eq. 4 and 5), or regional attention alone"""
+
+
+class Base(_Table):
+    """`[base]`: the whole picture."""
+
+    prompt: PromptText
+    negative: Text = ""
+    """what to keep away from, as plain text"""
+    alpha: Annotated[Number, Field(ge=0, le=1)] = 0.1
+    """Eq. 5: the share of the whole picture's prompt inside the boxes"""
+
+
+class Region(_Table):
+    """One `[[region]]`: a prompt for a part of the picture, given by a box, a mask or both."""
+
+    prompt: PromptText
+    box: BoxValue | None = None
+    """in `image.units`; None: the mask alone says where"""
+    mask: Annotated[Text, AfterValidator(_mask_path)] | None = None
+    """a grey picture, white where the region is; its file lies in or under the layout's folder"""
+    negative: Text | None = None
+    """None: that of `[base]`"""
+    strength: Annotated[Number, Field(ge=0, le=4)] = 1.0
+    """scale of the concepts' weights in this region"""
+    seed: Seed | None = None
+    """None: that of `[image]`"""
+    feather: Annotated[Number, Field(ge=0)] = 0.0
+    """width of the soft edge in `image.units`; relative to the shorter side"""
+
+
+class Layout(_Table):
+    """A checked layout file. Raises pydantic.ValidationError if constructed from values that are not."""
+
+    version: Whole = FORMAT_VERSION
+    image: ImageSettings = ImageSettings()
+    base: Base
+    regions: Annotated[tuple[Region, ...], Field(alias="region", max_length=MAX_REGIONS)] = ()
+    _origin: Origin = PrivateAttr(default_factory=Origin)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Layout:
+        if self.version != FORMAT_VERSION:
+            problem(
+                ("version",),
+                f"is not {FORMAT_VERSION}, the one this program reads",
+                "a newer cidm may read it",
+            )
+        if self.image.units == "relative":
+            width, height = 1.0, 1.0
+        elif self.image.size is not None:
+            width, height = map(float, self.image.size)
+        elif self.regions:
+            problem(("image", "units"), 'is "pixel", which needs image.size', "write size = [width, height]")
+        for index, region in enumerate(self.regions):
+            path: KeyPath = ("region", index)
+            if region.box is None and region.mask is None:
+                problem(path, "has neither box nor mask", "write box = [x0, y0, x1, y1]")
+            if region.box is not None:
+                _check_inside(region.box, (width, height), (*path, "box"))
+            if region.feather > min(width, height) / 2:
+                feather = f"{region.feather:g}"
+                problem((*path, "feather"), f"is {feather}, more than half of the picture's shorter side")
+        return self
+
+    @property
+    def origin(self) -> Origin:
+        """Where the layout was read."""
+        return self._origin
+
+    def relative_box(self, region: Region) -> Box | None:
+        """The box of a region as shares of the picture's width and height, whatever its units."""
+        if region.box is None or self.image.units == "relative" or self.image.size is None:
+            return region.box
+        (width, height), (x0, y0, x1, y1) = self.image.size, region.box
+        return x0 / width, y0 / height, x1 / width, y1 / height
+
+    def to_toml(self) -> str:
+        """The layout as a file that `load_layout` reads back as an equal layout.
+
+        Defaults are written out, so that the file means the same to a later version with other defaults.
+        """
+        return tomlkit.dumps(self.model_dump(by_alias=True, exclude_none=True))
+
+
+def thin_regions(layout: Layout, cells: tuple[int, int]) -> tuple[int, ...]:
+    """Indices of the regions whose box holds the centre of no cell of an attention map of `cells`
+    (across, down): at that map's layers such a region has no effect.
+    """
+    boxes = [layout.relative_box(region) for region in layout.regions]
+    return tuple(
+        index
+        for index, box in enumerate(boxes)
+        if box is not None
+        and not (_holds_centre(box[0], box[2], cells[0]) and _holds_centre(box[1], box[3], cells[1]))
+    )
+
+
+def _holds_centre(low: float, high: float, cells: int) -> bool:
+    return any(low <= (cell + 0.5) / cells < high for cell in range(cells))
+
+
+def _check_inside(box: Box, size: tuple[float, float], path: KeyPath) -> None:
+    x0, y0, x1, y1 = box
+    if min(x0, y0) >= 0 and x1 <= size[0] and y1 <= size[1]:
+        return
+    hint = ""
+    if size == (1.0, 1.0) and max(box) > 2:
+        hint = 'for pixels, write units = "pixel" under [image]'
+    shown = ", ".join(f"{edge:g}" for edge in box)
+    problem(path, f"[{shown}] leaves the picture, which is {size[0]:g} wide and {size[1]:g} high", hint)
