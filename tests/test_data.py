@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cidm_cli.errors import CidmError, ExitCode
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -25,6 +24,7 @@ from cidm_cli.data import (
     place,
     replace_noun,
 )
+from cidm_cli.errors import CidmError, ExitCode
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 
@@ -275,6 +275,7 @@ def test_a_huge_file_is_refused_unread(folder: Path) -> None:
 
 def test_bytes_of_a_picture_turned_over_never_escape_as_another_error(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
+    codes = set()
     for kind in ("PNG", "JPEG", "WEBP"):
         whole = encoded(picture(1, (24, 24)), kind)
         for _ in range(60):
@@ -285,7 +286,8 @@ def test_bytes_of_a_picture_turned_over_never_escape_as_another_error(tmp_path: 
             try:
                 load(tmp_path)
             except CidmError as error:
-                assert error.code == ExitCode.INVALID
+                codes.add(error.code)
+    assert codes == {ExitCode.INVALID}
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM"])
@@ -494,6 +496,7 @@ def test_impossible_placements_are_refused(
         place(picture(), size, crop=crop, shift=shift, mirror=False)
 
 
+@settings(deadline=None)
 @given(
     shape=st.tuples(st.integers(16, 70), st.integers(16, 70)),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
@@ -556,6 +559,7 @@ def test_the_class_noun_is_replaced_once(caption: str, noun: str, expected: str)
     assert replace_noun(caption, noun, "<V>") == expected
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=10))
 def test_any_caption_names_the_concept_afterwards(caption: str, noun: str) -> None:
     assert "<V>" in replace_noun(caption, noun, "<V>")

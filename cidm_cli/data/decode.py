@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from cidm_cli.errors import CidmError, ExitCode
 from PIL import Image
+
+from cidm_cli.errors import CidmError, ExitCode
 
 MAX_FILE_BYTES = 256 << 20
 MAX_PIXELS = 64_000_000

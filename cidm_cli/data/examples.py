@@ -8,11 +8,11 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from cidm_cli.errors import CidmError, ExitCode
 from PIL import Image
 
 from cidm_cli.data.captions import DEFAULT_TEMPLATE, caption_from_template, read_caption
 from cidm_cli.data.decode import MAX_FILE_BYTES, decode_mask, decode_picture, picture_format
+from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.reading import read_bounded, read_start
 
 MAX_ENTRIES = 10_000

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from cidm_cli.errors import CidmError, ExitCode
-
 from cidm_cli.reading import decode_utf8, read_bounded
 from cidm_cli.safe_toml import parse_toml
 
