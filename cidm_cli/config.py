@@ -89,7 +89,7 @@ def _read(path: Path) -> dict[str, Any]:
             {f"{key}.{inner}": (key, inner) for inner in value} if isinstance(value, dict) else {key: (key,)}
         )
         for name, place in entries.items():
-            where = f"{path}:{document.line(place)}"
+            where = f"{path}:{document.lines[place]}"
             if name not in SETTINGS:
                 meant = nearest(name, SETTINGS)
                 hint = f"did you mean {meant!r}?" if meant else f"known settings: {', '.join(SETTINGS)}"
