@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -126,6 +127,13 @@ def test_boxes_between_the_cells_of_a_map_are_found(box: tuple[float, ...], thin
     # Four cells each way: their centres lie at 1/8, 3/8, 5/8 and 7/8.
     text = PLAIN + f'[[region]]\nprompt = "a"\nbox = {list(box)}'
     assert thin_regions(read(text), (4, 4)) == ((0,) if thin else ())
+
+
+def test_the_layouts_of_the_guide_are_valid() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "layouts.md").read_text(encoding="utf-8")
+    plain, regions = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    assert read(plain).base.prompt == "a photo of a <dog> on the beach"
+    assert len(read(regions).regions) == 2
 
 
 # --- where it comes from --------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def _explained(error: ValidationError, origin: Origin) -> CidmError:
         return _error(origin, path, "is not a known key", f"did you mean {meant}?" if meant else "")
     if kind == "missing":
         return _error(origin, path, "is missing")
-    if kind in ("model_type", "dict_type", "model_attributes_type"):
+    if kind == "model_type":
         return _error(origin, path, "must be a table")
     if kind == "tuple_type":
         return _error(origin, path, "must be a list of tables", "write [[region]] with two brackets")

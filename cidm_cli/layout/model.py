@@ -47,7 +47,7 @@ class Origin:
     """the keys that were set from outside the file"""
 
     def place(self, path: KeyPath) -> str:
-        """ "file:line" of the key `path` or of what it would stand in; "--set key" if set from outside."""
+        """Where the key `path`, or what it would stand in, comes from: "file:line" or "--set key"."""
         for depth in range(len(path), 0, -1):
             if path[:depth] in self.overridden:
                 return f"--set {shown_key(path[:depth])}"
@@ -232,7 +232,8 @@ class Layout(_Table):
     def to_toml(self) -> str:
         """The layout as a file that `load_layout` reads back as an equal layout.
 
-        Defaults are written out, so that the file means the same to a later version with other defaults.
+        Defaults are written out, so that the file means the same to a later version with other defaults. A
+        size or seed that is None stays out: whoever draws fills them in first, to make the same picture again.
         """
         return tomlkit.dumps(self.model_dump(by_alias=True, exclude_none=True))
 
