@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import gc, init, list, path, rename, rm, show, verify
+from .commands import gc, generate, init, learn, list, path, rename, rm, show, verify
 from .config import load_settings
 from .errors import CidmError, ExitCode
 from .invocation import Invocation
@@ -25,6 +25,8 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only nam
 
 COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
     ("init", init.init),
+    ("learn", learn.learn),
+    ("generate", generate.generate),
     ("list", list.list_concepts),
     ("show", show.show),
     ("rm", rm.remove),

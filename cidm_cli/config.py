@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CidmError, ExitCode
+from .flags import setting_types
+from .options import DrawOptions, LearnOptions
 
 SETTINGS: Mapping[str, type] = {
     "registry": str,
     "base": str,
+    "device": str,
+    "precision": str,
+    **setting_types("learn", LearnOptions),
+    **setting_types("draw", DrawOptions),
 }
 """Every setting there is, with its type. `a.b` is key b of table [a] in a file, and CIDM_A_B in the environment."""
 

@@ -35,6 +35,13 @@ class Invocation:
 
         return user_data_path("cidm", appauthor=False)
 
+    def choice(self, name: str, flag: str | None) -> str:
+        """A setting that is "auto" unless said otherwise: flag, environment, settings files."""
+        if flag is not None:
+            return flag
+        found = self.settings.find(name)
+        return found.value if found else "auto"
+
     def open_registry(self) -> Registry:
         """The registry that is meant. Raises what `Registry.open` raises."""
         from cidm_registry import Registry

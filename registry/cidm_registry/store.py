@@ -107,8 +107,12 @@ class Registry:
 
     def records(self, all_versions: bool = False) -> list[Record]:
         """The newest version of each concept, or all versions, by number. Unreadable ones are left out."""
+        return self.listing(all_versions)[0]
+
+    def listing(self, all_versions: bool = False) -> tuple[list[Record], list[Problem]]:
+        """What `records` and `problems` say, from one reading: every entry is in one of them."""
         journal = self._journal()
-        return list(journal.records if all_versions else journal.newest())
+        return list(journal.records if all_versions else journal.newest()), list(journal.problems)
 
     def problems(self) -> list[Problem]:
         """The records that cannot be read."""

@@ -1,0 +1,191 @@
+"""`cidm generate`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import CidmError, ExitCode
+from ..flags import chosen, flags
+from ..invocation import Invocation
+from ..options import DrawOptions, resolve_draw
+from ..output import Result
+from .common import DeviceOption, PrecisionOption
+
+if TYPE_CHECKING:
+    from cidm_registry import Registry
+
+    from ..layout import Layout
+    from ..workflow.generate import Job, Picture
+
+
+@flags(DrawOptions)
+def generate(
+    call: Invocation,
+    layouts: Annotated[
+        list[str] | None, typer.Argument(metavar="[LAYOUT.toml]...", help="Layout files; - reads one from stdin.")
+    ] = None,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", help='What to draw: "a <dog> on the beach". May be given again and again.'),
+    ] = None,
+    again: Annotated[
+        list[Path] | None, typer.Option("--from", metavar="IMAGE.png", help="Draw this picture again, from what it says.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the layouts: image.seed=7.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture.")
+    ] = Path(),
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    *,
+    given: dict[str, Any],
+) -> Result:
+    """Draw prompts that name learned concepts. Prints the pictures' paths.
+
+    Flags win over layout files, layout files over settings. Every picture carries what is needed to draw it
+    again: cidm generate --from PICTURE.png
+    """
+    if not (layouts or prompts or again):
+        raise CidmError("nothing to draw", 'give --prompt "a <dog> on the beach", or a layout file', ExitCode.USAGE)
+    if again and (layouts or prompts or given):
+        raise CidmError("--from takes no other settings: it draws the same picture", code=ExitCode.USAGE)
+    if overrides and not layouts:
+        raise CidmError("--set changes layout files, and there is none", code=ExitCode.USAGE)
+    registry = call.open_registry()
+    if again:
+        written = _again(call, registry, again, out, device)
+    else:
+        written = _draw(call, registry, layouts or [], prompts or [], overrides or [], given, out, device, precision)
+    return Result(
+        data={"images": [{"path": path, **picture.facts} for path, picture in written]},
+        human=[str(path) for path, _ in written],
+        ids=[str(path) for path, _ in written],
+    )
+
+
+def _draw(
+    call: Invocation,
+    registry: Registry,
+    layouts: list[str],
+    prompts: list[str],
+    overrides: list[str],
+    given: dict[str, Any],
+    out: Path,
+    device: str | None,
+    precision: str | None,
+) -> list[tuple[Path, Picture]]:
+    from ..layout import check_concepts, load_layout
+
+    loaded = [load_layout(path, overrides=overrides) for path in layouts]
+    names = [record.name for record in registry.records()]
+    for layout in loaded:
+        check_concepts(layout, names)
+        if layout.regions:
+            raise CidmError(
+                f"{layout.origin.source}: has {len(layout.regions)} regions, and this version draws whole pictures only",
+                "leave the [[region]] tables out, or draw each region's prompt by itself",
+                ExitCode.INVALID,
+            )
+    settings = chosen(DrawOptions, "draw", {}, call.settings)
+    flags_given = chosen(DrawOptions, "draw", given, call.settings)
+    said = {key: flags_given[key] for key in given}
+    wanted = [(layout.base.prompt, {**settings, **_told(layout), **said}, layout.to_toml()) for layout in loaded]
+    wanted += [(prompt, {**settings, **said}, None) for prompt in prompts]
+
+    from ..workflow import generate as workflow
+    from ..workflow.bases import open_base
+
+    first = [workflow.Job(p, DrawOptions(**options), layout) for p, options, layout in wanted]
+    workflow.check(registry, first)
+    single = out.suffix.lower() == ".png"
+    if single and (len(first) > 1 or first[0].options.count > 1):
+        raise CidmError(f"-o {out}: one file for several pictures", "give a folder", ExitCode.USAGE)
+    base = open_base(
+        registry, device=call.choice("device", device), precision=call.choice("precision", precision)
+    )
+    jobs = [
+        workflow.Job(job.prompt, resolve_draw(job.options, registry.base.kind, base.pixels), job.layout) for job in first
+    ]
+    for job in jobs:
+        _check_size(job, base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1))
+    total = sum((job.options.steps or 0) * -(-job.options.count // job.options.batch) for job in jobs)
+    written = []
+    done = 0
+    with call.output.progress("drawing", total) as progress:
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            progress.update(done)
+
+        for picture in workflow.draw(registry, base, jobs, on_step=step, on_note=call.output.note):
+            written.append((_write(picture, out, single), picture))
+    return written
+
+
+def _again(
+    call: Invocation, registry: Registry, pictures: list[Path], out: Path, device: str | None
+) -> list[tuple[Path, Picture]]:
+    from ..formats.png import read_facts
+    from ..workflow import generate as workflow
+    from ..workflow.bases import open_base
+
+    told = [read_facts(path) for path in pictures]
+    bases: dict[str, Any] = {}
+    written = []
+    single = out.suffix.lower() == ".png"
+    if single and len(told) > 1:
+        raise CidmError(f"-o {out}: one file for several pictures", "give a folder", ExitCode.USAGE)
+    for facts in told:
+        compute = {"bfloat16": "bf16", "float16": "fp16"}.get(str(facts.get("compute")), "fp32")
+        if compute not in bases:
+            bases[compute] = open_base(registry, device=call.choice("device", device), precision=compute)
+        picture = workflow.redraw(registry, bases[compute], facts)
+        written.append((_write(picture, out, single), picture))
+    return written
+
+
+def _told(layout: Layout) -> dict[str, Any]:
+    """What a layout says of drawing: only what stands in it, so that the base's own defaults stay."""
+    image = {key: getattr(layout.image, key) for key in layout.image.model_fields_set}
+    known = ("size", "seed", "steps", "guidance", "count")
+    out = {key: image[key] for key in known if image.get(key) is not None}
+    return {**out, "negative": layout.base.negative} if layout.base.negative else out
+
+
+def _check_size(job: Job, multiple: int) -> None:
+    assert job.options.size
+    if any(side < multiple or side > 4096 or side % multiple for side in job.options.size):
+        width, height = job.options.size
+        raise CidmError(
+            f"size {width}x{height}: each side must be a multiple of {multiple} up to 4096 on this base",
+            code=ExitCode.USAGE,
+        )
+
+
+def _write(picture: Picture, out: Path, single: bool) -> Path:
+    """Writes a picture under the given name, or in the folder under one that says what it is.
+
+    An equal picture of that name is written again; a different one is left, and a number is added.
+    """
+    from ..formats import png
+
+    content = png.encode(picture.image, picture.facts)
+    if single:
+        path = out
+    else:
+        words = "-".join(re.findall(r"\w+", picture.facts["prompt"].lower()))[:60].rstrip("-") or "picture"
+        stem = f"{words}-{picture.facts['seed']}"
+        path = out / f"{stem}.png"
+        number = 1
+        while path.exists() and path.read_bytes() != content:
+            number += 1
+            path = out / f"{stem}-{number}.png"
+    png.write(path, content)
+    return path

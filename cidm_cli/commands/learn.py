@@ -1,0 +1,116 @@
+"""`cidm learn`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import CidmError, ExitCode
+from ..flags import chosen, flags
+from ..invocation import Invocation
+from ..options import LearnOptions, resolve_learn
+from ..output import Result
+from .common import DeviceOption, PrecisionOption
+
+
+@flags(LearnOptions)
+def learn(
+    call: Invocation,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it: <NAME> in prompts.")],
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of 3 to 7 pictures, or one picture.")],
+    noun: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NOUN", help="What kind of thing it is. [default: from NAME: dog2 is a dog]"),
+    ] = None,
+    style: Annotated[bool, typer.Option("--style", help="It is a picture style, not an object.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Learn a new version of a concept there already is.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Drop an unfinished run and begin again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, how long and in what memory.")] = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    *,
+    given: dict[str, Any],
+) -> Result:
+    """Learn one new concept from a few pictures, and keep every older one as it is.
+
+    Captions are read from .txt files beside the pictures; the class noun in them becomes the concept. Ctrl-C
+    saves a checkpoint, and the same command with --resume goes on from it.
+    """
+    if resume and restart:
+        raise CidmError("--resume and --restart exclude each other", "give one of them", ExitCode.USAGE)
+    from cidm_registry import display_name
+
+    from ..data import load_examples
+
+    registry = call.open_registry()
+    name = display_name(name)
+    noun = _noun(noun or re.sub(r"[\s_-]+", " ", name.rstrip("0123456789_- ")), name)
+    options = resolve_learn(LearnOptions(**chosen(LearnOptions, "learn", given, call.settings)), registry.base.kind)
+    dataset = load_examples(images, class_noun=noun, caption_template=options.caption)
+    for warning in dataset.warnings:
+        call.output.warn(warning)
+
+    from ..interrupts import graceful
+    from ..workflow import learn as workflow
+    from ..workflow.bases import open_base
+
+    task = workflow.Task(name, noun, style, dataset, options, update=update, resume=resume, restart=restart)
+    workflow.check(registry, task)
+    where = call.choice("device", device), call.choice("precision", precision)
+    if dry_run:
+        return _plan(call, task, workflow.plan(registry, open_base(registry, device=where[0], precision=where[1]), task))
+    with call.output.waiting_for_others(registry.training_lock):
+        workflow.check(registry, task)
+        base = open_base(registry, device=where[0], precision=where[1])
+        with graceful() as stop, call.output.progress(f"learning <{name}>", options.steps or 0) as progress:
+            events = workflow.Events(
+                on_step=lambda step, loss: progress.update(step, loss=loss), on_note=call.output.note, stop=stop
+            )
+            record = workflow.learn(registry, base, task, events)
+    return Result(
+        data={"concept": record.to_json(), "path": registry.blob_path(record.blob)},
+        human=[
+            f"learned <{record.name}>, a {record.class_noun}, from {len(dataset.examples)} pictures "
+            f"(number {record.sequence}, version {record.version})",
+            f'draw it with: cidm generate --prompt "{_example(record.name, style)}"',
+        ],
+        ids=[record.name],
+    )
+
+
+def _example(name: str, style: bool) -> str:
+    return f"a <{name}> of a house" if style else f"a photo of a <{name}> on the beach"
+
+
+def _noun(noun: str, name: str) -> str:
+    noun = " ".join(noun.split())
+    if not noun or len(noun) > 60 or not noun.isprintable() or "<" in noun:
+        raise CidmError(
+            f"concept {name}: {noun!r} is no class noun" if noun else f"concept {name}: its name holds no class noun",
+            "say what kind of thing it is with --class, for instance --class dog",
+            ExitCode.USAGE,
+        )
+    return noun
+
+
+def _plan(call: Invocation, task: Any, plan: Any) -> Result:
+    from dataclasses import asdict
+
+    from ..output import readable_bytes
+    from ..progress import duration
+
+    return Result(
+        data={"dry_run": True, "plan": asdict(plan)},
+        human=[
+            f"would learn <{task.name}>, a {task.noun}, from {plan.images} pictures against {plan.older} older concepts",
+            f"{plan.steps} steps of {plan.batch}, {plan.parameters:,} trained numbers in {plan.sites} layers "
+            f"and {plan.layers} sets of tokens",
+            f"about {duration(plan.seconds)} on {plan.device} in {plan.compute}, {readable_bytes(plan.memory)} of memory",
+            *(f"caption: {caption}" for caption in plan.captions),
+        ],
+        ids=[task.name],
+    )

@@ -1,0 +1,1 @@
+"""Files of weights: how a concept is stored, and what other tools read."""

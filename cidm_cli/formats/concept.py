@@ -1,0 +1,83 @@
+"""A concept's weights as the registry stores them: one safetensors blob.
+
+``unet.<site>.lora_A.weight`` [r, in] and ``.lora_B.weight`` [out, r] for each LoRA site, and
+``tokens.text_encoder`` [L, n_tokens, width]; everything else about the concept is in its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from ..errors import CidmError, ExitCode
+
+_TOKENS = "tokens.text_encoder"
+
+
+@dataclass(frozen=True)
+class ConceptWeights:
+    """What training a concept yields."""
+
+    up: Mapping[str, torch.Tensor]
+    """[out, r] for each site"""
+    down: Mapping[str, torch.Tensor]
+    """[r, in] for each site"""
+    tokens: torch.Tensor
+    """[layers, n_tokens, width]"""
+
+
+def pack(weights: ConceptWeights) -> bytes:
+    """The blob; equal weights give equal bytes."""
+    tensors = {_TOKENS: weights.tokens}
+    for site in weights.up:
+        tensors[f"unet.{site}.lora_A.weight"] = weights.down[site]
+        tensors[f"unet.{site}.lora_B.weight"] = weights.up[site]
+    return save({name: tensors[name].detach().cpu().float().contiguous() for name in sorted(tensors)})
+
+
+def unpack(blob: bytes, source: str, *, shapes: Mapping[str, tuple[int, int]], layers: int) -> ConceptWeights:
+    """The weights of a blob, checked against the base they are to be used on.
+
+    Args:
+        source: the concept's name, for errors.
+        shapes: (out, in) of every linear layer of the base that a LoRA may sit on.
+        layers: the base's number of cross-attention layers.
+
+    Raises:
+        CidmError: INVALID, naming the layer, for tensors that are missing, not finite or of the wrong shape.
+    """
+    try:
+        tensors = load(blob)
+    except SafetensorError as error:
+        raise _invalid(source, f"is not a safetensors file ({error})") from error
+    tokens = tensors.pop(_TOKENS, None)
+    if tokens is None or tokens.ndim != 3 or tokens.shape[0] != layers:
+        found = "no concept tokens" if tokens is None else f"tokens of shape {tuple(tokens.shape)}"
+        raise _invalid(source, f"has {found}, and the base has {layers} cross-attention layers")
+    up: dict[str, torch.Tensor] = {}
+    down: dict[str, torch.Tensor] = {}
+    for name, tensor in {_TOKENS: tokens, **tensors}.items():
+        if not torch.isfinite(tensor).all():
+            raise _invalid(source, f"{name} holds NaN or infinite values")
+    for name, tensor in tensors.items():
+        site, _, factor = name.removeprefix("unet.").removesuffix(".weight").rpartition(".")
+        if site not in shapes or factor not in ("lora_A", "lora_B"):
+            raise _invalid(source, f"{name} is no layer of this base")
+        (down if factor == "lora_A" else up)[site] = tensor
+    for site in sorted({*up, *down}):
+        a, b, (out, width) = up.get(site), down.get(site), shapes[site]
+        if a is None or b is None or a.shape != (out, b.shape[0]) or b.shape[1] != width:
+            raise _invalid(source, f"unet.{site} does not fit the base's {out}x{width} layer")
+    return ConceptWeights(up, down, tokens)
+
+
+def _invalid(source: str, what: str) -> CidmError:
+    return CidmError(
+        f"concept {source}: {what}",
+        hint="`cidm verify` checks the registry; learn the concept again if its file is damaged",
+        code=ExitCode.INVALID,
+    )

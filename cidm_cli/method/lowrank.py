@@ -1,0 +1,26 @@
+"""Low-rank weights.
+
+| symbol | here | shape |
+|---|---|---|
+| A_g^l | ``up`` (PEFT: ``lora_B.weight``) | [out, r] |
+| B_g^l | ``down`` (PEFT: ``lora_A.weight``) | [r, in] |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def delta(up: torch.Tensor, down: torch.Tensor, scale: float) -> torch.Tensor:
+    """ΔW_g^l = scale · A_g^l B_g^l, [out, in] in float32."""
+    return scale * (up.float() @ down.float())
+
+
+def weighted_sum(deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """ΔŴ^l = Σ_i w_i ΔW_i^l of one layer. One concept at weight 1 comes back unchanged."""
+    total = deltas[0] * weights[0]
+    for matrix, weight in zip(deltas[1:], weights[1:], strict=True):
+        total = total + weight * matrix
+    return total

@@ -1,0 +1,112 @@
+"""A loaded base: the parts of a diffusers pipeline, on one device, frozen."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..errors import CidmError, ExitCode
+
+
+@dataclass(frozen=True)
+class Base:
+    """The frozen parts of a text-to-image base. Weights are float32 unless the device computes in half."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler_config: dict[str, Any]
+    device: torch.device
+    compute: torch.dtype
+    """What matrix products are computed in: autocast where it is not float32."""
+
+    @property
+    def pixels(self) -> int:
+        """Side of the square picture the base was trained on."""
+        return self.unet.config.sample_size * self.factor
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent cell spans."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def prediction(self) -> str:
+        """What the UNet predicts: "epsilon" or "v_prediction"."""
+        return self.scheduler_config.get("prediction_type", "epsilon")
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
+
+
+def peak_memory(base: Base) -> int:
+    """Most bytes used so far: of the GPU by this process, or of main memory."""
+    if base.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(base.device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is a CUDA GPU, else Apple's, else the CPU.
+
+    Raises:
+        CidmError: USAGE for a device this machine does not have.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CidmError(
+            f"--device {name}: not usable here ({str(error).splitlines()[0]})",
+            hint="use --device cpu, or leave it out",
+            code=ExitCode.USAGE,
+        ) from error
+    return device
+
+
+def choose_compute(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" is bfloat16 where the hardware multiplies it fast (GPUs from Ampere on, CPUs with AMX), else float32."""
+    known = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if name != "auto":
+        return known[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def load(folder: Path, *, device: torch.device, compute: torch.dtype) -> Base:
+    """Loads a diffusers folder with diffusers' own loader: safetensors only, no code from the folder runs.
+
+    Raises:
+        CidmError: INVALID when diffusers cannot read the folder.
+    """
+    try:
+        pipe = StableDiffusionPipeline.from_pretrained(
+            folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True,
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CidmError(
+            f"base {folder}: diffusers cannot load it ({str(error).splitlines()[0]})",
+            hint="check that the folder is whole; cidm init --base mini needs no download",
+            code=ExitCode.INVALID,
+        ) from error
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        part.requires_grad_(False).eval().to(device)
+    return Base(
+        unet=pipe.unet, vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer,
+        scheduler_config=dict(pipe.scheduler.config), device=device, compute=compute,
+    )  # fmt: skip

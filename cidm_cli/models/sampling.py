@@ -1,0 +1,87 @@
+"""Drawing: schedulers, the guided denoising loop, latents to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import diffusers
+import numpy as np
+import torch
+from PIL import Image
+
+from .attention import layer_contexts
+from .base import Base
+
+#: Names for ``--sampler``, and the diffusers scheduler behind each.
+SAMPLERS = {
+    "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "ddim": ("DDIMScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+}
+
+
+def make_scheduler(base: Base, sampler: str) -> diffusers.SchedulerMixin:
+    """A fresh scheduler of the named kind on the base's own noise schedule."""
+    name, extra = SAMPLERS[sampler]
+    return getattr(diffusers, name).from_config(base.scheduler_config, **extra)
+
+
+def initial_noise(base: Base, seeds: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
+    """Standard normal latents [len(seeds), channels, height/f, width/f]; each picture's depends on its seed alone."""
+    width, height = (side // base.factor for side in size)
+    shape = (base.unet.config.in_channels, height, width)
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+@torch.no_grad()
+def denoise(
+    base: Base,
+    conditional: Sequence[torch.Tensor],
+    unconditional: Sequence[torch.Tensor],
+    noise: torch.Tensor,
+    *,
+    sampler: str,
+    steps: int,
+    guidance: float,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> torch.Tensor:
+    """Latents drawn from ``noise`` [batch, channels, h, w] under classifier-free guidance.
+
+    ``conditional`` and ``unconditional`` hold, for each cross-attention layer, text embeddings [batch, tokens, width].
+    """
+    scheduler = make_scheduler(base, sampler)
+    scheduler.set_timesteps(steps, device=base.device)
+    latents = noise.to(base.device) * scheduler.init_noise_sigma
+    both = [torch.cat(pair) for pair in zip(unconditional, conditional, strict=True)]
+    with layer_contexts(base.unet, both), base.autocast():
+        for number, t in enumerate(scheduler.timesteps):
+            scaled = scheduler.scale_model_input(torch.cat([latents, latents]), t)
+            without, given = base.unet(scaled, t, both[0]).sample.float().chunk(2)
+            latents = scheduler.step(without + guidance * (given - without), t, latents).prev_sample
+            on_step(number + 1)
+    return latents
+
+
+@torch.no_grad()
+def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
+    """RGB pictures of unscaled sampler latents."""
+    config = base.vae.config
+    unscaled = latents / config.scaling_factor + (config.shift_factor or 0.0)
+    with base.autocast():
+        pixels = base.vae.decode(unscaled).sample.float()
+    array = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(np.ascontiguousarray(picture)) for picture in array]
+
+
+@torch.no_grad()
+def encode(base: Base, images: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the scaled latents of RGB pictures of one size, each [N, channels, h, w]."""
+    config = base.vae.config
+    array = np.stack([np.asarray(image.convert("RGB"), dtype=np.uint8) for image in images])
+    pixels = torch.from_numpy(array).permute(0, 3, 1, 2).float().to(base.device) / 127.5 - 1
+    with base.autocast():
+        posterior = base.vae.encode(pixels).latent_dist
+    mean = (posterior.mean.float() - (config.shift_factor or 0.0)) * config.scaling_factor
+    return mean, posterior.std.float() * config.scaling_factor

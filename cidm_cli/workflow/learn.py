@@ -1,0 +1,274 @@
+"""Learning one new concept: plan, prepare, train, commit."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from cidm_registry import Draft, Record, Registry, Run, canonical_key
+
+from ..data import Dataset, replace_noun
+from ..errors import CidmError, ExitCode
+from ..formats.concept import pack
+from ..models import text
+from ..models.base import Base, peak_memory
+from ..options import LearnOptions, as_config
+from ..prompts import Mention, parse_prompt
+from .training import Prepared, Trainee, checkpoint, prepare, restore, train_step, training
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned, complete and checked, before any model is loaded."""
+
+    name: str
+    noun: str
+    style: bool
+    dataset: Dataset
+    options: LearnOptions
+    """Without None."""
+    update: bool
+    resume: bool
+    restart: bool
+
+
+@dataclass(frozen=True)
+class Events:
+    """How a caller follows and stops a training."""
+
+    on_step: Callable[[int, float], None] = lambda step, loss: None
+    """Called after each step with the number of steps done and the loss."""
+    on_note: Callable[[str], None] = lambda note: None
+    """Called with what a user should know but need not act on."""
+    stop: Callable[[], bool] = lambda: False
+    """Asked after each step; True saves a checkpoint and ends the run."""
+
+
+def check(registry: Registry, task: Task) -> None:
+    """Refuses, before any model is loaded, what could not be committed in the end.
+
+    Raises:
+        CidmError: REGISTRY when the registry cannot be written, FAILED when the concept is already there.
+    """
+    if not registry.writable():
+        raise CidmError(
+            f"registry {registry.root}: cannot be written",
+            hint="check the folder's permissions and free space; nothing was trained",
+            code=ExitCode.REGISTRY,
+        )
+    key = canonical_key(task.name)
+    existing = next((r for r in registry.records() if r.key == key), None)
+    if existing and not task.update:
+        raise CidmError(
+            f"concept {existing.name}: already learned on {existing.created[:10]}",
+            hint="choose another name, or learn a new version of it with --update",
+        )
+
+
+def learn(registry: Registry, base: Base, task: Task, events: Events) -> Record:
+    """Learns the task's concept and commits it. Older concepts are not touched.
+
+    A concept's record names every older concept as a parent: the order in the registry is the order of learning.
+
+    Raises:
+        CidmError: FAILED for a loss that is not finite or a run that does not match, INTERRUPTED when stopped.
+        RegistryError: when the concept cannot be committed.
+    """
+    head = registry.head()
+    parents = tuple(record.blob for record in registry.records())
+    config = _run_config(registry, task, parents)
+    run = _open_run(registry, task, config, events)
+    prompts = caption_tokens(base, task, events)
+    data = prepare(base, task.dataset, prompts, task.options)
+    with training(base, task.name, task.noun, task.options) as trainee:
+        saved = run.latest()
+        if saved:
+            restore(trainee, saved[1])
+            events.on_note(f"going on from step {trainee.step}")
+        fit(trainee, data, task.options, run, events)
+        blob = pack(_finite(trainee))
+    draft = _draft(base, task, config, parents, trainee.losses)
+    record = registry.commit(draft, blob, expected_head=head, update=task.update)
+    run.finish()
+    return record
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training would do, measured by doing a little of it."""
+
+    images: int
+    captions: tuple[str, ...]
+    """As the text encoder gets them, the concept as <name>."""
+    older: int
+    """Concepts learned before."""
+    steps: int
+    batch: int
+    sites: int
+    """Layers that get low-rank weights."""
+    layers: int
+    """Cross-attention layers, each with its own tokens."""
+    parameters: int
+    """Trained numbers."""
+    seconds: float
+    """From two steps."""
+    memory: int
+    """Peak bytes of this process, or of its share of the GPU."""
+    device: str
+    compute: str
+
+
+def plan(registry: Registry, base: Base, task: Task) -> Plan:
+    """Sets a training up and does three steps of it, the first to warm up; writes nothing."""
+    prompts = caption_tokens(base, task, Events())
+    data = prepare(base, task.dataset, prompts, task.options)
+    with training(base, task.name, task.noun, task.options) as trainee:
+        train_step(trainee, data, task.options)
+        began = time.perf_counter()
+        for _ in range(2):
+            train_step(trainee, data, task.options)
+        each = (time.perf_counter() - began) / 2
+        numbers = [trainee.tokens, *(factor for pair in trainee.factors.values() for factor in pair)]
+        sites, layers = len(trainee.factors), trainee.tokens.shape[0]
+    steps, batch = task.options.steps, task.options.batch
+    assert steps is not None and batch is not None
+    return Plan(
+        images=len(task.dataset.examples), captions=tuple(placed_captions(task)),
+        older=len(registry.records()), steps=steps, batch=batch, sites=sites, layers=layers,
+        parameters=sum(n.numel() for n in numbers), seconds=each * steps, memory=peak_memory(base),
+        device=base.device.type, compute=str(base.compute).removeprefix("torch."),
+    )  # fmt: skip
+
+
+def fit(trainee: Trainee, data: Prepared, options: LearnOptions, run: Run, events: Events) -> None:
+    """Trains to the last step, with a checkpoint now and then and when asked to stop."""
+    while trainee.step < options.steps:  # type: ignore[operator]
+        loss = train_step(trainee, data, options)
+        events.on_step(trainee.step, loss)
+        stopping = events.stop()
+        if stopping or (trainee.step % options.checkpoint_every == 0 and trainee.step < options.steps):  # type: ignore[operator]
+            run.save(trainee.step, checkpoint(trainee))
+        if stopping:
+            raise CidmError(
+                f"concept {trainee.name}: stopped at step {trainee.step} of {options.steps}; checkpoint saved",
+                hint="the same command with --resume goes on from there",
+                code=ExitCode.INTERRUPTED,
+            )
+
+
+def caption_tokens(base: Base, task: Task, events: Events) -> tuple[text.Tokens, ...]:
+    """Each picture's caption, its class noun replaced by the concept.
+
+    A caption so long that the concept does not fit is exchanged for the bare concept.
+    """
+    slot = text.Slot(task.name, 1 + len(text.noun_ids(base, task.noun)))
+    out = []
+    for example, caption in zip(task.dataset.examples, placed_captions(task), strict=True):
+        parts = [slot if isinstance(part, Mention) else part for part in parse_prompt(caption).parts]
+        tokens = text.tokenize(base.tokenizer, parts)
+        if tokens.lost:
+            tokens = text.tokenize(base.tokenizer, [slot])
+            events.on_note(f"{example.path.name}: caption too long for the text encoder; only the concept is kept")
+        out.append(tokens)
+    return tuple(out)
+
+
+def placed_captions(task: Task) -> list[str]:
+    """The captions as prompts, with <name> where the class noun was."""
+    return [
+        replace_noun(example.caption.replace("<", r"\<"), task.noun, f"<{task.name}>")
+        for example in task.dataset.examples
+    ]
+
+
+def _run_config(registry: Registry, task: Task, parents: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "key": canonical_key(task.name),
+        "noun": task.noun,
+        "style": task.style,
+        "data": task.dataset.digest,
+        "base": registry.base.fingerprint,
+        "parents": list(parents),
+        "options": as_config(task.options),
+    }
+
+
+def _open_run(registry: Registry, task: Task, config: dict[str, Any], events: Events) -> Run:
+    """The run to go on with, or a new one.
+
+    Raises:
+        CidmError: FAILED when there is an unfinished run that was not mentioned, or one that does not match.
+    """
+    old = registry.find_run(config["key"])
+    if old and task.restart:
+        old.finish()
+        old = None
+    if old is None:
+        if task.resume:
+            events.on_note(f"no unfinished run of {task.name}: starting at step 0")
+        return registry.start_run(config)
+    if not task.resume:
+        step = (old.latest() or (0, b""))[0]
+        raise CidmError(
+            f"concept {task.name}: an unfinished run of it is at step {step}",
+            hint="--resume goes on with it, --restart drops it and begins again",
+        )
+    changed = _differences(old.config, config)
+    if changed:
+        raise CidmError(
+            f"concept {task.name}: cannot resume, changed since the run began: {'; '.join(changed)}",
+            hint="put it back as it was, or begin again with --restart",
+        )
+    return old
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    words = {"data": "the images or captions", "parents": "the older concepts", "base": "the base's weights"}
+    out = []
+    for key in new:
+        if key == "options":
+            was, now = old.get(key, {}), new[key]
+            out += [f"--{k.replace('_', '-')} was {was.get(k)}, now {now[k]}" for k in now if was.get(k) != now[k]]
+        elif old.get(key) != new[key]:
+            out.append(words.get(key, f"{key} was {old.get(key)}, now {new[key]}"))
+    return out
+
+
+def _finite(trainee: Trainee) -> Any:
+    weights = trainee.weights()
+    tensors = [weights.tokens, *weights.up.values(), *weights.down.values()]
+    if not all(torch.isfinite(tensor).all() for tensor in tensors):
+        raise CidmError(
+            f"concept {trainee.name}: its weights hold NaN or infinite values after training; nothing was committed",
+            hint="try a lower --lr or --token-lr",
+        )
+    return weights
+
+
+def _draft(
+    base: Base, task: Task, config: dict[str, Any], parents: tuple[str, ...], losses: list[float]
+) -> Draft:
+    tail = losses[-max(1, len(losses) // 10) :]
+    pieces = base.tokenizer.convert_ids_to_tokens(text.noun_ids(base, task.noun))
+    return Draft(
+        name=task.name,
+        class_noun=task.noun,
+        style=task.style,
+        tokens=("[V*]", *(f"[V{piece.removesuffix('</w>')}]" for piece in pieces)),
+        rank=task.options.rank,
+        scale=task.options.scale,
+        method="plain",
+        config=config,
+        data_hash=task.dataset.digest,
+        parents=parents,
+        losses={"first": losses[0], "last_tenth": sum(tail) / len(tail), "steps": len(losses)},
+        tools={name: version(name) for name in ("cidm", "torch", "diffusers", "transformers", "peft")}
+        | {"python": platform.python_version()},
+        extra={"images": len(task.dataset.examples)},
+    )

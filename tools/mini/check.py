@@ -1,0 +1,102 @@
+"""Measures the packed base: does it draw what it is asked for, does its autoencoder keep pictures as they are?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from PIL import Image
+from transformers import CLIPModel, CLIPTokenizer
+
+from .autoencoder import pixels, psnr
+from .clip import embed_images, embed_texts, name_backgrounds, name_classes, tokens
+from .scenes import Art, background_phrase, render
+from .world import BACKGROUNDS, PLAIN, article
+
+PLACES = (*BACKGROUNDS, *PLAIN)
+UNSEEN = 77  # a scene stream that no training reads
+FLOORS = {"class": 0.80, "background": 0.90, "both": 0.60, "psnr": 26.0}
+
+
+def a(noun: str) -> str:
+    """"a dog", "an owl", "grapes"."""
+    return f"{article(noun)} {noun}".strip()
+
+
+def check(folder: Path, art: Art, *, singles: int, pairs: int, guidance: float, steps: int) -> dict[str, float]:
+    """Draws with the stock pipeline and lets the base's own CLIP judge; the judge is judged on true scenes first.
+
+    Returns:
+        class, background, both: shares of samples named right; the same with ``judge_`` in front for true scenes;
+        psnr: dB over 256 unseen scenes; megabytes: size of the folder.
+    """
+    pipe = StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True, safety_checker=None)
+    pipe.to(torch.float32).set_progress_bar_config(disable=True)
+    clip = CLIPModel.from_pretrained(folder / "clip", dtype=torch.float32).eval()
+    nouns = list(art)
+    rng = np.random.default_rng(5)
+    wanted = [(nouns[k % len(nouns)], PLACES[rng.integers(len(PLACES))]) for k in range(singles)]
+    drawn = draw(pipe, [f"a photo of {a(n)} {background_phrase(b)}" for n, b in wanted], guidance, steps)
+    named = judge_singles(clip, pipe.tokenizer, pixels(drawn), wanted, nouns)
+    couples = [tuple(nouns[i] for i in rng.choice(len(nouns), 2, replace=False)) for _ in range(pairs)]
+    both = draw(pipe, [f"a photo of {a(x)} and {a(y)}" for x, y in couples], guidance, steps)
+    named["both"] = judge_pairs(clip, pipe.tokenizer, pixels(both), couples, nouns)
+    true = [s for i in range(6 * singles) if len((s := render(art, UNSEEN, i)).nouns) == 1 and s.style == "photo"]
+    true = true[:singles]
+    known = judge_singles(
+        clip, pipe.tokenizer, pixels([s.image for s in true]), [(s.nouns[0], s.background) for s in true], nouns
+    )
+    true_pairs = [s for i in range(6 * pairs) if (s := render(art, UNSEEN, i, kind="pair")).style == "photo"][:pairs]
+    known["both"] = judge_pairs(
+        clip, pipe.tokenizer, pixels([s.image for s in true_pairs]), [s.nouns for s in true_pairs], nouns
+    )
+    vae: AutoencoderKL = pipe.vae
+    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
+    return {
+        **named,
+        **{f"judge_{key}": value for key, value in known.items()},
+        "psnr": psnr(vae, pixels([render(art, UNSEEN, i).image for i in range(256)])),
+        "megabytes": size,
+        "singles": singles, "pairs": pairs, "guidance": guidance, "steps": steps,
+    }  # fmt: skip
+
+
+def draw(pipe: StableDiffusionPipeline, prompts: list[str], guidance: float, steps: int) -> list[Image.Image]:
+    """One picture a prompt; picture k is drawn from seed k."""
+    out: list[Image.Image] = []
+    for start in range(0, len(prompts), 16):
+        part = prompts[start : start + 16]
+        seeds = [torch.Generator().manual_seed(start + k) for k in range(len(part))]
+        out += pipe(part, num_inference_steps=steps, guidance_scale=guidance, generator=seeds).images
+    return out
+
+
+def judge_singles(
+    clip: CLIPModel, tokenizer: CLIPTokenizer, images: torch.Tensor, wanted: list[tuple[str, str]], nouns: list[str]
+) -> dict[str, float]:
+    """Shares whose class, among all classes, and background, among all backgrounds, CLIP names right."""
+    classes = name_classes(clip, tokenizer, images, nouns).argmax(1).tolist()
+    right = [nouns[c] == noun for c, (noun, _) in zip(classes, wanted, strict=True)]
+    places = [
+        PLACES[int(name_backgrounds(clip, tokenizer, images[i : i + 1], noun).argmax())] == place
+        for i, (noun, place) in enumerate(wanted)
+    ]
+    return {"class": sum(right) / len(right), "background": sum(places) / len(places)}
+
+
+@torch.no_grad()
+def judge_pairs(
+    clip: CLIPModel, tokenizer: CLIPTokenizer, images: torch.Tensor, couples: list[tuple[str, ...]], nouns: list[str]
+) -> float:
+    """Share of pictures in which CLIP names both: each noun must win over all others in "a photo of a … and a …"."""
+    seen = embed_images(clip, images)
+    right = 0
+    for image, (x, y) in zip(seen, couples, strict=True):
+        first = [f"a photo of {a(n)} and {a(y)}" for n in nouns]
+        second = [f"a photo of {a(x)} and {a(n)}" for n in nouns]
+        scores = embed_texts(clip, tokens(tokenizer, first + second)) @ image
+        best = scores.view(2, -1).argmax(1).tolist()
+        right += nouns[best[0]] == x and nouns[best[1]] == y
+    return right / len(couples)

@@ -1,0 +1,71 @@
+"""Puts the trained parts together as an ordinary diffusers folder, fp16 safetensors, with its CLIP beside."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from . import autoencoder, unet
+from .clip import config
+from .training import load_checkpoint
+
+SCHEDULER = {**unet.SCHEDULE, "timestep_spacing": "trailing", "lambda_min_clipped": -5.1}
+SCHEDULER.pop("clip_sample")
+
+
+def load_autoencoder(work: Path) -> AutoencoderKL:
+    """The autoencoder, with the decoder of the second stage where there is one."""
+    model = AutoencoderKL(**autoencoder.CONFIG)
+    found = load_checkpoint(work / "decoder.safetensors") or load_checkpoint(work / "autoencoder.safetensors")
+    assert found, "train the autoencoder first"
+    model.load_state_dict(found[0]["average"])
+    return model.eval().requires_grad_(False)
+
+
+def load_clip(work: Path, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """CLIP, its text tower the one the denoiser was trained on."""
+    model = CLIPModel(config(tokenizer))
+    found, text = load_checkpoint(work / "clip.safetensors"), load_checkpoint(work / "text.safetensors")
+    assert found and text, "train CLIP, and freeze its text tower, first"
+    model.load_state_dict({**found[0]["average"], **text[0]["text"]})
+    return model.eval().requires_grad_(False)
+
+
+def pack(work: Path, out: Path, tokenizer: CLIPTokenizer, latent_norm: tuple[float, float]) -> None:
+    """Writes the folder anew. ``latent_norm`` is the (scaling_factor, shift_factor) the denoiser was trained with."""
+    vae, clip = load_autoencoder(work), load_clip(work, tokenizer)
+    vae.register_to_config(scaling_factor=latent_norm[0], shift_factor=latent_norm[1])
+    text = CLIPTextModel(clip.config.text_config)
+    text.load_state_dict(
+        {k.removeprefix("text_model."): v for k, v in clip.state_dict().items() if k.startswith("text_model.")}
+    )
+    denoiser = UNet2DConditionModel(**unet.CONFIG)
+    trained = load_checkpoint(work / "unet.safetensors")
+    assert trained, "train the denoiser first"
+    denoiser.load_state_dict(trained[0]["average"])
+    pipe = StableDiffusionPipeline(
+        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=denoiser,
+        scheduler=DPMSolverMultistepScheduler(**SCHEDULER),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    if out.exists():
+        shutil.rmtree(out)
+    pipe.to(torch.float16).save_pretrained(out, safe_serialization=True)
+    clip.to(torch.float16).save_pretrained(out / "clip", safe_serialization=True)
+    CLIPImageProcessor(
+        size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(out / "clip")
+    _vocabulary_files(out / "tokenizer")
+
+
+def _vocabulary_files(folder: Path) -> None:
+    """vocab.json and merges.txt beside tokenizer.json: older transformers read those."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))
+    lines = [" ".join(merge) if isinstance(merge, list) else merge for merge in model["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(lines) + "\n")
