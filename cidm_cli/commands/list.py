@@ -37,8 +37,7 @@ def list_concepts(
 ) -> Result:
     """List the concepts learned so far, in the order they were learned. Also `cidm ls`."""
     registry = call.open_registry()
-    records = registry.records(all_versions)
-    problems = registry.problems()
+    records, problems = registry.listing(all_versions)
     for problem in problems:
         call.output.warn(f"{problem.path}: {problem.message}")
     table = Table(

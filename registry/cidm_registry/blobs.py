@@ -4,7 +4,7 @@ import hashlib
 from contextlib import suppress
 from pathlib import Path
 
-from .disk import Disk, explained, place
+from .disk import Disk, place
 from .errors import Damaged, Invalid
 from .records import SHA256
 
@@ -33,14 +33,12 @@ def put_blob(disk: Disk, root: Path, data: bytes) -> str:
     """Makes sure `data` is kept, and returns its name. A damaged file of that name is replaced."""
     sha = sha256_of(data)
     path = blob_path(root, sha)
-    with explained(f"writing {path.name[:12]} into {path.parent}"):
-        if _holds(disk, path, data):
-            # Renews its age: gc leaves young blobs alone, and the record that will point here does not exist
-            # yet.
-            with suppress(OSError):
-                disk.touch(path)
-        else:
-            place(disk, path, data)
+    if _holds(disk, path, data):
+        # Renews its age: gc leaves young blobs alone, and the record that will point here does not exist yet.
+        with suppress(OSError):
+            disk.touch(path)
+    else:
+        place(disk, path, data)
     return sha
 
 
