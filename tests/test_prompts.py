@@ -93,7 +93,7 @@ def test_an_unknown_concept_unlike_all_others_points_to_the_list() -> None:
 def test_suggestions_ignore_case_and_give_up_on_absurd_words() -> None:
     assert nearest("PROMT", ["box", "prompt"]) == "prompt"
     assert nearest("zzz", ["box", "prompt"]) is None
-    assert nearest("a" * 100_000, ["a" * 100_000]) is None
+    assert nearest("prompt" * 10_000, ["box", "prompt"]) is None
 
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\\"), max_size=20)
