@@ -461,10 +461,11 @@ def test_a_placed_picture_covers_the_canvas_in_its_own_aspect(
     assert step_across == pytest.approx(min(shape[0] / size[0], shape[1] / size[1]), abs=0.06)
 
 
-def test_rounding_never_carries_the_piece_past_the_edge() -> None:
+@pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0])
+def test_rounding_never_carries_the_piece_past_the_edge(shift: float) -> None:
     # 1287 * (2008 / 1287) is a hair more than 2008.
     image = Image.new("RGB", (2008, 1735), RED)
-    placed = place(image, (1287, 64), crop=1.0, shift=(-1.0, 0.0), mirror=False)
+    placed = place(image, (1287, 64), crop=1.0, shift=(shift, 0.0), mirror=False)
     assert placed.getcolors() == [(1287 * 64, RED)]
 
 
