@@ -12,7 +12,7 @@ from typing import Any
 from . import blobs, garbage, runs
 from .audit import audit
 from .disk import TEMP, Disk, claim, explained, place, write_temp
-from .errors import Conflict, Damaged, Exists, Invalid, NewerFormat, NotFound
+from .errors import Busy, Conflict, Damaged, Exists, Invalid, NewerFormat, NotFound
 from .journal import Journal, entry_path, read_journal, tombstone_path
 from .names import canonical_key, display_name
 from .records import (
@@ -33,6 +33,9 @@ from .tensors import check_safetensors
 
 HEAD_FILE = "registry.json"
 FOLDERS = ("blobs", "concepts", "runs")
+
+ATTEMPTS = 100
+"""At claiming a number. Each that fails means another process got on with its work."""
 
 PATIENCE = 30.0
 """Seconds a single operation waits for the lock. Whoever wants to wait longer takes the lock first."""
@@ -197,12 +200,12 @@ class Registry:
             self._check_parents(draft)
             for data in keep.values():
                 blobs.put_blob(self.disk, self.root, data)
-            while True:
+            for _ in range(ATTEMPTS):
                 record = self._next_record(self._journal(), draft, expected_head, update, sha, shot)
                 if self._claim(record):
-                    break
-            self._keep(keep)
-        return record
+                    self._keep(keep)
+                    return record
+        raise self._overtaken()
 
     def annotate(
         self, record: Record, *, scores: dict[str, Any] | None = None, preview: bytes | None = None
@@ -228,7 +231,7 @@ class Registry:
         """Gives a concept, all versions of it, another name. Raises NotFound, Exists, InvalidName, Busy."""
         name, key = display_name(new), canonical_key(new)
         with self._writing(f"renaming {old!r}"):
-            while True:
+            for _ in range(ATTEMPTS):
                 journal = self._journal()
                 record = self._find(journal, old)
                 taken = journal.find(key)
@@ -238,6 +241,7 @@ class Registry:
                     return record
                 if self._claim(Renaming(journal.head + 1, record.origin, name, key, _timestamp(self.disk))):
                     return replace(record, name=name, key=key)
+        raise self._overtaken()
 
     def remove_plan(self, name: str) -> Plan:
         """What `remove` would do. Raises NotFound, InvalidName."""
@@ -366,6 +370,11 @@ class Registry:
                 self.disk.unlink(path)
             return False
         return True
+
+    def _overtaken(self) -> Busy:
+        return Busy(
+            f"other processes keep writing to the registry {self.root}", "wait a moment, then try again"
+        )
 
     def _keep(self, needed: dict[str, bytes]) -> None:
         """Writes again what a collection took away before it could see our record."""

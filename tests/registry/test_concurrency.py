@@ -1,5 +1,6 @@
 """Several processes at once: exactly one wins where only one can, and nobody's concept is lost, lock or no lock."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -73,7 +74,7 @@ def race(
         process.stdin.flush()
     said = []
     for process in started:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
         assert process.returncode == 0
         said += output.splitlines()
     return said
@@ -179,6 +180,16 @@ def test_a_collection_in_the_middle_of_a_commit_takes_nothing_it_needs(
     assert registry.read_blob(record.blob) == make_weights(1)
 
 
+def test_an_old_blob_that_is_about_to_be_used_again_counts_as_young(registry: Registry) -> None:
+    path = registry.blob_path(add(registry, "old", 1).blob)
+    registry.remove("old")
+    os.utime(path, (0, 0))
+    assert registry.gc_plan().files == (path,)
+    plans = []
+    add(meanwhile(registry, "create", "concepts", lambda other: plans.append(other.gc_plan())), "new", 1)
+    assert [(plan.files, plan.waiting) for plan in plans] == [((), 1)]
+
+
 def test_a_collection_without_grace_may_stop_a_commit_but_not_silently(registry: Registry) -> None:
     slow = meanwhile(registry, "link", "concepts", lambda other: other.gc(grace=0.0))
     with pytest.raises(RegistryError, match="committing 'dog' failed"):
@@ -268,3 +279,22 @@ def test_a_lock_that_cannot_be_taken_at_all_is_done_without(registry: Registry) 
 def test_a_draft_for_an_older_registry_is_refused_even_if_the_registry_went_back(registry: Registry) -> None:
     with pytest.raises(Conflict, match="older"):
         registry.commit(make_draft("dog"), make_weights(1), expected_head=5)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda r: add(r, "dog", 1), lambda r: r.rename("cat", "kitty")], ids=["commit", "rename"]
+)
+def test_a_writer_that_is_always_overtaken_gives_up_instead_of_spinning(
+    write: Callable[[Registry], Any], registry: Registry
+) -> None:
+    add(registry, "cat", 2)
+    disk = HookedDisk()
+
+    def hook(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "link":
+            raise FileExistsError
+
+    disk.hook = hook
+    with pytest.raises(Busy, match="keep writing"):
+        write(Registry.open(registry.root, disk=disk))
+    assert [one.name for one in registry.records()] == ["cat"]

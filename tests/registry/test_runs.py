@@ -65,6 +65,16 @@ def test_a_checkpoint_done_again_replaces_damaged_and_later_ones_but_no_good_one
     assert run.latest() == (150, b"state 150")
 
 
+def test_a_damaged_later_checkpoint_is_not_kept_in_place_of_a_good_earlier_one(registry: Registry) -> None:
+    run = registry.start_run({"key": "dog"})
+    run.save(100, b"state 100")
+    run.save(300, b"state 300")
+    newest(run.path).write_bytes(b"damaged")
+    run.save(150, b"state 150")
+    newest(run.path).write_bytes(b"damaged")
+    assert run.latest() == (100, b"state 100")
+
+
 def test_saving_the_same_checkpoint_twice_keeps_it(registry: Registry) -> None:
     run = registry.start_run({"key": "dog"})
     run.save(100, b"state 100")
