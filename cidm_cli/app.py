@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import gc, generate, init, learn, list, path, rename, rm, show, verify
+from .commands import demo, gc, generate, init, learn, list, path, rename, rm, show, verify
 from .config import load_settings
 from .errors import CidmError, ExitCode
 from .invocation import Invocation
@@ -24,6 +24,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as on
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only names or paths, one a line.")]
 
 COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
+    ("demo", demo.demo),
     ("init", init.init),
     ("learn", learn.learn),
     ("generate", generate.generate),

@@ -27,7 +27,11 @@ def documented(cls: type) -> dict[str, str]:
     assert isinstance(body, ast.ClassDef)
     out = {}
     for field, line in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(line, ast.Expr)
+            and isinstance(line.value, ast.Constant)
+        ):
             assert isinstance(field.target, ast.Name)
             out[field.target.id] = str(line.value.value)
     return out
@@ -86,10 +90,11 @@ def _parameter(field: Field[Any], hint: Any, line: str) -> inspect.Parameter:
     dashed = "--" + field.name.replace("_", "-")
     name = f"{dashed}/--no-{dashed[2:]}" if kind is bool else dashed
     if field.default not in (None, ""):
-        default = {True: "on", False: "off"}[field.default] if kind is bool else field.default
+        default = field.default if kind is not bool else "on" if field.default else "off"
         line = f"{line} [default: {default}]"
     metavar = "WIDTHxHEIGHT" if field.name == "size" else None
-    option = typer.Option(name, help=line, metavar=metavar, show_default=False)
+    names = [name, field.metadata["short"]] if "short" in field.metadata else [name]
+    option = typer.Option(*names, help=line, metavar=metavar, show_default=False)
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
@@ -97,12 +102,18 @@ def _parameter(field: Field[Any], hint: Any, line: str) -> inspect.Parameter:
 
 def plain_type(hint: Any) -> type:
     """The type a flag or setting takes for a field: without None; a size is text."""
-    options = [t for t in get_args(hint) if t is not types.NoneType] if isinstance(hint, types.UnionType) else [hint]
+    options = (
+        [t for t in get_args(hint) if t is not types.NoneType]
+        if isinstance(hint, types.UnionType)
+        else [hint]
+    )
     return options[0] if options[0] in (int, float, bool, str) else str
 
 
 def _size(value: str) -> tuple[int, int]:
     width, cross, height = value.lower().partition("x")
     if not (cross and width.isdecimal() and height.isdecimal() and len(value) < 12):
-        raise CidmError(f"--size {value}: not WIDTHxHEIGHT", "write for instance --size 512x768", ExitCode.USAGE)
+        raise CidmError(
+            f"--size {value}: not WIDTHxHEIGHT", "write for instance --size 512x768", ExitCode.USAGE
+        )
     return int(width), int(height)

@@ -115,6 +115,9 @@ def _before_dashes(arguments: list[str]) -> list[str]:
 def _set_up() -> None:
     # No code from a model's repository is ever run, whatever a library's default is.
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
+    # Read when the libraries are imported: their advice to programmers is not for the user.
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for stream in (sys.stdout, sys.stderr):
         # A name the terminal cannot show must not end the program.
         if hasattr(stream, "reconfigure"):

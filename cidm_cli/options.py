@@ -1,11 +1,11 @@
 """What a user may set for learning and drawing, and what each base takes where nothing is set.
 
-The line under each field is its help on the command line.
+The line under each field is its help on the command line; ``short`` in its metadata is a one-letter flag.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from .errors import CidmError, ExitCode
@@ -49,7 +49,7 @@ class LearnOptions:
 class DrawOptions:
     """Settings of drawing; None takes the base's own default."""
 
-    count: int = 1
+    count: int = field(default=1, metadata={"short": "-n"})
     """Pictures of each prompt."""
     seed: int = 0
     """Seed of the first picture; the next ones count up."""
@@ -111,7 +111,7 @@ def resolve_draw(options: DrawOptions, kind: str, pixels: int) -> DrawOptions:
     for name in ("count", "steps", "batch"):
         if getattr(whole, name) < 1:
             raise _usage(name, getattr(whole, name), "must be at least 1")
-    if not 0 <= whole.guidance <= 100:  # type: ignore[operator]
+    if not 0 <= whole.guidance <= 100:
         raise _usage("guidance", whole.guidance, "must be from 0 to 100")
     if not 0 <= whole.seed < 2**63 - whole.count:
         raise _usage("seed", whole.seed, "must be from 0 to 2^63")

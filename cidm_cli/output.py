@@ -104,7 +104,9 @@ class Output:
         return Progress(plain(label), total, stream)
 
     @contextmanager
-    def waiting_for_others(self, lock: Callable[[float | None], AbstractContextManager[None]]) -> Iterator[None]:
+    def waiting_for_others(
+        self, lock: Callable[[float | None], AbstractContextManager[None]]
+    ) -> Iterator[None]:
         """Holds a lock; says so when another process has it and this one waits. `lock` takes a time in seconds."""
         from cidm_registry import Busy
 

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps. [default: auto]")
+    str | None,
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps. [default: auto]"),
 ]
 PrecisionOption = Annotated[
     str | None,

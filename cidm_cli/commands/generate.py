@@ -26,20 +26,26 @@ if TYPE_CHECKING:
 def generate(
     call: Invocation,
     layouts: Annotated[
-        list[str] | None, typer.Argument(metavar="[LAYOUT.toml]...", help="Layout files; - reads one from stdin.")
+        list[str] | None,
+        typer.Argument(metavar="[LAYOUT.toml]...", help="Layout files; - reads one from stdin."),
     ] = None,
     prompts: Annotated[
         list[str] | None,
-        typer.Option("--prompt", "-p", help='What to draw: "a <dog> on the beach". May be given again and again.'),
+        typer.Option(
+            "--prompt", "-p", help='What to draw: "a <dog> on the beach". May be given again and again.'
+        ),
     ] = None,
     again: Annotated[
-        list[Path] | None, typer.Option("--from", metavar="IMAGE.png", help="Draw this picture again, from what it says.")
+        list[Path] | None,
+        typer.Option("--from", metavar="IMAGE.png", help="Draw this picture again, from what it says."),
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the layouts: image.seed=7.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the layouts: image.seed=7."),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture.")
+        Path,
+        typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture."),
     ] = Path(),
     device: DeviceOption = None,
     precision: PrecisionOption = None,
@@ -52,7 +58,9 @@ def generate(
     again: cidm generate --from PICTURE.png
     """
     if not (layouts or prompts or again):
-        raise CidmError("nothing to draw", 'give --prompt "a <dog> on the beach", or a layout file', ExitCode.USAGE)
+        raise CidmError(
+            "nothing to draw", 'give --prompt "a <dog> on the beach", or a layout file', ExitCode.USAGE
+        )
     if again and (layouts or prompts or given):
         raise CidmError("--from takes no other settings: it draws the same picture", code=ExitCode.USAGE)
     if overrides and not layouts:
@@ -61,7 +69,9 @@ def generate(
     if again:
         written = _again(call, registry, again, out, device)
     else:
-        written = _draw(call, registry, layouts or [], prompts or [], overrides or [], given, out, device, precision)
+        written = _draw(
+            call, registry, layouts or [], prompts or [], overrides or [], given, out, device, precision
+        )
     return Result(
         data={"images": [{"path": path, **picture.facts} for path, picture in written]},
         human=[str(path) for path, _ in written],
@@ -88,14 +98,16 @@ def _draw(
         check_concepts(layout, names)
         if layout.regions:
             raise CidmError(
-                f"{layout.origin.source}: has {len(layout.regions)} regions, and this version draws whole pictures only",
+                f"{layout.origin.source}: has {len(layout.regions)} regions, which this version cannot draw yet",
                 "leave the [[region]] tables out, or draw each region's prompt by itself",
                 ExitCode.INVALID,
             )
     settings = chosen(DrawOptions, "draw", {}, call.settings)
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
     said = {key: flags_given[key] for key in given}
-    wanted = [(layout.base.prompt, {**settings, **_told(layout), **said}, layout.to_toml()) for layout in loaded]
+    wanted: list[tuple[str, dict[str, Any], str | None]] = [
+        (layout.base.prompt, {**settings, **_told(layout), **said}, layout.to_toml()) for layout in loaded
+    ]
     wanted += [(prompt, {**settings, **said}, None) for prompt in prompts]
 
     from ..workflow import generate as workflow
@@ -110,7 +122,8 @@ def _draw(
         registry, device=call.choice("device", device), precision=call.choice("precision", precision)
     )
     jobs = [
-        workflow.Job(job.prompt, resolve_draw(job.options, registry.base.kind, base.pixels), job.layout) for job in first
+        workflow.Job(job.prompt, resolve_draw(job.options, registry.base.kind, base.pixels), job.layout)
+        for job in first
     ]
     for job in jobs:
         _check_size(job, base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1))

@@ -20,16 +20,28 @@ from .common import DeviceOption, PrecisionOption
 def learn(
     call: Invocation,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it: <NAME> in prompts.")],
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of 3 to 7 pictures, or one picture.")],
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="Folder of 3 to 7 pictures, or one picture.")
+    ],
     noun: Annotated[
         str | None,
-        typer.Option("--class", metavar="NOUN", help="What kind of thing it is. [default: from NAME: dog2 is a dog]"),
+        typer.Option(
+            "--class", metavar="NOUN", help="What kind of thing it is. [default: from NAME: dog2 is a dog]"
+        ),
     ] = None,
     style: Annotated[bool, typer.Option("--style", help="It is a picture style, not an object.")] = False,
-    update: Annotated[bool, typer.Option("--update", help="Learn a new version of a concept there already is.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Drop an unfinished run and begin again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, how long and in what memory.")] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Learn a new version of a concept there already is.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Drop an unfinished run and begin again.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, how long and in what memory.")
+    ] = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     *,
@@ -49,7 +61,9 @@ def learn(
     registry = call.open_registry()
     name = display_name(name)
     noun = _noun(noun or re.sub(r"[\s_-]+", " ", name.rstrip("0123456789_- ")), name)
-    options = resolve_learn(LearnOptions(**chosen(LearnOptions, "learn", given, call.settings)), registry.base.kind)
+    options = resolve_learn(
+        LearnOptions(**chosen(LearnOptions, "learn", given, call.settings)), registry.base.kind
+    )
     dataset = load_examples(images, class_noun=noun, caption_template=options.caption)
     for warning in dataset.warnings:
         call.output.warn(warning)
@@ -62,13 +76,19 @@ def learn(
     workflow.check(registry, task)
     where = call.choice("device", device), call.choice("precision", precision)
     if dry_run:
-        return _plan(call, task, workflow.plan(registry, open_base(registry, device=where[0], precision=where[1]), task))
+        return _plan(
+            call,
+            task,
+            workflow.plan(registry, open_base(registry, device=where[0], precision=where[1]), task),
+        )
     with call.output.waiting_for_others(registry.training_lock):
         workflow.check(registry, task)
         base = open_base(registry, device=where[0], precision=where[1])
         with graceful() as stop, call.output.progress(f"learning <{name}>", options.steps or 0) as progress:
             events = workflow.Events(
-                on_step=lambda step, loss: progress.update(step, loss=loss), on_note=call.output.note, stop=stop
+                on_step=lambda step, loss: progress.update(step, loss=loss),
+                on_note=call.output.note,
+                stop=stop,
             )
             record = workflow.learn(registry, base, task, events)
     return Result(
@@ -90,7 +110,9 @@ def _noun(noun: str, name: str) -> str:
     noun = " ".join(noun.split())
     if not noun or len(noun) > 60 or not noun.isprintable() or "<" in noun:
         raise CidmError(
-            f"concept {name}: {noun!r} is no class noun" if noun else f"concept {name}: its name holds no class noun",
+            f"concept {name}: {noun!r} is no class noun"
+            if noun
+            else f"concept {name}: its name holds no class noun",
             "say what kind of thing it is with --class, for instance --class dog",
             ExitCode.USAGE,
         )
@@ -106,10 +128,11 @@ def _plan(call: Invocation, task: Any, plan: Any) -> Result:
     return Result(
         data={"dry_run": True, "plan": asdict(plan)},
         human=[
-            f"would learn <{task.name}>, a {task.noun}, from {plan.images} pictures against {plan.older} older concepts",
+            f"would learn <{task.name}>, a {task.noun}, from {plan.images} pictures, beside {plan.older} older",
             f"{plan.steps} steps of {plan.batch}, {plan.parameters:,} trained numbers in {plan.sites} layers "
             f"and {plan.layers} sets of tokens",
-            f"about {duration(plan.seconds)} on {plan.device} in {plan.compute}, {readable_bytes(plan.memory)} of memory",
+            f"about {duration(plan.seconds)} on {plan.device} in {plan.compute}, "
+            f"{readable_bytes(plan.memory)} of memory",
             *(f"caption: {caption}" for caption in plan.captions),
         ],
         ids=[task.name],

@@ -28,7 +28,9 @@ def target(kind: str, clean: torch.Tensor, noise: torch.Tensor, signal: torch.Te
     raise ValueError(f"unknown prediction type {kind!r}")
 
 
-def denoising_loss(prediction: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+def denoising_loss(
+    prediction: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
     """Eq. 1 — ‖ε - ε_θ'(z_t | c_g, t)‖², mean over elements and batch; a scalar.
 
     Args:

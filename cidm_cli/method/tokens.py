@@ -10,7 +10,9 @@ from __future__ import annotations
 import torch
 
 
-def initial_tokens(noun: torch.Tensor, table: torch.Tensor, layers: int, generator: torch.Generator) -> torch.Tensor:
+def initial_tokens(
+    noun: torch.Tensor, table: torch.Tensor, layers: int, generator: torch.Generator
+) -> torch.Tensor:
     """y — one new token followed by the class noun's own, alike in all layers (CIDM, section 3.1).
 
     Args:

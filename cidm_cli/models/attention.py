@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -55,7 +56,9 @@ def layer_contexts(unet: UNet2DConditionModel, contexts: Sequence[torch.Tensor])
     handles = []
     for name, context in zip(layers, contexts, strict=True):
 
-        def give(_module: nn.Module, args: tuple, kwargs: dict, context: torch.Tensor = context) -> tuple:
+        def give(
+            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], context: torch.Tensor = context
+        ) -> tuple[Any, Any]:
             return args, {**kwargs, "encoder_hidden_states": context}
 
         handles.append(unet.get_submodule(name).register_forward_pre_hook(give, with_kwargs=True))
@@ -68,7 +71,7 @@ def layer_contexts(unet: UNet2DConditionModel, contexts: Sequence[torch.Tensor])
 
 @contextmanager
 def merged(unet: UNet2DConditionModel, deltas: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """While open, the weight of each named linear layer has its delta [out, in] added; then it is as before, bit by bit."""
+    """While open, each named linear layer's weight has its delta [out, in] added; then it is as before, to the bit."""
     kept = {name: unet.get_submodule(name).weight for name in deltas}
     originals = {name: weight.data for name, weight in kept.items()}
     try:

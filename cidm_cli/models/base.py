@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from ..errors import CidmError, ExitCode
 
@@ -88,25 +91,34 @@ def choose_compute(name: str, device: torch.device) -> torch.dtype:
 
 
 def load(folder: Path, *, device: torch.device, compute: torch.dtype) -> Base:
-    """Loads a diffusers folder with diffusers' own loader: safetensors only, no code from the folder runs.
+    """Loads a diffusers folder part by part: safetensors only, weights in float32, no code from the folder runs.
 
     Raises:
-        CidmError: INVALID when diffusers cannot read the folder.
+        CidmError: INVALID when diffusers or transformers cannot read the folder.
     """
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(
-            folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True,
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        unet = UNet2DConditionModel.from_pretrained(
+            folder, subfolder="unet", dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+        vae = AutoencoderKL.from_pretrained(
+            folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+        encoder = CLIPTextModel.from_pretrained(
+            folder, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+        scheduler = DDPMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CidmError(
             f"base {folder}: diffusers cannot load it ({str(error).splitlines()[0]})",
             hint="check that the folder is whole; cidm init --base mini needs no download",
             code=ExitCode.INVALID,
         ) from error
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+    for part in (unet, vae, encoder):
         part.requires_grad_(False).eval().to(device)
     return Base(
-        unet=pipe.unet, vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer,
-        scheduler_config=dict(pipe.scheduler.config), device=device, compute=compute,
+        unet=unet, vae=vae, text_encoder=encoder, tokenizer=tokenizer, scheduler_config=dict(scheduler),
+        device=device, compute=compute,
     )  # fmt: skip

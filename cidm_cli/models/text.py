@@ -104,14 +104,18 @@ def _encode_slotted(
     values = torch.stack([vectors[name][:, k] for _, _, name, k in where], dim=1)
     rows = torch.tensor([w[0] for w in where], device=base.device)
     positions = torch.tensor([w[1] for w in where], device=base.device)
-    given = given.index_put((torch.arange(layers, device=base.device)[:, None], rows, positions), values.float())
+    given = given.index_put(
+        (torch.arange(layers, device=base.device)[:, None], rows, positions), values.float()
+    )
     mask = torch.zeros(ids.shape, dtype=torch.bool, device=base.device)
     mask[rows, positions] = True
     out = _run(base, ids.repeat(layers, 1), mask.repeat(layers, 1), given.flatten(0, 1))
     return out.unflatten(0, (layers, len(prompts)))
 
 
-def _run(base: Base, ids: torch.Tensor, mask: torch.Tensor | None, given: torch.Tensor | None) -> torch.Tensor:
+def _run(
+    base: Base, ids: torch.Tensor, mask: torch.Tensor | None, given: torch.Tensor | None
+) -> torch.Tensor:
     with base.autocast():
         if mask is None or given is None:
             return base.text_encoder(input_ids=ids).last_hidden_state.float()
@@ -122,7 +126,9 @@ def _run(base: Base, ids: torch.Tensor, mask: torch.Tensor | None, given: torch.
 @contextmanager
 def _substituted(embedding: nn.Module, mask: torch.Tensor, given: torch.Tensor) -> Iterator[None]:
     """While open, the embedding layer answers with ``given`` wherever ``mask`` is set."""
-    handle = embedding.register_forward_hook(lambda _m, _i, out: torch.where(mask[..., None], given.to(out), out))
+    handle = embedding.register_forward_hook(
+        lambda _m, _i, out: torch.where(mask[..., None], given.to(out), out)
+    )
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -74,10 +74,9 @@ def check(registry: Registry, jobs: Sequence[Job]) -> None:
     """
     names = [record.name for record in registry.records()]
     for job in jobs:
-        for prompt in (job.prompt, job.options.negative):
-            unknown = find_unknown(parse_prompt(prompt), names)
-            if unknown:
-                raise unknown
+        unknown = find_unknown(parse_prompt(job.prompt), names)
+        if unknown:
+            raise unknown
 
 
 def named(registry: Registry, prompt: str) -> Mixture:
@@ -103,16 +102,15 @@ def draw(
         CidmError: USAGE when a prompt is so long that a concept in it is cut off.
     """
     load = loader(registry, base)
-    everyone = {record.key: record for record in registry.records()}
     for job in jobs:
         mixture = named(registry, job.prompt)
         seeds = [job.options.seed + k for k in range(job.options.count)]
         with _merged(base, mixture, load):
             for start in range(0, len(seeds), job.options.batch):
                 batch = seeds[start : start + job.options.batch]
-                images = _draw_batch(base, job, batch, everyone, load, on_step, on_note)
+                images = _draw_batch(base, job, batch, mixture, load, on_step, on_note)
                 for index, image in enumerate(images):
-                    yield Picture(image, _facts(registry, base, job, mixture, everyone, batch, index))
+                    yield Picture(image, _facts(registry, base, job, mixture, batch, index))
 
 
 def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
@@ -128,7 +126,6 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
         batch, index = [int(seed) for seed in facts["batch"]], int(facts["index"])
         wanted = [(c["key"], c["blob"], float(c["weight"])) for c in facts["concepts"]]
         fingerprint = facts["base"]
-        in_prompts = {c["key"]: c["blob"] for c in facts["concepts"] + facts["negative_concepts"]}
         batch[index]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CidmError(
@@ -143,7 +140,7 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
             code=ExitCode.REGISTRY,
         )
     by_blob = {record.blob: record for record in registry.records(all_versions=True)}
-    missing = [key for key, blob in in_prompts.items() if blob not in by_blob]
+    missing = [key for key, blob, _ in wanted if blob not in by_blob]
     if missing:
         raise CidmError(
             f"the picture shows <{missing[0]}> as it was learned then, and the registry no longer has that version",
@@ -151,10 +148,9 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
             code=ExitCode.NOT_FOUND,
         )
     mixture = Mixture(tuple(by_blob[blob] for _, blob, _ in wanted), tuple(weight for _, _, weight in wanted))
-    everyone = {key: by_blob[blob] for key, blob in in_prompts.items()}
     load = loader(registry, base)
     with _merged(base, mixture, load):
-        images = _draw_batch(base, job, batch, everyone, load, lambda: None, lambda note: None)
+        images = _draw_batch(base, job, batch, mixture, load, lambda: None, lambda note: None)
     return Picture(images[index], facts)
 
 
@@ -173,36 +169,43 @@ def _draw_batch(
     base: Base,
     job: Job,
     seeds: Sequence[int],
-    records: dict[str, Record],
+    mixture: Mixture,
     load: Loader,
     on_step: Callable[[], None],
     on_note: Callable[[str], None],
 ) -> list[Image.Image]:
     layers = len(cross_attention_layers(base.unet))
-    contexts = []
-    for prompt in (job.options.negative, job.prompt):
-        tokens, vectors = _tokens(base, prompt, records, load, on_note)
-        encoded = text.encode(base, [tokens], vectors, layers=layers)
-        contexts.append([context.expand(len(seeds), -1, -1) for context in encoded])
+    vectors = {record.key: load(record).tokens for record in mixture.records}
+    tokens = (
+        text.tokenize(base.tokenizer, [job.options.negative]),
+        _tokens(base, job.prompt, vectors, on_note),
+    )
+    without, given = (
+        [
+            context.expand(len(seeds), -1, -1)
+            for context in text.encode(base, [prompt], vectors, layers=layers)
+        ]
+        for prompt in tokens
+    )
     options = job.options
-    assert options.size and options.steps and options.guidance is not None
+    assert options.size
+    assert options.steps
+    assert options.guidance is not None
     latents = sampling.denoise(
-        base, contexts[1], contexts[0], sampling.initial_noise(base, seeds, options.size),
+        base, given, without, sampling.initial_noise(base, seeds, options.size),
         sampler=options.sampler, steps=options.steps, guidance=options.guidance, on_step=lambda _: on_step(),
     )  # fmt: skip
     return sampling.decode(base, latents)
 
 
 def _tokens(
-    base: Base, prompt: str, records: dict[str, Record], load: Loader, on_note: Callable[[str], None]
-) -> tuple[text.Tokens, dict[str, torch.Tensor]]:
-    """A prompt's token ids, and the layer-wise tokens of the concepts in it by key."""
+    base: Base, prompt: str, vectors: Mapping[str, torch.Tensor], on_note: Callable[[str], None]
+) -> text.Tokens:
+    """A prompt's token ids, with a slot for each concept in it; ``vectors`` are their tokens by key."""
     parts: list[str | text.Slot] = []
-    vectors: dict[str, torch.Tensor] = {}
     for part in parse_prompt(prompt).parts:
         if isinstance(part, Mention):
             key = canonical_key(part.name)
-            vectors[key] = load(records[key]).tokens
             parts.append(text.Slot(key, vectors[key].shape[1]))
         else:
             parts.append(part)
@@ -215,14 +218,12 @@ def _tokens(
         )
     if tokens.cut:
         on_note(f"prompt {prompt!r}: too long, its end is cut off")
-    return tokens, vectors
+    return tokens
 
 
 def _facts(
-    registry: Registry, base: Base, job: Job, mixture: Mixture, records: dict[str, Record],
-    batch: Sequence[int], index: int,
-) -> dict[str, Any]:  # fmt: skip
-    negative = [records[canonical_key(name)] for name in parse_prompt(job.options.negative).names]
+    registry: Registry, base: Base, job: Job, mixture: Mixture, batch: Sequence[int], index: int
+) -> dict[str, Any]:
     return {
         "format": 1,
         "prompt": job.prompt,
@@ -234,7 +235,6 @@ def _facts(
             {"name": r.name, "key": r.key, "blob": r.blob, "weight": w}
             for r, w in zip(mixture.records, mixture.weights, strict=True)
         ],
-        "negative_concepts": [{"name": r.name, "key": r.key, "blob": r.blob} for r in negative],
         "base": registry.base.fingerprint,
         "layout": job.layout,
         "compute": str(base.compute).removeprefix("torch."),

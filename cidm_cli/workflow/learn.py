@@ -137,7 +137,8 @@ def plan(registry: Registry, base: Base, task: Task) -> Plan:
         numbers = [trainee.tokens, *(factor for pair in trainee.factors.values() for factor in pair)]
         sites, layers = len(trainee.factors), trainee.tokens.shape[0]
     steps, batch = task.options.steps, task.options.batch
-    assert steps is not None and batch is not None
+    assert steps is not None
+    assert batch is not None
     return Plan(
         images=len(task.dataset.examples), captions=tuple(placed_captions(task)),
         older=len(registry.records()), steps=steps, batch=batch, sites=sites, layers=layers,
@@ -174,7 +175,9 @@ def caption_tokens(base: Base, task: Task, events: Events) -> tuple[text.Tokens,
         tokens = text.tokenize(base.tokenizer, parts)
         if tokens.lost:
             tokens = text.tokenize(base.tokenizer, [slot])
-            events.on_note(f"{example.path.name}: caption too long for the text encoder; only the concept is kept")
+            events.on_note(
+                f"{example.path.name}: caption too long for the text encoder; only the concept is kept"
+            )
         out.append(tokens)
     return tuple(out)
 
@@ -234,7 +237,9 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     for key in new:
         if key == "options":
             was, now = old.get(key, {}), new[key]
-            out += [f"--{k.replace('_', '-')} was {was.get(k)}, now {now[k]}" for k in now if was.get(k) != now[k]]
+            out += [
+                f"--{k.replace('_', '-')} was {was.get(k)}, now {now[k]}" for k in now if was.get(k) != now[k]
+            ]
         elif old.get(key) != new[key]:
             out.append(words.get(key, f"{key} was {old.get(key)}, now {new[key]}"))
     return out

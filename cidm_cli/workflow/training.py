@@ -81,7 +81,9 @@ def prepare(base: Base, dataset: Dataset, prompts: Sequence[text.Tokens], option
     for number, example in enumerate(dataset.examples):
         placements = [
             draw_augmentation(
-                np.random.default_rng((options.seed, number, variant)), crop=options.crop, mirror=options.mirror
+                np.random.default_rng((options.seed, number, variant)),
+                crop=options.crop,
+                mirror=options.mirror,
             )
             for variant in range(variants)
         ]
@@ -93,7 +95,9 @@ def prepare(base: Base, dataset: Dataset, prompts: Sequence[text.Tokens], option
                 cell_mask = p.apply(example.mask, size).resize((cells, cells)) if example.mask else None
                 array = np.ones((cells, cells)) if cell_mask is None else np.asarray(cell_mask) / 255
                 masks.append(torch.from_numpy(array).float())
-    stacked = torch.stack(masks).view(len(means), variants, 1, cells, cells).to(base.device) if masks else None
+    stacked = (
+        torch.stack(masks).view(len(means), variants, 1, cells, cells).to(base.device) if masks else None
+    )
     return Prepared(torch.stack(means), torch.stack(stds), stacked, tuple(prompts))
 
 

@@ -75,7 +75,9 @@ def train(art: Art, out: Path, *, budget_s: float, seed: int, decoder_only: bool
             rng = np.random.default_rng((seed, step, 1))
             corners = rng.integers(0, 64 - crop + 1, (3 * batch, 2)) // 4 * 4
             source = scenes.repeat(3, 1, 1, 1)
-            scenes = torch.stack([s[:, y : y + crop, x : x + crop] for s, (y, x) in zip(source, corners, strict=True)])
+            scenes = torch.stack(
+                [s[:, y : y + crop, x : x + crop] for s, (y, x) in zip(source, corners, strict=True)]
+            )
         with torch.autocast("cpu", torch.bfloat16):
             posterior = model.encode(scenes).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step))

@@ -57,21 +57,27 @@ def embed_texts(model: CLIPModel, ids: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def name_classes(model: CLIPModel, tokenizer: CLIPTokenizer, images: torch.Tensor, nouns: list[str]) -> torch.Tensor:
+def name_classes(
+    model: CLIPModel, tokenizer: CLIPTokenizer, images: torch.Tensor, nouns: list[str]
+) -> torch.Tensor:
     """Similarity [N, classes] of pictures to "a photo of a CLASS", over all classes."""
     texts = [f"a photo of {article(n)} {n}".replace("  ", " ") for n in nouns]
     return embed_images(model, images) @ embed_texts(model, tokens(tokenizer, texts)).T
 
 
 @torch.no_grad()
-def name_backgrounds(model: CLIPModel, tokenizer: CLIPTokenizer, images: torch.Tensor, noun: str) -> torch.Tensor:
+def name_backgrounds(
+    model: CLIPModel, tokenizer: CLIPTokenizer, images: torch.Tensor, noun: str
+) -> torch.Tensor:
     """Similarity [N, backgrounds] of pictures of one noun to "a photo of a NOUN BACKGROUND"."""
     places = [background_phrase(b) for b in (*BACKGROUNDS, *PLAIN)]
     texts = [f"a photo of {article(noun)} {noun} {p}".replace("  ", " ") for p in places]
     return embed_images(model, images) @ embed_texts(model, tokens(tokenizer, texts)).T
 
 
-def accuracy(model: CLIPModel, tokenizer: CLIPTokenizer, scenes: list[Scene], nouns: list[str]) -> dict[str, float]:
+def accuracy(
+    model: CLIPModel, tokenizer: CLIPTokenizer, scenes: list[Scene], nouns: list[str]
+) -> dict[str, float]:
     """Share of true scenes whose class, or background, the model names right."""
     images = pixels([s.image for s in scenes])
     single = [i for i, s in enumerate(scenes) if len(s.nouns) == 1]
@@ -99,11 +105,22 @@ def _is_text(name: str) -> bool:
     return name.startswith(("text_model.", "text_projection."))
 
 
-def train(art: Art, others: Art, tokenizer: CLIPTokenizer, out: Path, *, budget_s: float, seed: int) -> None:
-    """Trains until the budget is spent; resumes from its checkpoint. Once ``freeze_text`` was called, only images."""
+def train(
+    art: Art,
+    others: Art,
+    tokenizer: CLIPTokenizer,
+    out: Path,
+    *,
+    budget_s: float,
+    seed: int,
+    stop_s: float = float("inf"),
+) -> None:
+    """Trains until the budget, or ``stop_s`` of it, is spent; resumes. Once ``freeze_text`` was called, only images."""
     torch.manual_seed(seed)
     model = CLIPModel(config(tokenizer))
-    model.set_attn_implementation("eager")  # on CPU its backward pass is several times faster than the fused one
+    model.set_attn_implementation(
+        "eager"
+    )  # on CPU its backward pass is several times faster than the fused one
     everyone = [(art, noun, k) for noun in art for k in range(len(art[noun]))]
     everyone += [(others, name, 0) for name in others]
     number = {(name, k): i for i, (_, name, k) in enumerate(everyone)}
@@ -114,7 +131,9 @@ def train(art: Art, others: Art, tokenizer: CLIPTokenizer, out: Path, *, budget_
     if start:
         whole.load_state_dict(start[0]["model"])
         step, spent = start[1]["step"], start[1]["spent_s"]
-    optimizer = MuonAdamW(whole, lr=1e-3, adamw_lr=1e-3, skip=lambda n: "embedding" in n or n.startswith("head"))
+    optimizer = MuonAdamW(
+        whole, lr=1e-3, adamw_lr=1e-3, skip=lambda n: "embedding" in n or n.startswith("head")
+    )
     average = Average(model, 600)
     if start:
         optimizer.load(start[0]["optimizer"])
@@ -125,9 +144,12 @@ def train(art: Art, others: Art, tokenizer: CLIPTokenizer, out: Path, *, budget_
         average.shadow.update(frozen[0]["text"])
     text_parameters = [p for n, p in model.named_parameters() if frozen and _is_text(n)]
     clock = Clock(budget_s, spent)
+    if clock.progress >= 1:
+        return
     held_out = [render(art, seed + 1, i) for i in range(400)]
     last_save = time.monotonic()
-    while clock.progress < 1:
+    ended = False
+    while not ended:
         rng = np.random.default_rng((seed, step, 2))
         scenes = [render(art, seed, step * CONTRAST + i) for i in range(CONTRAST)]
         picked = rng.integers(len(everyone), size=RECOGNISE)
@@ -154,19 +176,25 @@ def train(art: Art, others: Art, tokenizer: CLIPTokenizer, out: Path, *, budget_
         optimizer.step(clock.rate())
         average.update(model)
         step += 1
-        if step % 100 == 0 or clock.progress >= 1:
+        ended = clock.progress >= 1 or clock.spent_s >= stop_s
+        if step % 100 == 0 or ended:
             probe = CLIPModel(config(tokenizer)).eval()
             probe.load_state_dict(average.shadow)
-            named = accuracy(probe, tokenizer, held_out, list(art)) if step % 500 == 0 else ""
+            named = accuracy(probe, tokenizer, held_out, list(art)) if step % 250 == 0 else ""
             print(
                 f"clip step {step} {clock.spent_s:.0f} s contrast {contrast.item():.3f} "
                 f"recognise {recognise.item():.3f} {named}",
                 flush=True,
             )
-        if time.monotonic() - last_save > 120 or clock.progress >= 1:
+        if time.monotonic() - last_save > 120 or ended:
             last_save = time.monotonic()
             save_checkpoint(
                 out / "clip.safetensors",
                 {"model": whole.state_dict(), "average": average.shadow, "optimizer": optimizer.state()},
-                {"step": step, "spent_s": clock.spent_s, "samples": step * (CONTRAST + RECOGNISE), "seed": seed},
+                {
+                    "step": step,
+                    "spent_s": clock.spent_s,
+                    "samples": step * (CONTRAST + RECOGNISE),
+                    "seed": seed,
+                },
             )

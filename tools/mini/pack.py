@@ -7,7 +7,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from . import autoencoder, unet
@@ -18,10 +23,11 @@ SCHEDULER = {**unet.SCHEDULE, "timestep_spacing": "trailing", "lambda_min_clippe
 SCHEDULER.pop("clip_sample")
 
 
-def load_autoencoder(work: Path) -> AutoencoderKL:
-    """The autoencoder, with the decoder of the second stage where there is one."""
+def load_autoencoder(work: Path, *, first_stage: bool = False) -> AutoencoderKL:
+    """The autoencoder, with the decoder of the second stage where there is one and it is wanted."""
     model = AutoencoderKL(**autoencoder.CONFIG)
-    found = load_checkpoint(work / "decoder.safetensors") or load_checkpoint(work / "autoencoder.safetensors")
+    later = None if first_stage else load_checkpoint(work / "decoder.safetensors")
+    found = later or load_checkpoint(work / "autoencoder.safetensors")
     assert found, "train the autoencoder first"
     model.load_state_dict(found[0]["average"])
     return model.eval().requires_grad_(False)
@@ -31,7 +37,8 @@ def load_clip(work: Path, tokenizer: CLIPTokenizer) -> CLIPModel:
     """CLIP, its text tower the one the denoiser was trained on."""
     model = CLIPModel(config(tokenizer))
     found, text = load_checkpoint(work / "clip.safetensors"), load_checkpoint(work / "text.safetensors")
-    assert found and text, "train CLIP, and freeze its text tower, first"
+    assert found, "train CLIP first"
+    assert text, "freeze CLIP's text tower first"
     model.load_state_dict({**found[0]["average"], **text[0]["text"]})
     return model.eval().requires_grad_(False)
 
@@ -42,7 +49,11 @@ def pack(work: Path, out: Path, tokenizer: CLIPTokenizer, latent_norm: tuple[flo
     vae.register_to_config(scaling_factor=latent_norm[0], shift_factor=latent_norm[1])
     text = CLIPTextModel(clip.config.text_config)
     text.load_state_dict(
-        {k.removeprefix("text_model."): v for k, v in clip.state_dict().items() if k.startswith("text_model.")}
+        {
+            k.removeprefix("text_model."): v
+            for k, v in clip.state_dict().items()
+            if k.startswith("text_model.")
+        }
     )
     denoiser = UNet2DConditionModel(**unet.CONFIG)
     trained = load_checkpoint(work / "unet.safetensors")
@@ -58,9 +69,14 @@ def pack(work: Path, out: Path, tokenizer: CLIPTokenizer, latent_norm: tuple[flo
     pipe.to(torch.float16).save_pretrained(out, safe_serialization=True)
     clip.to(torch.float16).save_pretrained(out / "clip", safe_serialization=True)
     CLIPImageProcessor(
-        size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        size={"shortest_edge": 64},
+        crop_size={"height": 64, "width": 64},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
     ).save_pretrained(out / "clip")
     _vocabulary_files(out / "tokenizer")
+    for file in out.rglob("*.safetensors"):
+        file.chmod(0o644)
 
 
 def _vocabulary_files(folder: Path) -> None:

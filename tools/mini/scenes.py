@@ -42,7 +42,14 @@ def load_art(package: Path, nouns: dict[str, tuple[str, ...]] = NOUNS) -> Art:
 def load_others(package: Path) -> Art:
     """Every further drawing of the package's things, animals, food, places and faces, each under its own name."""
     known = {name for names in NOUNS.values() for name in names}
-    groups = {"Animals & Nature", "Food & Drink", "Travel & Places", "Objects", "Activities", "Smileys & Emotion"}
+    groups = {
+        "Animals & Nature",
+        "Food & Drink",
+        "Travel & Places",
+        "Objects",
+        "Activities",
+        "Smileys & Emotion",
+    }
     return {
         e["short_name"]: [_sprite(package, e["image"])]
         for e in json.loads((package / "emoji.json").read_text())
@@ -91,7 +98,9 @@ def render(art: Art, seed: int, index: int, *, size: int = 64, kind: str | None 
     return Scene(picture, f"{opening} {subject}{place}", drawn, background, style, individuals)
 
 
-def render_individual(art: Art, name: str, number: int, rng: np.random.Generator, size: int = 64) -> Image.Image:
+def render_individual(
+    art: Art, name: str, number: int, rng: np.random.Generator, size: int = 64
+) -> Image.Image:
     """One given drawing, untinted, somewhere on some background in some style."""
     canvas = paint_background(_choose_background(rng), rng, size)
     centre = (rng.uniform(0.3, 0.7), rng.uniform(0.4, 0.6))
@@ -330,7 +339,11 @@ def _water(rng: np.random.Generator, size: int) -> Image.Image:
         draw.ellipse(ring, outline=(190, 236, 250))
     for _ in range(5):
         x, h = rng.random(), rng.uniform(0.1, 0.24)
-        draw.line((x * size, size, (x + rng.uniform(-0.05, 0.05)) * size, (1 - h) * size), fill=(24, 120, 80), width=2)
+        draw.line(
+            (x * size, size, (x + rng.uniform(-0.05, 0.05)) * size, (1 - h) * size),
+            fill=(24, 120, 80),
+            width=2,
+        )
     return image
 
 

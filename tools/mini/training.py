@@ -59,7 +59,11 @@ class MuonAdamW:
                 rest.append(p)
         self.base = (lr, adamw_lr)
         self.muon = torch.optim.Muon(
-            [v for _, v in self.views], lr=lr, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+            [v for _, v in self.views],
+            lr=lr,
+            weight_decay=0.01,
+            momentum=0.95,
+            adjust_lr_fn="match_rms_adamw",
         )
         self.adamw = torch.optim.AdamW(rest, lr=adamw_lr, betas=(0.9, 0.99), weight_decay=0.0)
 
@@ -86,7 +90,7 @@ class MuonAdamW:
             whole = optimizer.state_dict()
             whole["state"] = {}
             for name, value in tensors.items():
-                head, index, key = (name.split(".", 2) + ["", ""])[:3]
+                head, index, key = [*name.split(".", 2), "", ""][:3]
                 if head == tag:
                     whole["state"].setdefault(int(index), {})[key] = value
             optimizer.load_state_dict(whole)
@@ -112,7 +116,11 @@ class Average:
 
 def save_checkpoint(path: Path, parts: dict[str, dict[str, torch.Tensor]], facts: dict) -> None:
     """Writes named groups of tensors and a JSON object, whole or not at all."""
-    flat = {f"{part}/{k}": v.detach().contiguous().clone() for part, group in parts.items() for k, v in group.items()}
+    flat = {
+        f"{part}/{k}": v.detach().contiguous().clone()
+        for part, group in parts.items()
+        for k, v in group.items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     save_file(flat, temporary, metadata={"facts": json.dumps(facts)})

@@ -31,7 +31,10 @@ CONFIG = dict(
     norm_num_groups=16,
 )
 SCHEDULE = dict(
-    num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False
+    num_train_timesteps=1000,
+    beta_schedule="squaredcos_cap_v2",
+    prediction_type="v_prediction",
+    clip_sample=False,
 )
 BATCH, CHUNK, CHUNKS = 64, 4096, 28
 NO_CAPTION = 0.1
@@ -45,7 +48,9 @@ def latent_scale(art: Art, autoencoder: AutoencoderKL, seed: int) -> tuple[float
     return float(1 / latents.std()), float(latents.mean())
 
 
-def chunk(art: Art, autoencoder: AutoencoderKL, out: Path, seed: int, index: int) -> tuple[torch.Tensor, list[str]]:
+def chunk(
+    art: Art, autoencoder: AutoencoderKL, out: Path, seed: int, index: int
+) -> tuple[torch.Tensor, list[str]]:
     """Scaled latents [CHUNK, 8, 16, 16] and captions of one stretch of the scene stream, made once and kept."""
     path = out / "latents" / f"{index:03d}.safetensors"
     if not path.exists():
@@ -120,7 +125,9 @@ def train(
         step += 1
         if step % 100 == 0 or clock.progress >= 1:
             mean = sum(losses[-400:]) / len(losses[-400:])
-            print(f"unet step {step} {clock.spent_s:.0f} s samples {step * BATCH} loss {mean:.5f}", flush=True)
+            print(
+                f"unet step {step} {clock.spent_s:.0f} s samples {step * BATCH} loss {mean:.5f}", flush=True
+            )
         if time.monotonic() - last_save > 180 or clock.progress >= 1:
             last_save = time.monotonic()
             save_checkpoint(

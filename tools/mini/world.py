@@ -211,7 +211,7 @@ EXTRA_WORDS = (
 
 
 def article(noun: str) -> str:
-    """"a" or "an", or nothing before a plural noun."""
+    """ "a" or "an", or nothing before a plural noun."""
     if noun == "grapes":
         return ""
     return "an" if noun[0] in "aeiou" and not noun.startswith("uni") else "a"

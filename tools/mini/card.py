@@ -1,0 +1,75 @@
+"""The model card of the embedded base: what it is, what made it, what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .check import FLOORS
+from .world import BACKGROUNDS, NOUNS, PLAIN, STYLES
+
+STAGES = ("autoencoder", "clip", "text", "unet", "decoder")
+WORDS = {
+    "class": "single objects whose class CLIP names right, of all classes",
+    "background": "backgrounds CLIP names right, of all backgrounds",
+    "both": "two-object prompts with both objects named right",
+}
+
+
+def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], hardware: str) -> str:
+    """The card as Markdown, from the figures of ``check`` and the facts of the checkpoints."""
+    rows = [
+        f"| {WORDS[key]} | {figures[key]:.1%} | {FLOORS[key]:.0%} | {figures['judge_' + key]:.1%} |"
+        for key in WORDS
+    ]
+    made = [
+        f"| {name} | {facts[name]['samples']:,} | {facts[name]['step']:,} | {facts[name]['spent_s'] / 60:.0f} min |"
+        for name in STAGES
+        if name in facts
+    ]
+    seed = next(iter(facts.values()))["seed"] if facts else "unknown"
+    return "\n".join(
+        [
+            "---",
+            "license: apache-2.0",
+            "library_name: diffusers",
+            "pipeline_tag: text-to-image",
+            "---",
+            "# mini: the embedded base of cidm",
+            "",
+            "A small latent diffusion model in the form of Stable Diffusion 1.x: 64 px pictures, 16 x 16 latents of 8",
+            "channels, v-prediction. It draws emoji-like things in simple scenes, and is there so that everything cidm",
+            "does can be tried, tested and measured on two CPU cores. `clip/` holds the CLIP model that scores its",
+            "pictures; its text tower is the pipeline's text encoder.",
+            "",
+            f"Its world: {len(NOUNS)} nouns, {len(BACKGROUNDS)} painted backgrounds and {len(PLAIN)} plain colours, "
+            f"{len(STYLES)} picture styles,",
+            "sizes, sides, colours of things, one or two things in a picture. ",
+            "The art is Noto Emoji (Google, Apache-2.0).",
+            "",
+            "## Measured",
+            f"{figures['singles']:.0f} single objects and {figures['pairs']:.0f} pairs, {figures['steps']:.0f} steps, "
+            f"guidance {figures['guidance']:g}, drawn by stock diffusers. The last column is",
+            "the judge's own score on true scenes of the recipe, which no drawing can be expected to pass by much.",
+            "",
+            "| what | drawn | floor | true scenes |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"Reconstruction by the autoencoder: {figures['psnr']:.1f} dB on 256 unseen scenes "
+            f"(floor {FLOORS['psnr']:.0f} dB). Size: {figures['megabytes']:.1f} MB.",
+            "",
+            "## Made by",
+            f"`python -m tools.mini make`, seed {seed}, trained on {hardware}.",
+            "",
+            "| part | samples seen | steps | time |",
+            "|---|---|---|---|",
+            *made,
+            "",
+            "`text` is the moment at which CLIP's text tower was frozen for the denoiser; the image tower went on.",
+            "",
+            "## Not for",
+            "Anything but trying and testing cidm: it knows no people, no photographs, and no word outside its world.",
+            "",
+        ]
+    )  # fmt: skip

@@ -1,0 +1,181 @@
+"""Renders mini-CIFC: ten small tasks shaped like the paper's benchmark, of art the embedded base has not seen.
+
+Seven objects (two dogs and two cats among them, similar on purpose) from Microsoft's Fluent 3D emoji, and three
+picture styles that the base does not know, shown on such objects too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from .scenes import background_phrase, paint_background, paste_object
+from .world import article
+
+SIZE = 128
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One task of the benchmark."""
+
+    id: str
+    name: str
+    noun: str
+    prompts: str
+    """Prompt set: pet, object or style."""
+    art: str = ""
+    """Code point of an object's drawing; none for a style."""
+
+
+SUBJECTS = (
+    Subject("V1", "dog", "dog", "pet", "1f415"),
+    Subject("V2", "duck", "duck", "object", "1f986"),
+    Subject("V3", "cat", "cat", "pet", "1f431"),
+    Subject("V4", "backpack", "backpack", "object", "1f392"),
+    Subject("V5", "teddybear", "teddy bear", "object", "1f9f8"),
+    Subject("V6", "painting", "painting", "style"),
+    Subject("V7", "dog2", "dog", "pet", "1f436"),
+    Subject("V8", "drawing", "drawing", "style"),
+    Subject("V9", "cat2", "cat", "pet", "1f408-200d-2b1b"),
+    Subject("V10", "ink_painting", "ink painting", "style"),
+)
+
+#: Background, share of the side, centre across: an object's pictures.
+VIEWS = (
+    ("white", 0.86, 0.50),
+    ("grass", 0.64, 0.46),
+    ("blue", 0.72, 0.54),
+    ("room", 0.58, 0.50),
+    ("beach", 0.66, 0.44),
+    ("pink", 0.52, 0.58),
+)
+
+#: What a style's pictures show: noun, code point, background, share of the side.
+SCENES = (
+    ("house", "1f3e0", "mountains", 0.70),
+    ("tree", "1f333", "grass", 0.80),
+    ("fish", "1f41f", "water", 0.68),
+    ("horse", "1f40e", "desert", 0.72),
+    ("castle", "1f3f0", "sunset", 0.74),
+    ("bird", "1f426", "forest", 0.62),
+)
+
+
+def oil_swirl(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Thick bent strokes in teal, orange and cream, after the post-impressionists."""
+    thick = image.filter(ImageFilter.ModeFilter(9)).convert("L")
+    two = ImageOps.colorize(
+        ImageOps.autocontrast(thick, cutoff=2), (10, 62, 84), (255, 236, 190), (232, 116, 34), midpoint=120
+    )
+    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    bend = 1.6 * np.sin(5 * x + rng.uniform(0, 6)) + 1.6 * np.cos(4 * y + rng.uniform(0, 6))
+    strokes = np.sin(44 * (0.35 * x + y) + 3 * bend)[:, :, None]
+    return Image.fromarray(np.clip(np.asarray(two, np.float32) + 20 * strokes, 0, 255).astype(np.uint8))
+
+
+def chalk(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Coloured chalk lines on a dark green board."""
+    smooth = image.filter(ImageFilter.GaussianBlur(1.2))
+    edges = ImageOps.autocontrast(smooth.convert("L").filter(ImageFilter.FIND_EDGES), cutoff=1)
+    lines = np.asarray(edges.filter(ImageFilter.MaxFilter(3)), np.float32)[:, :, None] / 255
+    lines[:2], lines[-2:], lines[:, :2], lines[:, -2:] = 0, 0, 0, 0
+    bright = np.asarray(ImageEnhance.Color(smooth).enhance(1.4), np.float32)
+    colour = 0.45 * bright + 0.55 * 255
+    grain = rng.uniform(0.75, 1.0, lines.shape)
+    board = np.array([24, 62, 48]) + rng.normal(0, 3, (SIZE, SIZE, 1))
+    cover = np.clip(2.2 * lines, 0, 1) * grain
+    fill = 0.16 * (np.asarray(smooth, np.float32) - 90)
+    return Image.fromarray(np.clip((board + fill) * (1 - cover) + colour * cover, 0, 255).astype(np.uint8))
+
+
+def ink_wash(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Black ink in three washes on cream paper, a vermilion seal in the corner."""
+    grey = ImageOps.autocontrast(image.convert("L").filter(ImageFilter.GaussianBlur(1.5)), cutoff=3)
+    level = np.asarray(grey, np.float32) / 255
+    wash = np.select([level < 0.30, level < 0.55, level < 0.78], [0.92, 0.5, 0.18], 0.0)
+    soft = np.asarray(Image.fromarray((255 * wash).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.1)))
+    edges = np.asarray(ImageOps.autocontrast(grey.filter(ImageFilter.FIND_EDGES), cutoff=1), np.float32) / 255
+    edges[:2], edges[-2:], edges[:, :2], edges[:, -2:] = 0, 0, 0, 0
+    cover = np.clip(np.maximum(soft / 255.0, 1.2 * edges), 0, 1)[:, :, None]
+    paper = np.array([246, 234, 208]) + rng.normal(0, 3, (SIZE, SIZE, 1))
+    drawn = paper * (1 - cover) + np.array([24, 22, 28]) * cover
+    drawn[100:120, 102:120] = (206, 44, 30)
+    drawn[105:115, 107:109] = drawn[105:115, 113:115] = drawn[109:111, 107:115] = (246, 234, 208)
+    return Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8))
+
+
+FILTERS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
+    "painting": oil_swirl,
+    "drawing": chalk,
+    "ink_painting": ink_wash,
+}
+
+
+def load_drawing(fluent: Path, code: str) -> Image.Image:
+    """One Fluent drawing, RGBA, cropped to its content."""
+    sprite = Image.open(fluent / "assets" / f"{code}.webp").convert("RGBA")
+    return sprite.crop(sprite.getchannel("A").point(lambda a: 255 if a > 24 else 0).getbbox())
+
+
+def compose(sprite: Image.Image, background: str, scale: float, across: float, rng: np.random.Generator) -> Image.Image:
+    """The drawing, unmirrored, on a painted background."""
+    canvas = paint_background(background, rng, SIZE)
+    paste_object(canvas, sprite, rng, scale=scale, centre=(across, 0.54), mirror=False)
+    return canvas
+
+
+def pictures(subject: Subject, fluent: Path) -> list[tuple[Image.Image, str]]:
+    """The task's pictures and captions; a pure function of the art."""
+    rng = np.random.default_rng(int(subject.id[1:]))
+    if subject.art:
+        sprite = load_drawing(fluent, subject.art)
+        return [
+            (
+                compose(sprite, background, scale, across, rng),
+                f"a photo of {article(subject.noun)} {subject.noun} {background_phrase(background)}",
+            )
+            for background, scale, across in VIEWS
+        ]
+    return [
+        (
+            FILTERS[subject.name](compose(load_drawing(fluent, code), background, scale, 0.5, rng), rng),
+            f"{article(subject.noun)} {subject.noun} of {article(noun)} {noun} {background_phrase(background)}",
+        )
+        for noun, code, background, scale in SCENES
+    ]
+
+
+def write(fluent: Path, out: Path) -> None:
+    """Writes tasks.toml and the pictures with their captions; the prompt sets are kept beside by hand."""
+    lines = [
+        "# mini-CIFC: ten concept-customization tasks for the embedded base, learned in this order.",
+        "# The same shape as the paper's benchmark: name: folder under concepts/, class_noun: stands in every caption,",
+        "# prompts: the evaluation prompt set under prompts/, <TOK> marks where the concept goes.",
+    ]
+    for subject in SUBJECTS:
+        folder = out / "concepts" / subject.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, (image, caption) in enumerate(pictures(subject, fluent)):
+            image.save(folder / f"{number:02d}.png", optimize=True)
+            (folder / f"{number:02d}.txt").write_text(caption + "\n")
+        lines += ["[[task]]", f'id = "{subject.id}"', f'name = "{subject.name}"']
+        lines += [f'class_noun = "{subject.noun}"', f'prompts = "{subject.prompts}"', ""]
+    (out / "tasks.toml").write_text("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.mini.concepts", description=__doc__)
+    parser.add_argument("--fluent", type=Path, required=True, help="unpacked npm package @lobehub/fluent-emoji-3d")
+    parser.add_argument("--out", type=Path, default=Path("cidm_cli/bases/mini_cifc"))
+    given = parser.parse_args()
+    write(given.fluent, given.out)
+
+
+if __name__ == "__main__":
+    main()
