@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -56,6 +59,22 @@ def peak_memory(base: Base) -> int:
         return torch.cuda.max_memory_allocated(base.device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def trainable_attention(base: Base) -> Iterator[None]:
+    """While open, attention on a CPU is computed step by step: the fused kind's backward pass takes twice as long."""
+    if base.device.type != "cpu":
+        yield
+        return
+    processors, implementation = base.unet.attn_processors, base.text_encoder.config._attn_implementation
+    base.unet.set_attn_processor(AttnProcessor())
+    base.text_encoder.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        base.unet.set_attn_processor(dict(processors))
+        base.text_encoder.set_attn_implementation(implementation)
 
 
 def choose_device(name: str) -> torch.device:

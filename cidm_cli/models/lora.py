@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -25,13 +24,9 @@ def adapter(
     leaving, the UNet is as it was.
     """
     originals = {name: unet.get_submodule(name) for name in sites}
-    processors = unet.attn_processors
     config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=list(sites), init_lora_weights=True)
     with torch.random.fork_rng(devices=[]):
         inject_adapter_in_model(config, unet, adapter_name=_ADAPTER)
-    if unet.device.type == "cpu":
-        # The fused attention's backward pass is slow on CPU: the plain one trains a third faster.
-        unet.set_attn_processor(AttnProcessor())
     factors = {}
     try:
         for number, name in enumerate(sites):
@@ -48,7 +43,6 @@ def adapter(
         for name, original in originals.items():
             parent, _, leaf = name.rpartition(".")
             setattr(unet.get_submodule(parent), leaf, original)
-        unet.set_attn_processor(dict(processors))
         if hasattr(unet, "peft_config"):
             del unet.peft_config
         unet.requires_grad_(False)

@@ -72,7 +72,8 @@ def encode(
 
     Args:
         prompts: batch of tokenized prompts.
-        vectors: each concept's tokens [layers, n_tokens, width]; gradients flow into them.
+        vectors: each concept's tokens [layers, n_tokens, width], or [1, n_tokens, width] where its layers share
+            them; gradients flow into them.
 
     Returns:
         ``layers`` tensors [batch, tokens, width]. Equal prompts are encoded once, prompts without a concept once
@@ -87,9 +88,11 @@ def encode(
         for prompt, row in zip(plain, _run(base, ids, None, None), strict=True):
             rows[prompt] = (row,) * layers
     if special:
-        out = _encode_slotted(base, special, vectors, layers)
+        # Tokens that all layers share need one encoding, not one a layer.
+        own = max(len(vectors[name]) for p in special for _, name, _ in p.slots)
+        out = _encode_slotted(base, special, {n: v.expand(own, -1, -1) for n, v in vectors.items()}, own)
         for index, prompt in enumerate(special):
-            rows[prompt] = tuple(out[:, index])
+            rows[prompt] = tuple(out[:, index].expand(layers, -1, -1))
     return tuple(torch.stack([rows[p][layer] for p in prompts]) for layer in range(layers))
 
 

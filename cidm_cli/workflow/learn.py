@@ -83,8 +83,8 @@ def learn(registry: Registry, base: Base, task: Task, events: Events) -> Record:
     head = registry.head()
     parents = tuple(record.blob for record in registry.records())
     config = _run_config(registry, task, parents)
-    run = _open_run(registry, task, config, events)
     prompts = caption_tokens(base, task, events)
+    run = _open_run(registry, task, config, events)
     data = prepare(base, task.dataset, prompts, task.options)
     with training(base, task.name, task.noun, task.options) as trainee:
         saved = run.latest()
@@ -167,8 +167,18 @@ def caption_tokens(base: Base, task: Task, events: Events) -> tuple[text.Tokens,
     """Each picture's caption, its class noun replaced by the concept.
 
     A caption so long that the concept does not fit is exchanged for the bare concept.
+
+    Raises:
+        CidmError: USAGE when not even the bare concept fits.
     """
     slot = text.Slot(task.name, 1 + len(text.noun_ids(base, task.noun)))
+    room = base.tokenizer.model_max_length - 2
+    if slot.tokens > room:
+        raise CidmError(
+            f"concept {task.name}: its class noun takes {slot.tokens - 1} tokens, and a prompt holds {room}",
+            hint="say it shorter, in ordinary words, with --class",
+            code=ExitCode.USAGE,
+        )
     out = []
     for example, caption in zip(task.dataset.examples, placed_captions(task), strict=True):
         parts = [slot if isinstance(part, Mention) else part for part in parse_prompt(caption).parts]

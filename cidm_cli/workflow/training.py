@@ -24,7 +24,7 @@ from ..method.objective import denoising_loss, noised, target
 from ..method.tokens import initial_tokens
 from ..models import text
 from ..models.attention import cross_attention_layers, layer_contexts, lora_sites
-from ..models.base import Base
+from ..models.base import Base, trainable_attention
 from ..models.lora import adapter
 from ..models.sampling import encode
 from ..options import LearnOptions
@@ -109,7 +109,10 @@ def training(base: Base, name: str, noun: str, options: LearnOptions) -> Iterato
     generator = torch.Generator().manual_seed(options.seed)
     tokens = nn.Parameter(initial_tokens(table[text.noun_ids(base, noun)], table, layers, generator))
     sites = lora_sites(base.unet, options.targets)
-    with adapter(base.unet, sites, rank=options.rank, scale=options.scale, seed=options.seed) as factors:
+    with (
+        trainable_attention(base),
+        adapter(base.unet, sites, rank=options.rank, scale=options.scale, seed=options.seed) as factors,
+    ):
         optimizer = torch.optim.AdamW(
             [
                 {"params": [p for pair in factors.values() for p in pair], "lr": options.lr},
@@ -130,7 +133,7 @@ def train_step(trainee: Trainee, data: Prepared, options: LearnOptions) -> float
     base, step = trainee.base, trainee.step
     clean, noise, t, prompts, mask = _draw(trainee, data, options)
     signal = trainee.signal[t]
-    layers = trainee.tokens.shape[0]
+    layers = len(cross_attention_layers(base.unet))
     contexts = text.encode(base, prompts, {trainee.name: trainee.tokens}, layers=layers)
     with layer_contexts(base.unet, contexts), base.autocast():
         prediction = base.unet(noised(clean, noise, signal), t, contexts[0]).sample

@@ -1,0 +1,127 @@
+"""Is a learned object told apart from the base's idea of its class and from every other concept?
+
+Learns mini-CIFC, draws each object in scenes its pictures never showed, and asks the base's CLIP image tower
+what each sample is nearest to, by mean cosine: the concept's own pictures, what the base draws for the same captions
+with the class noun, or the pictures of another concept. All three show the same backgrounds, so that backgrounds
+decide nothing. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cidm_cli.data import Task, load_examples, load_tasks
+from cidm_cli.models.clip import Judge
+from cidm_cli.models.identity import MINI, identify, mini_folder
+from cidm_cli.options import DrawOptions, LearnOptions, resolve_draw, resolve_learn
+from cidm_cli.workflow import generate, learn
+from cidm_cli.workflow.bases import open_base
+from cidm_cli.workflow.demo import tasks_folder
+from cidm_registry import Registry
+
+#: In none of the objects' pictures.
+SCENES = (
+    "a photo of a {} in the forest",
+    "a photo of a {} in the snow",
+    "a photo of a {} at night",
+    "a photo of a {} in the city",
+    "a photo of a {} in the desert",
+    "a photo of a {} in the mountains",
+    "a photo of a {} at sunset",
+    "a photo of a {} on a red background",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=32, help="samples of each concept")
+    parser.add_argument("--steps", type=int, help="training steps, else the base's default")
+    parser.add_argument("--lr", type=float, help="learning rate, else the base's default")
+    parser.add_argument("--token-lr", type=float, help="token learning rate, else the base's default")
+    parser.add_argument("--guidance", type=float, help="guidance, else the base's default")
+    parser.add_argument("--only", nargs="*", help="learn these concepts only")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the registry and the samples, else a temporary one"
+    )
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        print(json.dumps(measure(given, given.keep or Path(scratch))))
+
+
+def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """The table, as one object."""
+    tasks = [t for t in load_tasks(tasks_folder()) if not given.only or t.name in given.only]
+    objects = [task for task in tasks if not task.style]
+    registry = Registry.create(folder / "registry", identify(MINI))
+    base = open_base(registry, device="auto", precision="auto")
+    said = {"steps": given.steps, "lr": given.lr, "token_lr": given.token_lr, "seed": given.seed}
+    options = resolve_learn(LearnOptions(**said), MINI)
+    for task in tasks:
+        dataset = load_examples(task.images, class_noun=task.class_noun)
+        work = learn.Task(task.name, task.class_noun, task.style, dataset, options, False, False, False)
+        record = learn.learn(registry, base, work, learn.Events())
+        print(f"learned {task.name}, loss {record.losses['last_tenth']:.4f}", file=sys.stderr, flush=True)
+    judge = Judge(mini_folder() / "clip")
+
+    def drawn(prompts: list[str], each: int) -> np.ndarray:
+        draw = resolve_draw(
+            DrawOptions(count=each, batch=8, guidance=given.guidance, seed=1000), MINI, base.pixels
+        )
+        images = [p.image for p in generate.draw(registry, base, [generate.Job(p, draw) for p in prompts])]
+        if given.keep:
+            target = folder / "samples"
+            target.mkdir(exist_ok=True)
+            for number, image in enumerate(images):
+                image.save(
+                    target
+                    / f"{prompts[0].replace(' ', '-').replace('<', '').replace('>', '')}-{number:02d}.png"
+                )
+        return judge.embed(images)
+
+    own = {t.name: judge.embed([e.image for e in examples(t)]) for t in objects}
+    ideas = {t.name: drawn([e.caption for e in examples(t)], 4) for t in objects}
+    table = {}
+    for task in objects:
+        each = -(-given.samples // len(SCENES))
+        samples = drawn([scene.format(f"<{task.name}>") for scene in SCENES], each)[: given.samples]
+        references = {**own, "the base's " + task.class_noun: ideas[task.name]}
+        similar = np.stack([(samples @ r.T).mean(1) for r in references.values()], axis=1)
+        nearest = [list(references)[k] for k in similar.argmax(1)]
+        table[task.name] = {
+            "accuracy": nearest.count(task.name) / len(nearest),
+            "nearest": {name: nearest.count(name) for name in dict.fromkeys(nearest)},
+            "own_cosine": float((samples @ own[task.name].T).mean()),
+            "base_cosine": float((samples @ ideas[task.name].T).mean()),
+        }
+        print(f"{task.name}: {table[task.name]}", file=sys.stderr, flush=True)
+    shares = [row["accuracy"] for row in table.values()]
+    return {
+        "accuracy": float(np.mean(shares)),  # type: ignore[arg-type]
+        "per_concept": table,
+        "samples": given.samples,
+        "options": {
+            "steps": options.steps,
+            "lr": options.lr,
+            "token_lr": options.token_lr,
+            "seed": options.seed,
+        },
+        "compute": str(base.compute).removeprefix("torch."),
+        "torch": torch.__version__,
+    }
+
+
+def examples(task: Task) -> tuple:
+    """A task's pictures with their captions."""
+    return load_examples(task.images, class_noun=task.class_noun).examples
+
+
+if __name__ == "__main__":
+    main()
