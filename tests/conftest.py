@@ -1,0 +1,82 @@
+"""A very small base to learn and draw on, and the command line to do it with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cidm_registry import Registry
+from command import Cidm, Ran
+
+if TYPE_CHECKING:
+    from cidm_cli.models.base import Base
+
+# torch and diffusers take seconds to import: only the tests that ask for a model wait for them.
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a Stable Diffusion 1.5 made very small, with random weights. Do not change."""
+    import torch
+
+    import tiny
+
+    # Its products are so small that a second thread only adds waiting.
+    torch.set_num_threads(1)
+    return tiny.save(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path) -> Base:
+    """The tiny base, loaded. Whoever changes it, for a training or a drawing, has to leave it as it was."""
+    import torch
+
+    from cidm_cli.models.base import load
+
+    return load(tiny_base, device=torch.device("cpu"), compute=torch.float32)
+
+
+@pytest.fixture
+def tiny_registry(tiny_base: Path, tmp_path: Path) -> Registry:
+    """An empty registry on the tiny base."""
+    from cidm_cli.models.identity import identify
+
+    return Registry.create(tmp_path / "registry", identify(str(tiny_base)))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of three pictures, each with the caption "a photo of a dog"."""
+    import tiny
+
+    return tiny.save_pictures(tmp_path / "pictures")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and no settings of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("CIDM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def cidm(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> Cidm:
+    """Runs the command line as the installed program does, in this process and an empty working folder."""
+    from cidm_cli.main import main
+
+    def run(*arguments: object) -> Ran:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run

@@ -1,0 +1,42 @@
+"""Learning small concepts on the tiny base, by the command line or directly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cidm_cli.data import load_examples
+from cidm_cli.models.base import Base
+from cidm_cli.options import LearnOptions, resolve_learn
+from cidm_cli.workflow.learn import Events, Task, learn
+from cidm_registry import Record, Registry
+
+FAST = ("--steps", 4, "--batch", 2, "--lr", 0.02, "--token-lr", 0.05, "--variants", 2)
+"""A training of milliseconds that changes what is drawn."""
+
+
+def task(
+    folder: Path,
+    *,
+    name: str = "dog",
+    noun: str = "dog",
+    update: bool = False,
+    resume: bool = False,
+    restart: bool = False,
+    **options: Any,
+) -> Task:
+    """What FAST asks for, but for ``options``."""
+    fast = {"steps": 4, "batch": 2, "lr": 0.02, "token_lr": 0.05, "variants": 2}
+    chosen = resolve_learn(LearnOptions(**{**fast, **options}), "sd15")
+    dataset = load_examples(folder, class_noun=noun)
+    return Task(name, noun, False, dataset, chosen, update=update, resume=resume, restart=restart)
+
+
+def learn_direct(registry: Registry, base: Base, work: Task, events: Events | None = None) -> Record:
+    return learn(registry, base, work, events or Events())
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder with its content, but for locks."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found if path.name != "lock"}

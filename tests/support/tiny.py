@@ -1,0 +1,101 @@
+"""A Stable Diffusion 1.5 made very small: the same parts, layers and files, random weights, ready in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from tokenizers import pre_tokenizers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging
+
+WORDS = ("a", "photo", "of", "dog", "cat", "duck", "toy", "on", "the", "beach", "in", "snow", "red")
+"""What the tokenizer knows as one token each; any other word is a token a letter."""
+TOKENS = 24
+"""What the text encoder holds, with its two special tokens."""
+TEXT_WIDTH = 32
+PIXELS = 64
+
+
+def tokenizer() -> CLIPTokenizer:
+    """A real CLIP byte-pair tokenizer that joins the letters of WORDS and of nothing else."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: n for n, piece in enumerate([*alphabet, *(c + "</w>" for c in alphabet)])}
+    merges: dict[tuple[str, str], None] = {}
+    for word in WORDS:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            # Its last two first: another word's rule then finds no place in it.
+            left, right = pieces[-2:]
+            merges[left, right] = None
+            vocabulary.setdefault(left + right, len(vocabulary))
+            pieces[-2:] = [left + right]
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocabulary[special] = len(vocabulary)
+    return CLIPTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=TOKENS)
+
+
+def unet() -> UNet2DConditionModel:
+    """Two levels that attend to text and one that does not: 7 cross-attention layers."""
+    return UNet2DConditionModel(
+        sample_size=PIXELS // 8, block_out_channels=(16, 32, 32), layers_per_block=1, norm_num_groups=8,
+        attention_head_dim=2, cross_attention_dim=TEXT_WIDTH,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+
+
+def sd15_unet() -> UNet2DConditionModel:
+    """Stable Diffusion 1.5's own UNet, full size; build it under ``torch.device("meta")``."""
+    return UNet2DConditionModel(
+        sample_size=64, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2,
+        attention_head_dim=8, cross_attention_dim=768,
+    )  # fmt: skip
+
+
+def save(folder: Path) -> Path:
+    """Writes the pipeline's folder; the same bytes each time."""
+    words = tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(15)
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(words), hidden_size=TEXT_WIDTH, intermediate_size=64, num_hidden_layers=2,
+                num_attention_heads=2, max_position_embeddings=TOKENS, projection_dim=TEXT_WIDTH,
+                bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
+                pad_token_id=words.pad_token_id, hidden_act="quick_gelu",
+            )
+        )  # fmt: skip
+        # As freshly made, all words nearly mean the same to the layers above.
+        text_encoder.get_input_embeddings().weight.data.mul_(20)
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8, 16, 16), down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=8, latent_channels=4,
+        )  # fmt: skip
+        model = unet()
+    scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+        skip_prk_steps=True, set_alpha_to_one=False,
+    )  # fmt: skip
+    pipeline = StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=words, unet=model, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    logging.disable_progress_bar()
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def save_pictures(folder: Path, captions: Sequence[str] = ("a photo of a dog",) * 3, seed: int = 0) -> Path:
+    """A folder of small pictures that look like nothing, each with its caption beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, caption in enumerate(captions):
+        colours = np.random.default_rng((seed, number)).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        picture = Image.fromarray(colours).resize((80, 72), Image.Resampling.BICUBIC)
+        picture.save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(caption + "\n", encoding="utf-8")
+    return folder
