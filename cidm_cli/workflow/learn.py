@@ -82,7 +82,7 @@ def learn(registry: Registry, base: Base, task: Task, events: Events) -> Record:
     """
     head = registry.head()
     parents = tuple(record.blob for record in registry.records())
-    config = _run_config(registry, task, parents)
+    config = _run_config(registry, base, task, parents)
     prompts = caption_tokens(base, task, events)
     run = _open_run(registry, task, config, events)
     data = prepare(base, task.dataset, prompts, task.options)
@@ -200,7 +200,7 @@ def placed_captions(task: Task) -> list[str]:
     ]
 
 
-def _run_config(registry: Registry, task: Task, parents: tuple[str, ...]) -> dict[str, Any]:
+def _run_config(registry: Registry, base: Base, task: Task, parents: tuple[str, ...]) -> dict[str, Any]:
     return {
         "key": canonical_key(task.name),
         "noun": task.noun,
@@ -208,6 +208,7 @@ def _run_config(registry: Registry, task: Task, parents: tuple[str, ...]) -> dic
         "data": task.dataset.digest,
         "base": registry.base.fingerprint,
         "parents": list(parents),
+        "precision": str(base.compute).removeprefix("torch."),
         "options": as_config(task.options),
     }
 
