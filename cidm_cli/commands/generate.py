@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cidm_registry import Registry
 
     from ..layout import Layout
-    from ..workflow.generate import Job, Picture
+    from ..workflow.generate import Picture
 
 
 @flags(DrawOptions)
@@ -126,7 +126,7 @@ def _draw(
         for job in first
     ]
     for job in jobs:
-        _check_size(job, base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1))
+        workflow.check_size(job.options, base)
     total = sum((job.options.steps or 0) * -(-job.options.count // job.options.batch) for job in jobs)
     written = []
     done = 0
@@ -170,16 +170,6 @@ def _told(layout: Layout) -> dict[str, Any]:
     known = ("size", "seed", "steps", "guidance", "count")
     out = {key: image[key] for key in known if image.get(key) is not None}
     return {**out, "negative": layout.base.negative} if layout.base.negative else out
-
-
-def _check_size(job: Job, multiple: int) -> None:
-    assert job.options.size
-    if any(side < multiple or side > 4096 or side % multiple for side in job.options.size):
-        width, height = job.options.size
-        raise CidmError(
-            f"size {width}x{height}: each side must be a multiple of {multiple} up to 4096 on this base",
-            code=ExitCode.USAGE,
-        )
 
 
 def _write(picture: Picture, out: Path, single: bool) -> Path:

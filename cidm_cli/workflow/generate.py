@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..method.lowrank import delta, weighted_sum
 from ..models import sampling, text
 from ..models.attention import cross_attention_layers, merged
 from ..models.base import Base
-from ..options import DrawOptions
+from ..options import DrawOptions, resolve_draw
 from ..prompts import Mention, find_unknown, parse_prompt
 from .bases import concept_weights
 
@@ -79,6 +79,22 @@ def check(registry: Registry, jobs: Sequence[Job]) -> None:
             raise unknown
 
 
+def check_size(options: DrawOptions, base: Base) -> None:
+    """Refuses a size whose latents cannot be halved as often as the base's UNet does.
+
+    Raises:
+        CidmError: USAGE.
+    """
+    assert options.size
+    width, height = options.size
+    multiple = base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
+    if any(type(side) is not int or not multiple <= side <= 4096 or side % multiple for side in options.size):
+        raise CidmError(
+            f"size {width}x{height}: each side must be a multiple of {multiple} up to 4096 on this base",
+            code=ExitCode.USAGE,
+        )
+
+
 def named(registry: Registry, prompt: str) -> Mixture:
     """The mixture of a prompt: the concepts it names, each with its full weight, and no other (method.md, row 9)."""
     records = {record.key: record for record in registry.records()}
@@ -121,15 +137,18 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
             it was drawn on another base.
     """
     try:
-        options = DrawOptions(**{**facts["options"], "size": tuple(facts["options"]["size"])})
-        job = Job(facts["prompt"], options, facts["layout"])
+        job = _job_of(facts, registry.base.kind, base)
         batch, index = [int(seed) for seed in facts["batch"]], int(facts["index"])
         wanted = [(c["key"], c["blob"], float(c["weight"])) for c in facts["concepts"]]
         fingerprint = facts["base"]
-        batch[index]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        batch[index], facts["seed"]
+        if not all(0 <= seed < 2**63 for seed in batch):
+            raise ValueError("its seeds are impossible")
+        if {canonical_key(name) for name in parse_prompt(job.prompt).names} != {key for key, _, _ in wanted}:
+            raise ValueError("its prompt names other concepts than it shows")
+    except (KeyError, TypeError, ValueError, IndexError, CidmError) as error:
         raise CidmError(
-            f"the picture's cidm text is incomplete ({error!r})",
+            f"the picture's cidm text is incomplete or was edited ({error!r})",
             hint="give a picture that cidm generate wrote, unedited",
             code=ExitCode.INVALID,
         ) from error
@@ -147,11 +166,26 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
             hint="`cidm list` shows what there is",
             code=ExitCode.NOT_FOUND,
         )
-    mixture = Mixture(tuple(by_blob[blob] for _, blob, _ in wanted), tuple(weight for _, _, weight in wanted))
+    # Under the name it had then: the prompt calls it by that, whatever it was renamed to since.
+    records = tuple(replace(by_blob[blob], key=key) for key, blob, _ in wanted)
+    mixture = Mixture(records, tuple(weight for _, _, weight in wanted))
     load = loader(registry, base)
     with _merged(base, mixture, load):
         images = _draw_batch(base, job, batch, mixture, load, lambda: None, lambda note: None)
     return Picture(images[index], facts)
+
+
+def _job_of(facts: dict[str, Any], kind: str, base: Base) -> Job:
+    """The job a picture says it comes from. Raises CidmError, KeyError or TypeError for one that cannot be drawn."""
+    told = DrawOptions(**{**facts["options"], "size": tuple(facts["options"]["size"])})
+    usual = resolve_draw(DrawOptions(), kind, base.pixels)
+    for field in fields(DrawOptions):
+        value, like = getattr(told, field.name), getattr(usual, field.name)
+        if not isinstance(value, (int, float) if isinstance(like, float) else type(like)):
+            raise TypeError(f"{field.name} is {value!r}")
+    options = resolve_draw(told, kind, base.pixels)
+    check_size(options, base)
+    return Job(facts["prompt"], options, facts["layout"])
 
 
 def _merged(base: Base, mixture: Mixture, load: Loader) -> AbstractContextManager[None]:

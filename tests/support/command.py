@@ -30,7 +30,7 @@ class Ran:
         lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1, self.err
         assert "Traceback" not in self.err
-        assert "unexpected" not in lines[0], lines[0]
+        assert not lines[0].startswith("error: unexpected "), lines[0]
         return lines[0]
 
 

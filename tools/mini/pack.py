@@ -75,8 +75,15 @@ def pack(work: Path, out: Path, tokenizer: CLIPTokenizer, latent_norm: tuple[flo
         image_std=[0.5] * 3,
     ).save_pretrained(out / "clip")
     _vocabulary_files(out / "tokenizer")
+    for part in ("text_encoder", "clip"):
+        _compute_in_float32(out / part / "config.json")
     for file in out.rglob("*.safetensors"):
         file.chmod(0o644)
+
+
+def _compute_in_float32(config: Path) -> None:
+    """transformers computes in the precision that the configuration names, diffusers in float32: they must agree."""
+    config.write_text(config.read_text().replace('"float16"', '"float32"'))
 
 
 def _vocabulary_files(folder: Path) -> None:
