@@ -50,7 +50,7 @@ def read_facts(path: Path) -> dict[str, Any]:
         facts = json.loads(told)
         if not isinstance(facts, dict) or facts.get("format") != 1:
             raise ValueError("its cidm text is of an unknown format")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CidmError(
             f"{path}: does not say how it was made ({error})",
             hint="give a picture that cidm generate wrote; other programs may strip the text on saving",
