@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from ..errors import CidmError, ExitCode
 
 _TOKENS = "tokens.text_encoder"
+_KINDS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def unpack(blob: bytes, source: str, *, shapes: Mapping[str, tuple[int, int]], l
         layers: the base's number of cross-attention layers.
 
     Raises:
-        CidmError: INVALID, naming the layer, for tensors that are missing, not finite or of the wrong shape.
+        CidmError: INVALID, naming the layer, for tensors that are missing, not finite, or of the wrong kind or shape.
     """
     try:
         tensors = load(blob)
@@ -61,16 +62,20 @@ def unpack(blob: bytes, source: str, *, shapes: Mapping[str, tuple[int, int]], l
     up: dict[str, torch.Tensor] = {}
     down: dict[str, torch.Tensor] = {}
     for name, tensor in {_TOKENS: tokens, **tensors}.items():
+        if tensor.dtype not in _KINDS:
+            raise _invalid(
+                source, f"{name} holds {str(tensor.dtype).removeprefix('torch.')} values, not weights"
+            )
         if not torch.isfinite(tensor).all():
             raise _invalid(source, f"{name} holds NaN or infinite values")
     for name, tensor in tensors.items():
         site, _, factor = name.removeprefix("unet.").removesuffix(".weight").rpartition(".")
-        if site not in shapes or factor not in ("lora_A", "lora_B"):
+        if site not in shapes or name not in (f"unet.{site}.lora_A.weight", f"unet.{site}.lora_B.weight"):
             raise _invalid(source, f"{name} is no layer of this base")
         (down if factor == "lora_A" else up)[site] = tensor
     for site in sorted({*up, *down}):
         a, b, (out, width) = up.get(site), down.get(site), shapes[site]
-        if a is None or b is None or a.shape != (out, b.shape[0]) or b.shape[1] != width:
+        if a is None or b is None or a.shape != (out, *b.shape[:1]) or b.shape != (*a.shape[1:], width):
             raise _invalid(source, f"unet.{site} does not fit the base's {out}x{width} layer")
     return ConceptWeights(up, down, tokens)
 

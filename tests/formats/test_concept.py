@@ -1,0 +1,205 @@
+"""A concept's weights as one blob: what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from cidm_cli.errors import CidmError, ExitCode
+from cidm_cli.formats.concept import ConceptWeights, pack, unpack
+
+SHAPES = {"down.attn2.to_q": (6, 4), "down.attn2.to_k": (6, 5), "up.attn2.to_out.0": (3, 6)}
+LAYERS = 2
+
+
+def concept(seed: int = 0, rank: int = 2) -> ConceptWeights:
+    generator = torch.Generator().manual_seed(seed)
+    return ConceptWeights(
+        up={site: torch.randn(out, rank, generator=generator) for site, (out, _) in SHAPES.items()},
+        down={site: torch.randn(rank, width, generator=generator) for site, (_, width) in SHAPES.items()},
+        tokens=torch.randn(LAYERS, 3, 8, generator=generator),
+    )
+
+
+def read(blob: bytes) -> ConceptWeights:
+    return unpack(blob, "dog", shapes=SHAPES, layers=LAYERS)
+
+
+def altered(change: Callable[[dict[str, torch.Tensor]], object]) -> bytes:
+    """A good blob with its tensors changed."""
+    tensors = load(pack(concept()))
+    change(tensors)
+    return save(tensors)
+
+
+def refused(blob: bytes) -> str:
+    """The message for a blob that must not be taken."""
+    with pytest.raises(CidmError) as caught:
+        read(blob)
+    assert caught.value.code == ExitCode.INVALID
+    assert caught.value.message.startswith("concept dog: ")
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    return caught.value.message
+
+
+def test_what_is_packed_comes_back_to_the_bit() -> None:
+    tiniest = torch.finfo(torch.float32).smallest_normal / 8
+    given = concept()
+    given.tokens[0, 0, :3] = torch.tensor([tiniest, -0.0, 3.4e38])
+    back = read(pack(given))
+    assert back.up.keys() == back.down.keys() == SHAPES.keys()
+    pairs = [(back.tokens, given.tokens)]
+    pairs += [(back.up[s], given.up[s]) for s in SHAPES] + [(back.down[s], given.down[s]) for s in SHAPES]
+    for one, other in pairs:
+        assert torch.equal(one.view(torch.int32), other.view(torch.int32))
+
+
+def test_up_is_lora_b_and_down_is_lora_a_as_other_tools_expect() -> None:
+    given = concept()
+    tensors = load(pack(given))
+    for site in SHAPES:
+        assert torch.equal(tensors[f"unet.{site}.lora_B.weight"], given.up[site])
+        assert torch.equal(tensors[f"unet.{site}.lora_A.weight"], given.down[site])
+    assert torch.equal(tensors["tokens.text_encoder"], given.tokens)
+
+
+def test_the_same_weights_give_the_same_bytes_whatever_order_and_memory_they_come_in() -> None:
+    given = concept()
+    blob = pack(given)
+    turned = ConceptWeights(
+        up={site: value.t().contiguous().t() for site, value in reversed(given.up.items())},
+        down={site: value.clone().requires_grad_() for site, value in reversed(given.down.items())},
+        tokens=torch.nn.Parameter(given.tokens),
+    )
+    assert pack(turned) == blob
+    assert pack(read(blob)) == blob
+
+
+def test_other_weights_give_other_bytes() -> None:
+    given = concept()
+    blob = pack(given)
+    given.down["down.attn2.to_k"][0, 0] += 1e-6
+    assert pack(given) != blob
+
+
+def test_sites_may_differ_in_rank_and_may_be_left_out() -> None:
+    given = concept()
+    site = "down.attn2.to_q"
+    up = {site: given.up[site]}
+    back = read(pack(ConceptWeights(up, {site: given.down[site]}, given.tokens)))
+    assert back.up.keys() == {site}
+    mixed = ConceptWeights(
+        {**given.up, site: torch.ones(6, 1)}, {**given.down, site: torch.ones(1, 4)}, given.tokens
+    )
+    assert read(pack(mixed)).up[site].shape == (6, 1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["tokens.text_encoder", "unet.down.attn2.to_k.lora_A.weight"])
+def test_what_is_not_finite_is_refused_and_named(name: str, value: float) -> None:
+    blob = altered(lambda t: t[name].view(-1)[-1:].fill_(value))
+    assert name in refused(blob)
+
+
+@pytest.mark.parametrize(
+    ("factor", "shape"),
+    [
+        ("lora_A", (2, 4)),  # another layer's width
+        ("lora_A", (3, 5)),  # another rank than lora_B
+        ("lora_A", (5, 2)),  # turned
+        ("lora_A", (2,)),
+        ("lora_A", ()),
+        ("lora_A", (2, 5, 1)),
+        ("lora_B", (5, 2)),
+        ("lora_B", (6,)),
+        ("lora_B", (6, 2, 1)),
+    ],
+)
+def test_a_wrong_shape_is_refused_and_its_layer_named(factor: str, shape: tuple[int, ...]) -> None:
+    name = f"unet.down.attn2.to_k.{factor}.weight"
+    message = refused(altered(lambda t: t.update({name: torch.zeros(shape)})))
+    assert "unet.down.attn2.to_k" in message
+    assert "6x5" in message
+
+
+@pytest.mark.parametrize("factor", ["lora_A", "lora_B"])
+def test_half_a_layer_is_refused_and_named(factor: str) -> None:
+    message = refused(altered(lambda t: t.pop(f"unet.up.attn2.to_out.0.{factor}.weight")))
+    assert "unet.up.attn2.to_out.0" in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unet.mid.attn2.to_q.lora_A.weight",
+        "unet.down.attn2.to_q.lora_C.weight",
+        "unet.down.attn2.to_q.alpha",
+        "unet.down.attn2.to_q.lora_A",
+        "down.attn2.to_q.lora_A.weight",
+        "unet.unet.down.attn2.to_q.lora_A.weight",
+        "tokens.text_encoder_2",
+        "../../evil",
+    ],
+)
+def test_a_tensor_the_base_has_no_place_for_is_refused_and_named(name: str) -> None:
+    assert name in refused(altered(lambda t: t.update({name: torch.zeros(2, 4)})))
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 8), (1, 8), (LAYERS, 8), ()])
+def test_tokens_for_another_number_of_layers_are_refused(shape: tuple[int, ...]) -> None:
+    blob = altered(lambda t: t.update({"tokens.text_encoder": torch.zeros(shape)}))
+    assert "2 cross-attention layers" in refused(blob)
+
+
+def test_a_blob_without_tokens_is_refused() -> None:
+    assert "no concept tokens" in refused(altered(lambda t: t.pop("tokens.text_encoder")))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("name", ["tokens.text_encoder", "unet.down.attn2.to_k.lora_A.weight"])
+def test_numbers_that_are_no_weights_are_refused(name: str, dtype: torch.dtype) -> None:
+    assert name in refused(altered(lambda t: t.update({name: t[name].to(dtype)})))
+
+
+class Trap:
+    """Would leave a trace if it were ever unpickled."""
+
+    sprung = False
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return spring, ()
+
+
+def spring() -> None:
+    Trap.sprung = True
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b"",
+        b"\x00" * 7,
+        b"garbage" * 100,
+        b"\xff" * 64,
+        (10).to_bytes(8, "little") + b"{not json}",
+        b"PK\x03\x04" + b"\x00" * 60,
+    ],
+    ids=["empty", "short", "text", "ones", "not-json", "zip"],
+)
+def test_what_is_no_safetensors_file_is_refused(blob: bytes) -> None:
+    assert "not a safetensors file" in refused(blob)
+
+
+def test_a_pickle_is_refused_and_nothing_in_it_runs() -> None:
+    assert "not a safetensors file" in refused(pickle.dumps(Trap()))
+    assert not Trap.sprung
+
+
+@pytest.mark.parametrize("kept", [1, 100, -1])
+def test_a_blob_cut_short_is_refused(kept: int) -> None:
+    refused(pack(concept())[:kept])
