@@ -89,8 +89,9 @@ def encode(
             rows[prompt] = (row,) * layers
     if special:
         # Tokens that all layers share need one encoding, not one a layer.
-        own = max(len(vectors[name]) for p in special for _, name, _ in p.slots)
-        out = _encode_slotted(base, special, {n: v.expand(own, -1, -1) for n, v in vectors.items()}, own)
+        named = {name: vectors[name] for p in special for _, name, _ in p.slots}
+        own = max(len(v) for v in named.values())
+        out = _encode_slotted(base, special, {n: v.expand(own, -1, -1) for n, v in named.items()}, own)
         for index, prompt in enumerate(special):
             rows[prompt] = tuple(out[:, index].expand(layers, -1, -1))
     return tuple(torch.stack([rows[p][layer] for p in prompts]) for layer in range(layers))
