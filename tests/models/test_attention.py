@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import tiny
 import torch
 from torch import nn
 
+import tiny
 from cidm_cli.models.attention import cross_attention_layers, layer_contexts, lora_sites, merged
 from cidm_cli.models.base import Base
 
@@ -128,7 +128,10 @@ def test_contexts_are_gone_afterwards(base: Base, raises: bool) -> None:
 @pytest.mark.parametrize("count", [6, 8])
 def test_a_wrong_number_of_contexts_is_refused_before_anything_changes(base: Base, count: int) -> None:
     plain = run(base)
-    with pytest.raises(ValueError, match=f"{count} contexts for 7"), layer_contexts(base.unet, contexts(count)):
+    with (
+        pytest.raises(ValueError, match=f"{count} contexts for 7"),
+        layer_contexts(base.unet, contexts(count)),
+    ):
         pass
     assert torch.equal(run(base), plain)
 

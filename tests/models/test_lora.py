@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from cidm_cli.models.attention import lora_sites, merged
 from cidm_cli.models.base import Base
 from cidm_cli.models.lora import adapter
