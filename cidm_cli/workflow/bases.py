@@ -29,9 +29,20 @@ def open_base(registry: Registry, *, device: str, precision: str) -> bases.Base:
 
 
 def concept_weights(registry: Registry, base: bases.Base, sha: str, name: str) -> ConceptWeights:
-    """A concept's weights from the registry, checked against the base, in float32 on the base's device."""
+    """A concept's weights from the registry, checked against the base, in float32 on the base's device.
+
+    Raises:
+        CidmError: INVALID when they do not fit the base.
+    """
     layers = len(cross_attention_layers(base.unet))
     weights = unpack(registry.read_blob(sha), name, shapes=linear_shapes(base.unet), layers=layers)
+    width = base.text_encoder.get_input_embeddings().embedding_dim
+    if weights.tokens.shape[2] != width:
+        raise CidmError(
+            f"concept {name}: its tokens are {weights.tokens.shape[2]} wide, and the base's {width}",
+            hint="learn the concept again on this base",
+            code=ExitCode.INVALID,
+        )
     return ConceptWeights(
         {site: up.to(base.device) for site, up in weights.up.items()},
         {site: down.to(base.device) for site, down in weights.down.items()},

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load, save
 
 import tiny
 from cidm_cli.errors import ExitCode
@@ -18,6 +20,7 @@ from cidm_cli.models.identity import identify
 from cidm_registry import Registry
 from command import Cidm
 from learning import files_of, learn_direct, task
+from registry_support import make_draft
 
 DOG = "a photo of a <dog>"
 DRAW = ("generate", "--steps", 1)
@@ -294,3 +297,24 @@ def test_a_damaged_concept_is_not_drawn(cidm: Cidm, taught: Path, tmp_path: Path
     assert ran.code == ExitCode.REGISTRY
     assert blob.name in ran.error
     assert cidm(*DRAW, "-p", "a dog", "--registry", mine.root, "-o", "out").code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tokens.text_encoder": torch.zeros(7, 2, 16)}, "16 wide"),
+        ({"tokens.text_encoder": torch.zeros(6, 2, 32)}, "tokens of shape (6, 2, 32)"),
+        ({"unet.mid_block.to_q.lora_A.weight": torch.zeros(4, 32)}, "unet.mid_block.to_q.lora_A.weight"),
+    ],
+)
+def test_a_concept_that_does_not_fit_the_base_is_refused(
+    change: dict[str, torch.Tensor], said: str, cidm: Cidm, taught: Path, tmp_path: Path
+) -> None:
+    mine = Registry.open(shutil.copytree(taught, tmp_path / "mine"))
+    sound = load(mine.read_blob(mine.get("dog").blob))
+    mine.commit(make_draft("odd"), save({**sound, **change}), expected_head=mine.head())
+    ran = cidm(*DRAW, "-p", "a <odd>", "--registry", mine.root, "-o", "out")
+    assert ran.code == ExitCode.INVALID
+    assert "odd" in ran.error
+    assert said in ran.error
+    assert not Path("out").exists()
