@@ -15,7 +15,8 @@ from .base import Base
 #: Names for ``--sampler``, and the diffusers scheduler behind each.
 SAMPLERS = {
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-    "ddim": ("DDIMScheduler", {}),
+    # Where a configuration does not say, DDIM clips what it takes for pixels; latents reach further.
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
     "euler": ("EulerDiscreteScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
@@ -50,17 +51,21 @@ def denoise(
     """Latents drawn from ``noise`` [batch, channels, h, w] under classifier-free guidance.
 
     ``conditional`` and ``unconditional`` hold, for each cross-attention layer, text embeddings [batch, tokens, width].
+    ``on_step`` hears 1, 2, …, ``steps``, also from a sampler that looks more than once a step.
     """
     scheduler = make_scheduler(base, sampler)
     scheduler.set_timesteps(steps, device=base.device)
     latents = noise.to(base.device) * scheduler.init_noise_sigma
+    done = 0
     both = [torch.cat(pair) for pair in zip(unconditional, conditional, strict=True)]
     with layer_contexts(base.unet, both), base.autocast():
         for number, t in enumerate(scheduler.timesteps):
             scaled = scheduler.scale_model_input(torch.cat([latents, latents]), t)
             without, given = base.unet(scaled, t, both[0]).sample.float().chunk(2)
             latents = scheduler.step(without + guidance * (given - without), t, latents).prev_sample
-            on_step(number + 1)
+            if (number + 1) * steps // len(scheduler.timesteps) > done:
+                done += 1
+                on_step(done)
     return latents
 
 
