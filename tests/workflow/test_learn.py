@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import tiny
 from cidm_cli.errors import ExitCode
 from cidm_cli.models.base import Base
 from cidm_cli.models.text import tokenize
-from cidm_cli.workflow import training
+from cidm_cli.workflow import learn, training
 from cidm_cli.workflow.learn import Events, caption_tokens, placed_captions
 from cidm_registry import Registry
 from command import Cidm
@@ -116,6 +117,8 @@ def test_a_second_concept_changes_no_byte_of_the_first_nor_its_pictures(
 
 def test_the_base_is_as_it_was_after_a_training(base: Base, tiny_registry: Registry, pictures: Path) -> None:
     parts = {"unet": base.unet, "text": base.text_encoder, "vae": base.vae}
+    attention = {name: type(p) for name, p in base.unet.attn_processors.items()}
+    implementation = base.text_encoder.config._attn_implementation
     before = {k: {n: t.clone() for n, t in part.state_dict().items()} for k, part in parts.items()}
     learn_direct(tiny_registry, base, task(pictures))
     for k, part in parts.items():
@@ -123,6 +126,24 @@ def test_the_base_is_as_it_was_after_a_training(base: Base, tiny_registry: Regis
         assert list(after) == list(before[k])
         assert all(after[n].equal(t) for n, t in before[k].items())
         assert not any(p.requires_grad for p in part.parameters())
+    assert {name: type(p) for name, p in base.unet.attn_processors.items()} == attention
+    assert base.text_encoder.config._attn_implementation == implementation
+
+
+def test_both_learning_rates_fall_evenly_to_zero(
+    base: Base, tiny_registry: Registry, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+    sound = learn.train_step
+
+    def spy(trainee: training.Trainee, *rest: Any) -> float:
+        loss = sound(trainee, *rest)
+        rates.append([group["lr"] for group in trainee.optimizer.param_groups])
+        return loss
+
+    monkeypatch.setattr(learn, "train_step", spy)
+    learn_direct(tiny_registry, base, task(pictures, lr=0.4, token_lr=0.8))
+    assert torch.tensor(rates).allclose(torch.tensor([[0.4, 0.8], [0.3, 0.6], [0.2, 0.4], [0.1, 0.2]]))
 
 
 def test_update_learns_a_second_version_beside_the_first(
