@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.models.identity import fingerprint, folder_of, identify, mini_folder
+from cidm_cli.models import identity
+from cidm_cli.models.identity import fingerprint, folder_of, identify
 from cidm_registry import BaseRef
 
 WEIGHTS = (
@@ -95,10 +96,13 @@ def test_a_folder_is_identified_by_kind_place_and_weights(
     assert identify(tiny_base.name) == found
 
 
-def test_the_embedded_base_is_found_wherever_the_package_lies() -> None:
+def test_the_embedded_base_is_known_by_name_wherever_the_package_lies(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "mini_folder", lambda: tiny_base)
     found = identify("mini")
-    assert (found.kind, found.source) == ("mini", "mini")
-    assert folder_of(found) == mini_folder()
+    assert found == BaseRef(kind="mini", source="mini", fingerprint=fingerprint(tiny_base))
+    assert folder_of(found) == tiny_base
 
 
 @pytest.mark.parametrize("base", ["no/such/folder", "runwayml/stable-diffusion-v1-5", "MINI", "file\nname"])
