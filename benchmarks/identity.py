@@ -1,9 +1,9 @@
 """Is a learned object told apart from the base's idea of its class and from every other concept?
 
-Learns mini-CIFC, draws each object in scenes its pictures never showed, and asks the base's CLIP image tower
+Learns mini-CIFC's objects, draws each in scenes its pictures never showed, and asks the base's CLIP image tower
 what each sample is nearest to, by mean cosine: the concept's own pictures, what the base draws for the same captions
 with the class noun, or the pictures of another concept. All three show the same backgrounds, so that backgrounds
-decide nothing. Prints one JSON object.
+decide nothing; the styles' pictures are references too. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
     """The table, as one object."""
-    tasks = [t for t in load_tasks(tasks_folder()) if not given.only or t.name in given.only]
-    objects = [task for task in tasks if not task.style]
+    tasks = load_tasks(tasks_folder())
+    objects = [task for task in tasks if not task.style and (not given.only or task.name in given.only)]
     registry = Registry.create(folder / "registry", identify(MINI))
     base = open_base(registry, device="auto", precision="auto")
     said = {"steps": given.steps, "lr": given.lr, "token_lr": given.token_lr, "seed": given.seed}
     options = resolve_learn(LearnOptions(**said), MINI)
-    for task in tasks:
+    for task in objects:
         dataset = load_examples(task.images, class_noun=task.class_noun)
         work = learn.Task(task.name, task.class_noun, task.style, dataset, options, False, False, False)
         record = learn.learn(registry, base, work, learn.Events())
@@ -86,7 +86,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
                 )
         return judge.embed(images)
 
-    own = {t.name: judge.embed([e.image for e in examples(t)]) for t in objects}
+    own = {t.name: judge.embed([e.image for e in examples(t)]) for t in tasks}
     ideas = {t.name: drawn([e.caption for e in examples(t)], 4) for t in objects}
     table = {}
     for task in objects:

@@ -153,7 +153,8 @@ def fit(trainee: Trainee, data: Prepared, options: LearnOptions, run: Run, event
         loss = train_step(trainee, data, options)
         events.on_step(trainee.step, loss)
         stopping = events.stop()
-        if stopping or (trainee.step % options.checkpoint_every == 0 and trainee.step < options.steps):  # type: ignore[operator]
+        # Also after the last step: should the commit fail, --resume only has to commit again.
+        if stopping or trainee.step % options.checkpoint_every == 0 or trainee.step == options.steps:
             run.save(trainee.step, checkpoint(trainee))
         if stopping:
             raise CidmError(
