@@ -166,10 +166,11 @@ def _again(
 
 def _told(layout: Layout) -> dict[str, Any]:
     """What a layout says of drawing: only what stands in it, so that the base's own defaults stay."""
-    image = {key: getattr(layout.image, key) for key in layout.image.model_fields_set}
-    known = ("size", "seed", "steps", "guidance", "count")
-    out = {key: image[key] for key in known if image.get(key) is not None}
-    return {**out, "negative": layout.base.negative} if layout.base.negative else out
+    image = {name: getattr(layout.image, name) for name in ("size", "seed", "steps", "guidance")}
+    if "count" in layout.image.model_fields_set:
+        image["count"] = layout.image.count
+    told = {name: value for name, value in image.items() if value is not None}
+    return {**told, "negative": layout.base.negative} if layout.base.negative else told
 
 
 def _write(picture: Picture, out: Path, single: bool) -> Path:

@@ -140,11 +140,11 @@ class ImageSettings(_Table):
     size: Annotated[tuple[Side, Side], _list_of(2, "[width, height]")] | None = None
     """width, height in pixels; None: the base's own"""
     seed: Seed | None = None
-    """None: drawn anew each time"""
-    steps: Annotated[Whole, Field(ge=1, le=1000)] = 30
-    """denoising steps"""
-    guidance: Annotated[Number, Field(ge=0, le=100)] = 7.5
-    """how strongly the prompt pulls; 1 is no guidance"""
+    """None: that of the command line, else 0"""
+    steps: Annotated[Whole, Field(ge=1, le=1000)] | None = None
+    """denoising steps; None: the base's own default"""
+    guidance: Annotated[Number, Field(ge=0, le=100)] | None = None
+    """how strongly the prompt pulls; 1 is no guidance; None: the base's own default"""
     count: Annotated[Whole, Field(ge=1, le=1000)] = 1
     """pictures to draw"""
     units: Literal["relative", "pixel"] = "relative"

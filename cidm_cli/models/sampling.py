@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -13,7 +14,7 @@ from .attention import layer_contexts
 from .base import Base
 
 #: Names for ``--sampler``, and the diffusers scheduler behind each.
-SAMPLERS = {
+SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     # Where a configuration does not say, DDIM clips what it takes for pixels; latents reach further.
     "ddim": ("DDIMScheduler", {"clip_sample": False}),

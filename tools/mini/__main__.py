@@ -20,7 +20,7 @@ from .training import load_checkpoint
 #: Seconds of each stage: a first look, an evening's half on two cores, a night.
 PRESETS = {
     "quick": {"autoencoder": 60, "text": 40, "clip": 80, "unet": 240, "decoder": 0},
-    "short": {"autoencoder": 1200, "text": 750, "clip": 1900, "unet": 6000, "decoder": 0},
+    "short": {"autoencoder": 1200, "text": 720, "clip": 1900, "unet": 5500, "decoder": 0},
     "full": {"autoencoder": 3600, "text": 2400, "clip": 6000, "unet": 28000, "decoder": 2400},
 }
 

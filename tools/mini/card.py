@@ -23,7 +23,8 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
         for key in WORDS
     ]
     made = [
-        f"| {name} | {facts[name]['samples']:,} | {facts[name]['step']:,} | {facts[name]['spent_s'] / 60:.0f} min |"
+        f"| {name} | {facts[name]['samples']:,} | {facts[name]['step']:,} | {facts[name]['spent_s'] / 60:.0f} min "
+        f"| {facts[name].get('loss', float('nan')):.4f} |".replace("nan", "–")
         for name in STAGES
         if name in facts
     ]
@@ -62,8 +63,8 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             "## Made by",
             f"`python -m tools.mini make`, seed {seed}, trained on {hardware}.",
             "",
-            "| part | samples seen | steps | time |",
-            "|---|---|---|---|",
+            "| part | samples seen | steps | time | last loss |",
+            "|---|---|---|---|---|",
             *made,
             "",
             "`text` is the moment at which CLIP's text tower was frozen for the denoiser; the image tower went on.",

@@ -123,7 +123,9 @@ def load_drawing(fluent: Path, code: str) -> Image.Image:
     return sprite.crop(sprite.getchannel("A").point(lambda a: 255 if a > 24 else 0).getbbox())
 
 
-def compose(sprite: Image.Image, background: str, scale: float, across: float, rng: np.random.Generator) -> Image.Image:
+def compose(
+    sprite: Image.Image, background: str, scale: float, across: float, rng: np.random.Generator
+) -> Image.Image:
     """The drawing, unmirrored, on a painted background."""
     canvas = paint_background(background, rng, SIZE)
     paste_object(canvas, sprite, rng, scale=scale, centre=(across, 0.54), mirror=False)
@@ -171,7 +173,9 @@ def write(fluent: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.mini.concepts", description=__doc__)
-    parser.add_argument("--fluent", type=Path, required=True, help="unpacked npm package @lobehub/fluent-emoji-3d")
+    parser.add_argument(
+        "--fluent", type=Path, required=True, help="unpacked npm package @lobehub/fluent-emoji-3d"
+    )
     parser.add_argument("--out", type=Path, default=Path("cidm_cli/bases/mini_cifc"))
     given = parser.parse_args()
     write(given.fluent, given.out)
