@@ -16,7 +16,9 @@ from cidm_cli.models.identity import mini_folder
 from cidm_cli.workflow.demo import tasks_folder
 
 FOLDER = mini_folder()
-RIVALS = "dog cat fox lion horse pig elephant bird duck fish tree apple pizza car bus airplane house castle hat shoe".split()
+RIVALS = (
+    "dog cat fox lion horse pig elephant bird duck fish tree apple pizza car bus airplane house castle hat shoe"
+).split()
 
 
 def test_stock_diffusers_draws_a_dog_on_the_beach_in_ten_lines() -> None:

@@ -17,11 +17,12 @@ from transformers import CLIPModel
 from . import autoencoder, card, check, clip, pack, scenes, unet, vocabulary
 from .training import load_checkpoint
 
-#: Seconds of each stage: a first look, an evening's half on two cores, a night.
+#: Seconds of each stage: a first look, an evening's half on two cores, a night. ``core`` is when the denoiser turns to
+#: the core nouns.
 PRESETS = {
-    "quick": {"autoencoder": 60, "text": 40, "clip": 80, "unet": 240, "decoder": 0},
-    "short": {"autoencoder": 1200, "text": 720, "clip": 1900, "unet": 5500, "decoder": 0},
-    "full": {"autoencoder": 3600, "text": 2400, "clip": 6000, "unet": 28000, "decoder": 2400},
+    "quick": {"autoencoder": 60, "text": 40, "clip": 80, "unet": 240, "core": 240, "decoder": 0},
+    "short": {"autoencoder": 1200, "text": 720, "clip": 1900, "unet": 5680, "core": 4195, "decoder": 0},
+    "full": {"autoencoder": 3600, "text": 2400, "clip": 6000, "unet": 28000, "core": 28000, "decoder": 2400},
 }
 
 
@@ -75,7 +76,8 @@ def make(given: argparse.Namespace, art: scenes.Art) -> None:
     vae.register_to_config(scaling_factor=norm[0], shift_factor=norm[1])
     towers: CLIPModel = pack.load_clip(work, tokenizer)
     budget = given.unet_seconds or seconds["unet"]
-    unet.train(art, vae, towers, tokenizer, work, budget_s=budget, seed=seed)
+    core = seconds["core"] * budget / seconds["unet"]
+    unet.train(art, vae, towers, tokenizer, work, budget_s=budget, core_s=core, seed=seed)
     if seconds["decoder"]:
         autoencoder.train(art, work, budget_s=seconds["decoder"], seed=seed, decoder_only=True)
     pack.pack(work, given.out, tokenizer, norm)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .check import FLOORS
-from .world import BACKGROUNDS, NOUNS, PLAIN, STYLES
+from .world import BACKGROUNDS, CORE, NOUNS, PLAIN, STYLES
 
 STAGES = ("autoencoder", "clip", "text", "unet", "decoder")
 WORDS = {
-    "class": "single objects whose class CLIP names right, of all classes",
+    "class": "single objects whose class CLIP names right, of all its nouns",
     "background": "backgrounds CLIP names right, of all backgrounds",
     "both": "two-object prompts with both objects named right",
 }
@@ -43,7 +43,8 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             "does can be tried, tested and measured on two CPU cores. `clip/` holds the CLIP model that scores its",
             "pictures; its text tower is the pipeline's text encoder.",
             "",
-            f"Its world: {len(NOUNS)} nouns, {len(BACKGROUNDS)} painted backgrounds and {len(PLAIN)} plain colours, "
+            f"Its world: {len(CORE)} nouns (CLIP knows {len(NOUNS)}; the denoiser met the others only in the first part",
+            f"of its training), {len(BACKGROUNDS)} painted backgrounds and {len(PLAIN)} plain colours, "
             f"{len(STYLES)} picture styles,",
             "sizes, sides, colours of things, one or two things in a picture. ",
             "The art is Noto Emoji (Google, Apache-2.0).",
@@ -57,6 +58,7 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             "|---|---|---|---|",
             *rows,
             "",
+            f"Among all {len(NOUNS)} nouns that CLIP knows, {figures['class_of_all_known']:.1%} of the classes are right.",
             f"Reconstruction by the autoencoder: {figures['psnr']:.1f} dB on 256 unseen scenes "
             f"(floor {FLOORS['psnr']:.0f} dB). Size: {figures['megabytes']:.1f} MB.",
             "",

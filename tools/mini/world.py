@@ -139,6 +139,17 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "trophy": ("trophy",),
 }
 
+#: The nouns the denoiser goes on with in the second half of its training; its figures are about these. CLIP, which
+#: learns faster, knows all of NOUNS.
+CORE: tuple[str, ...] = (
+    "dog", "cat", "fox", "lion", "horse", "pig", "cow", "sheep", "elephant", "mouse", "rabbit", "bear", "panda",
+    "monkey", "frog", "chick", "bird", "penguin", "duck", "owl", "turtle", "fish", "whale", "crab", "butterfly",
+    "tree", "cactus", "mushroom", "flower", "sunflower", "apple", "banana", "strawberry", "watermelon", "carrot",
+    "pizza", "hamburger", "donut", "cake", "ice cream", "car", "bus", "truck", "train", "airplane", "rocket", "boat",
+    "house", "castle", "backpack", "hat", "shoe", "umbrella", "teddy bear", "robot", "ghost", "snowman", "ball",
+    "balloon", "gift", "crown", "clock", "guitar", "book", "key", "chair",
+)  # fmt: skip
+
 #: Phrase of each painted background; ``scenes.py`` has one painter a key.
 BACKGROUNDS: dict[str, str] = {
     "beach": "on the beach",
