@@ -75,6 +75,9 @@ def learn(
     task = workflow.Task(name, noun, style, dataset, options, update=update, resume=resume, restart=restart)
     workflow.check(registry, task)
     where = call.choice("device", device), call.choice("precision", precision)
+    if where[1] == "fp16":
+        # Its small gradients vanish without loss scaling, which there is not yet.
+        raise CidmError("--precision fp16: too coarse to learn in", "use bf16, fp32 or auto", ExitCode.USAGE)
     if dry_run:
         return _plan(
             call,

@@ -98,15 +98,21 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_compute(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 where the hardware multiplies it fast (GPUs from Ampere on, CPUs with AMX), else float32."""
+    """ "auto" is bfloat16 where the hardware multiplies it fast (GPUs from Ampere on, CPUs with AMX), else float32.
+
+    Raises:
+        CidmError: USAGE for an unknown name.
+    """
     known = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if name != "auto":
+    if name in known:
         return known[name]
+    if name != "auto":
+        raise CidmError(f"--precision {name}: must be auto, fp32, bf16 or fp16", code=ExitCode.USAGE)
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
-        return torch.bfloat16
-    return torch.float32
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def load(folder: Path, *, device: torch.device, compute: torch.dtype) -> Base:

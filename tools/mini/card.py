@@ -43,8 +43,8 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             "does can be tried, tested and measured on two CPU cores. `clip/` holds the CLIP model that scores its",
             "pictures; its text tower is the pipeline's text encoder.",
             "",
-            f"Its world: {len(CORE)} nouns (CLIP knows {len(NOUNS)}; the denoiser met the others only in the first part",
-            f"of its training), {len(BACKGROUNDS)} painted backgrounds and {len(PLAIN)} plain colours, "
+            f"Its world: {len(CORE)} nouns (CLIP knows {len(NOUNS)}; the others the denoiser met early on only), "
+            f"{len(BACKGROUNDS)} painted backgrounds and {len(PLAIN)} plain colours, "
             f"{len(STYLES)} picture styles,",
             "sizes, sides, colours of things, one or two things in a picture. ",
             "The art is Noto Emoji (Google, Apache-2.0).",
@@ -58,7 +58,7 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             "|---|---|---|---|",
             *rows,
             "",
-            f"Among all {len(NOUNS)} nouns that CLIP knows, {figures['class_of_all_known']:.1%} of the classes are right.",
+            f"Among all {len(NOUNS)} nouns that CLIP knows, {figures['class_of_all_known']:.1%} are named right.",
             f"Reconstruction by the autoencoder: {figures['psnr']:.1f} dB on 256 unseen scenes "
             f"(floor {FLOORS['psnr']:.0f} dB). Size: {figures['megabytes']:.1f} MB.",
             "",

@@ -1,0 +1,23 @@
+"""Which precision a base computes in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cidm_cli.errors import CidmError, ExitCode
+from cidm_cli.models.base import choose_compute
+
+
+@pytest.mark.parametrize(("amx", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_takes_bfloat16_only_where_the_cpu_is_made_for_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, chosen: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert choose_compute("auto", torch.device("cpu")) == chosen
+
+
+def test_an_unknown_precision_is_refused_by_name() -> None:
+    with pytest.raises(CidmError, match="fp8") as caught:
+        choose_compute("fp8", torch.device("cpu"))
+    assert caught.value.code == ExitCode.USAGE
