@@ -22,7 +22,9 @@ def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
 
 
 def test_every_equation_names_a_function_and_a_test_that_exist() -> None:
-    rows = re.findall(r"`(cidm_cli/\S+)\.py: (\w+)` \| `(tests/\S+)`", (ROOT / "docs" / "equations.md").read_text())
+    rows = re.findall(
+        r"`(cidm_cli/\S+)\.py: (\w+)` \| `(tests/\S+)`", (ROOT / "docs" / "equations.md").read_text()
+    )
     assert len(rows) >= 7
     for module, function, test in rows:
         assert callable(getattr(importlib.import_module(module.replace("/", ".")), function))

@@ -32,7 +32,15 @@ def test_stock_diffusers_draws_a_dog_on_the_beach_in_ten_lines() -> None:
         generator=torch.Generator().manual_seed(0),
     ).images
     assert share_named(images, "dog", RIVALS, "a photo of a {}") >= 0.75
-    places = ["on the beach", "in the forest", "in the snow", "at night", "in the city", "in a room", "under water"]
+    places = [
+        "on the beach",
+        "in the forest",
+        "in the snow",
+        "at night",
+        "in the city",
+        "in a room",
+        "under water",
+    ]
     assert share_named(images, "on the beach", places, "a photo of a dog {}") >= 0.75
 
 
@@ -40,7 +48,9 @@ def share_named(images: list, wanted: str, choices: list[str], template: str) ->
     clip = CLIPModel.from_pretrained(FOLDER / "clip", dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
     texts = tokenizer([template.format(c) for c in choices], padding="max_length", return_tensors="pt")
-    pixels = torch.stack([torch.tensor(list(i.tobytes())).view(64, 64, 3) for i in images]).permute(0, 3, 1, 2)
+    pixels = torch.stack([torch.tensor(list(i.tobytes())).view(64, 64, 3) for i in images]).permute(
+        0, 3, 1, 2
+    )
     with torch.no_grad():
         seen = clip.get_image_features(pixel_values=pixels / 127.5 - 1).pooler_output
         told = clip.get_text_features(**texts).pooler_output
@@ -65,12 +75,12 @@ def test_it_is_at_most_40_megabytes_of_half_precision_safetensors() -> None:
         assert {dtype for dtype, _ in header(file).values()} == {"F16"}, file
 
 
-def test_its_card_states_figures_that_pass_their_floors() -> None:
+def test_its_card_says_of_each_floor_whether_it_is_reached() -> None:
     rows = [line.split("|")[1:-1] for line in (FOLDER / "README.md").read_text().splitlines() if "%" in line]
-    table = [row for row in rows if len(row) == 4]
+    table = [[cell.strip().rstrip("%") for cell in row] for row in rows if len(row) == 5]
     assert len(table) == 3
-    for _, drawn, floor, _ in table:
-        assert float(drawn.strip().rstrip("%")) >= float(floor.strip().rstrip("%"))
+    for _, drawn, floor, reached, _ in table:
+        assert reached == ("yes" if float(drawn) >= float(floor) else "no")
 
 
 @pytest.mark.parametrize("task", load_tasks(tasks_folder()), ids=lambda task: task.name)

@@ -115,6 +115,8 @@ def _draw(
 
     first = [workflow.Job(p, DrawOptions(**options), layout) for p, options, layout in wanted]
     workflow.check(registry, first)
+    for job in first:
+        resolve_draw(job.options, registry.base.kind, 64)  # refuses before a model is loaded
     single = out.suffix.lower() == ".png"
     if single and (len(first) > 1 or first[0].options.count > 1):
         raise CidmError(f"-o {out}: one file for several pictures", "give a folder", ExitCode.USAGE)

@@ -221,17 +221,17 @@ def _open_run(registry: Registry, task: Task, config: dict[str, Any], events: Ev
         CidmError: FAILED when there is an unfinished run that was not mentioned, or one that does not match.
     """
     old = registry.find_run(config["key"])
-    if old and task.restart:
+    saved = old.latest() if old else None
+    # A run that ended before its first checkpoint holds nothing to go on with.
+    if old and (task.restart or saved is None):
         old.finish()
-        old = None
-    if old is None:
+    if old is None or saved is None or task.restart:
         if task.resume:
             events.on_note(f"no unfinished run of {task.name}: starting at step 0")
         return registry.start_run(config)
     if not task.resume:
-        step = (old.latest() or (0, b""))[0]
         raise CidmError(
-            f"concept {task.name}: an unfinished run of it is at step {step}",
+            f"concept {task.name}: an unfinished run of it is at step {saved[0]}",
             hint="--resume goes on with it, --restart drops it and begins again",
         )
     changed = _differences(old.config, config)

@@ -19,7 +19,8 @@ WORDS = {
 def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], hardware: str) -> str:
     """The card as Markdown, from the figures of ``check`` and the facts of the checkpoints."""
     rows = [
-        f"| {WORDS[key]} | {figures[key]:.1%} | {FLOORS[key]:.0%} | {figures['judge_' + key]:.1%} |"
+        f"| {WORDS[key]} | {figures[key]:.1%} | {FLOORS[key]:.0%} "
+        f"| {'yes' if figures[key] >= FLOORS[key] else 'no'} | {figures['judge_' + key]:.1%} |"
         for key in WORDS
     ]
     made = [
@@ -54,8 +55,8 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             f"guidance {figures['guidance']:g}, drawn by stock diffusers. The last column is",
             "the judge's own score on true scenes of the recipe, which no drawing can be expected to pass by much.",
             "",
-            "| what | drawn | floor | true scenes |",
-            "|---|---|---|---|",
+            "| what | drawn | floor | reached | true scenes |",
+            "|---|---|---|---|---|",
             *rows,
             "",
             f"Among all {len(NOUNS)} nouns that CLIP knows, {figures['class_of_all_known']:.1%} are named right.",
