@@ -14,6 +14,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from cidm_cli.data import load_examples, load_tasks
 from cidm_cli.models.identity import mini_folder
 from cidm_cli.workflow.demo import tasks_folder
+from tools.mini import vocabulary
 
 FOLDER = mini_folder()
 RIVALS = (
@@ -109,3 +110,8 @@ def tensors(file: Path) -> dict[str, bytes]:
     raw = file.read_bytes()
     start = 8 + struct.unpack("<Q", raw[:8])[0]
     return {name: raw[start + begin : start + end] for name, (_, (begin, end)) in header(file).items()}
+
+
+def test_the_recipe_numbers_words_as_the_shipped_tokenizer_does() -> None:
+    shipped = CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
+    assert vocabulary.build().get_vocab() == shipped.get_vocab()

@@ -136,7 +136,7 @@ def train(
     )
     average = Average(model, 600)
     if start:
-        optimizer.load(start[0]["optimizer"])
+        optimizer.load(start[0].get("optimizer", {}))
         average.shadow, average.updates = start[0]["average"], step
     frozen = load_checkpoint(out / "text.safetensors")
     if frozen:

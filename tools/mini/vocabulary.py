@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 from .world import BACKGROUNDS, EXTRA_WORDS, FILLERS, NOUNS, PLAIN, SIZES, STYLES, TINTS
@@ -18,23 +18,24 @@ def words() -> list[str]:
 
 
 def build() -> CLIPTokenizer:
-    """Merges are learned on the word list alone, until each word is one token; other words fall into pieces."""
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.normalizer = normalizers.Lowercase()
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    trainer = trainers.BpeTrainer(vocab_size=20_000, end_of_word_suffix="</w>", show_progress=False)
-    bpe.train_from_iterator(words(), trainer)
-    import json
+    """The same tokenizer every time; other words fall into endings and letters.
 
-    learned = json.loads(bpe.to_str())["model"]
+    Each word's letters are joined from its end, so that no word's rules get in another's way. (The library's own
+    trainer breaks ties at random: two runs of it number the words differently.)
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*alphabet, *(c + "</w>" for c in alphabet)])}
-    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learned["merges"]]
-    for left, right in merges:
-        vocabulary.setdefault(left + right, len(vocabulary))
+    merges: dict[tuple[str, str], None] = {}
+    for word in words():
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            left, right = pieces[-2:]
+            merges[left, right] = None
+            vocabulary.setdefault(left + right, len(vocabulary))
+            pieces[-2:] = [left + right]
     vocabulary["<|startoftext|>"] = len(vocabulary)
     vocabulary["<|endoftext|>"] = len(vocabulary)
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH)
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=MAX_LENGTH)
     split = [w for w in words() if len(tokenizer(w).input_ids) != 3]
     if split:
         raise ValueError(f"these words are not one token: {split}")
