@@ -73,6 +73,12 @@ def test_the_same_weights_in_another_part_are_another_base(copied: Path) -> None
     assert fingerprint(copied) != before
 
 
+def test_weights_moved_to_another_part_are_another_base(copied: Path) -> None:
+    before = fingerprint(copied)
+    (copied / "text_encoder").rename(copied / "text_encoder_2")
+    assert fingerprint(copied) != before
+
+
 def test_a_second_text_encoder_counts(copied: Path) -> None:
     before = fingerprint(copied)
     shutil.copytree(copied / "text_encoder", copied / "text_encoder_2")
