@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,9 @@ class Judge:
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
         self.model.requires_grad_(False).eval()
-        self.processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        self.processor = CLIPImageProcessorPil.from_dict(
+            json.loads((folder / "preprocessor_config.json").read_text())
+        )
 
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:

@@ -97,7 +97,10 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint_to_the_same_bytes(
     again = task(pieces, steps=STEPS, checkpoint_every=every, resume=True)
     assert learn_direct(tiny_registry, base, again, events).blob == undisturbed
     assert steps[0] == from_step + 1
-    assert notes == ([f"going on from step {from_step}"] if from_step else [])
+    started = (
+        f"going on from step {from_step}" if from_step else "no unfinished run of dog: starting at step 0"
+    )
+    assert notes == [started]
 
 
 def test_a_damaged_checkpoint_falls_back_on_the_one_before(
