@@ -47,7 +47,7 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             f"Its world: {len(CORE)} nouns (CLIP knows {len(NOUNS)}; the others the denoiser met early on only), "
             f"{len(BACKGROUNDS)} painted backgrounds and {len(PLAIN)} plain colours, "
             f"{len(STYLES)} picture styles,",
-            "sizes, sides, colours of things, one or two things in a picture. ",
+            "sizes, sides, colours of things, one or two things in a picture.",
             "The art is Noto Emoji (Google, Apache-2.0).",
             "",
             "## Measured",
