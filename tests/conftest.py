@@ -58,7 +58,9 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, and no settings of whoever runs the tests."""
-    for name in [name for name in os.environ if name.startswith("CIDM_")]:
+    for name in [
+        name for name in os.environ if name.startswith("CIDM_") or name in ("NO_COLOR", "FORCE_COLOR")
+    ]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,51 +23,13 @@ from cidm_cli.main import explain, main
 from cidm_cli.output import Mode, Output, Result, Table, plain, readable_bytes
 from cidm_cli.progress import Progress, duration
 from cidm_registry import BaseRef, Registry
+from command import Ran
 from registry_support import BASE, PNG, add
 
 HOSTILE = "dog \x1b[2J\x1b]0;owned\x07 [bold red]x[/] \u202etxt\r\nerror: forged"
 
 
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def answer(self) -> dict[str, Any]:
-        """The one JSON object on stdout: fails if there is more, or none."""
-        value = json.loads(self.out)
-        assert isinstance(value, dict)
-        assert self.out.count("\n") == 1
-        return value
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder, and no settings of whoever runs the tests."""
-    for name in [
-        name for name in os.environ if name.startswith("CIDM_") or name in ("NO_COLOR", "FORCE_COLOR")
-    ]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
-def cidm(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Runs the command line as the installed program does, in this process."""
-
-    def run(*arguments: object) -> Ran:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.fixture

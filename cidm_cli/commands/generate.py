@@ -117,9 +117,7 @@ def _draw(
     workflow.check(registry, first)
     for job in first:
         resolve_draw(job.options, registry.base.kind, 64)  # refuses before a model is loaded
-    single = out.suffix.lower() == ".png"
-    if single and (len(first) > 1 or first[0].options.count > 1):
-        raise CidmError(f"-o {out}: one file for several pictures", "give a folder", ExitCode.USAGE)
+    single = _is_file(out, sum(job.options.count for job in first))
     base = open_base(
         registry, device=call.choice("device", device), precision=call.choice("precision", precision)
     )
@@ -154,9 +152,7 @@ def _again(
     told = [read_facts(path) for path in pictures]
     bases: dict[str, Any] = {}
     written = []
-    single = out.suffix.lower() == ".png"
-    if single and len(told) > 1:
-        raise CidmError(f"-o {out}: one file for several pictures", "give a folder", ExitCode.USAGE)
+    single = _is_file(out, len(told))
     for facts in told:
         compute = {"bfloat16": "bf16", "float16": "fp16"}.get(str(facts.get("compute")), "fp32")
         if compute not in bases:
@@ -164,6 +160,14 @@ def _again(
         picture = workflow.redraw(registry, bases[compute], facts)
         written.append((_write(picture, out, single), picture))
     return written
+
+
+def _is_file(out: Path, pictures: int) -> bool:
+    """Whether -o names a file and not a folder. Raises CidmError USAGE for one file and several pictures."""
+    single = out.suffix.lower() == ".png"
+    if single and pictures > 1:
+        raise CidmError(f"-o {out}: one file for several pictures", "give a folder", ExitCode.USAGE)
+    return single
 
 
 def _told(layout: Layout) -> dict[str, Any]:

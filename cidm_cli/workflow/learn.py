@@ -15,7 +15,7 @@ from cidm_registry import Draft, Record, Registry, Run, canonical_key
 
 from ..data import Dataset, replace_noun
 from ..errors import CidmError, ExitCode
-from ..formats.concept import pack
+from ..formats.concept import ConceptWeights, pack
 from ..models import text
 from ..models.base import Base, peak_memory
 from ..options import LearnOptions, as_config
@@ -257,7 +257,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return out
 
 
-def _finite(trainee: Trainee) -> Any:
+def _finite(trainee: Trainee) -> ConceptWeights:
     weights = trainee.weights()
     tensors = [weights.tokens, *weights.up.values(), *weights.down.values()]
     if not all(torch.isfinite(tensor).all() for tensor in tensors):
