@@ -19,7 +19,7 @@ from .autoencoder import pixels
 from .clip import tokens
 from .scenes import Art, render
 from .training import Average, Clock, MuonAdamW, clip_norm, load_checkpoint, save_checkpoint
-from .world import CORE, NOUNS, TINTS
+from .world import CORE, STYLES, TINTS
 
 CONFIG = dict(
     sample_size=16,
@@ -39,7 +39,8 @@ SCHEDULE = dict(
     prediction_type="v_prediction",
     clip_sample=False,
 )
-BATCH, CHUNK, CHUNKS = 64, 4096, 28
+BATCH, CHUNK, CHUNKS, CORE_CHUNKS = 64, 4096, 28, 10
+CORE_STREAM = 7  # added to the seed: the second half's scenes are others than the first's
 NO_CAPTION = 0.1
 
 
@@ -54,8 +55,8 @@ def latent_scale(art: Art, autoencoder: AutoencoderKL, seed: int) -> tuple[float
 def chunk(
     art: Art, autoencoder: AutoencoderKL, out: Path, seed: int, index: int
 ) -> tuple[torch.Tensor, list[str]]:
-    """Scaled latents [CHUNK, 8, 16, 16] and captions of one stretch of the scene stream, made once and kept."""
-    path = out / "latents" / f"{index:03d}.safetensors"
+    """Scaled latents [CHUNK, 8, 16, 16] and captions of one stretch of a scene stream, made once and kept."""
+    path = out / "latents" / f"{seed}-{index:03d}.safetensors"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         parts, captions = [], []
@@ -73,7 +74,7 @@ def chunk(
 
 @dataclass(frozen=True)
 class Pool:
-    """Scenes of the second half: made already, about the core nouns, photographs more often than other styles."""
+    """Scenes of the second half: about the core nouns, photographs and pairs more often than in the first."""
 
     latents: torch.Tensor
     """[N, 8, 16, 16], scaled"""
@@ -82,31 +83,18 @@ class Pool:
     """of each scene to be drawn"""
 
 
-_NOUNS = re.compile(
-    rf"\b({'|'.join(sorted(map(re.escape, NOUNS), key=len, reverse=True))})(?=$| on | in | at | under | and )"
-)
-
-
-def nouns_in(caption: str) -> list[str]:
-    """The nouns a caption of the recipe names; colour words and backgrounds are none."""
-    return _NOUNS.findall(caption)
-
-
 def core_pool(art: Art, autoencoder: AutoencoderKL, out: Path, seed: int) -> Pool:
-    """All scenes of the stretches made so far whose nouns are all core ones."""
-    latents, captions = [], []
-    for index in range(CHUNKS):
-        scenes, told = chunk(art, autoencoder, out, seed, index)
-        kept = [k for k, caption in enumerate(told) if (n := nouns_in(caption)) and set(n) <= set(CORE)]
-        latents.append(scenes[kept])
-        captions += [told[k] for k in kept]
+    """Scenes of the core nouns alone."""
+    core = {noun: art[noun] for noun in CORE}
+    parts = [chunk(core, autoencoder, out, seed + CORE_STREAM, index) for index in range(CORE_CHUNKS)]
+    captions = [caption for _, told in parts for caption in told]
     odds = np.array([_odds(caption) for caption in captions])
-    return Pool(torch.cat(latents), captions, odds / odds.sum())
+    return Pool(torch.cat([latents for latents, _ in parts]), captions, odds / odds.sum())
 
 
 def _odds(caption: str) -> float:
     photo = 1.0 if caption.startswith("a photo of") else 0.35
-    pair = 1.6 if len(nouns_in(caption)) > 1 else 1.0
+    pair = 1.6 if " and " in caption.removeprefix(STYLES["monochrome"][0]) else 1.0
     tinted = 0.4 if re.search(rf"\b({'|'.join(TINTS)}) (?!background)", caption) else 1.0
     return photo * pair * tinted
 
