@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
 
 from .autoencoder import pixels, psnr
-from .clip import name_backgrounds, name_classes
+from .clip import PART_CENTRES, name_backgrounds, name_classes, part
 from .scenes import Art, background_phrase, render
 from .world import BACKGROUNDS, CORE, PLAIN, article
 
@@ -116,21 +116,12 @@ def judge_pairs(
     The world draws "X and Y" with X on the left; each part is a square of 0.58 of the side.
     """
     right = 0
-    halves = [
-        [_part(image, x).resize(image.size, Image.Resampling.LANCZOS) for x in (0.27, 0.73)]
-        for image in images
-    ]
+    halves = [[part(image, x) for x in PART_CENTRES] for image in images]
     seen = (
-        name_classes(clip, tokenizer, pixels([part for pair in halves for part in pair]), nouns)
+        name_classes(clip, tokenizer, pixels([half for pair in halves for half in pair]), nouns)
         .argmax(1)
         .view(-1, 2)
     )
     for found, couple in zip(seen.tolist(), couples, strict=True):
         right += tuple(nouns[i] for i in found) == tuple(couple)
     return right / len(couples)
-
-
-def _part(image: Image.Image, centre: float) -> Image.Image:
-    side = image.width
-    box = ((centre - 0.29) * side, 0.25 * side, (centre + 0.29) * side, 0.83 * side)
-    return image.crop(tuple(round(min(max(edge, 0), side)) for edge in box))  # type: ignore[arg-type]

@@ -1,8 +1,9 @@
 """Trains the small CLIP model: its text tower becomes the pipeline's text encoder, the whole scores IA and TA.
 
-Two losses: the usual contrastive one on captioned scenes, and recognition of the individual drawing (of all of
-Noto's, captioned or not) by a linear head that is thrown away. The second keeps apart individuals whose captions
-are alike, which is what image alignment of a personal concept has to see.
+Three losses: the usual contrastive one on captioned scenes; the class among all classes by the bare prompt "a photo
+of a CLASS", also of parts of scenes, enlarged, as the judge of two-object pictures sees them; and recognition of
+the individual drawing (of all of Noto's, captioned or not) by a linear head that is thrown away. The last keeps
+apart individuals whose captions are alike, which is what image alignment of a personal concept has to see.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -22,7 +24,7 @@ from .training import Average, Clock, MuonAdamW, clip_norm, load_checkpoint, sav
 from .vocabulary import MAX_LENGTH
 from .world import BACKGROUNDS, PLAIN, article
 
-CONTRAST, RECOGNISE = 96, 32
+CONTRAST, RECOGNISE, PARTS = 80, 24, 24
 
 
 def config(tokenizer: CLIPTokenizer) -> CLIPConfig:
@@ -61,8 +63,31 @@ def name_classes(
     model: CLIPModel, tokenizer: CLIPTokenizer, images: torch.Tensor, nouns: list[str]
 ) -> torch.Tensor:
     """Similarity [N, classes] of pictures to "a photo of a CLASS", over all classes."""
-    texts = [f"a photo of {article(n)} {n}".replace("  ", " ") for n in nouns]
-    return embed_images(model, images) @ embed_texts(model, tokens(tokenizer, texts)).T
+    return embed_images(model, images) @ embed_texts(model, tokens(tokenizer, bare_prompts(nouns))).T
+
+
+def bare_prompts(nouns: list[str]) -> list[str]:
+    """ "a photo of a CLASS" of each noun."""
+    return [f"a photo of {article(n)} {n}".replace("  ", " ") for n in nouns]
+
+
+def part(image: Image.Image, centre: float, rng: np.random.Generator | None = None) -> Image.Image:
+    """The square around ``centre`` (share of the width) that holds one object of a pair, enlarged to the whole.
+
+    Its side is 0.58 of the picture's; ``rng`` moves and scales it a little.
+    """
+    side = image.width
+    half, middle = 0.29, 0.54
+    if rng is not None:
+        half *= rng.uniform(0.9, 1.1)
+        centre, middle = centre + rng.uniform(-0.04, 0.04), middle + rng.uniform(-0.04, 0.04)
+    edges = (centre - half, middle - half, centre + half, middle + half)
+    box = tuple(round(min(max(edge, 0.0), 1.0) * side) for edge in edges)
+    return image.crop(box).resize(image.size, Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+
+
+PART_CENTRES = (0.27, 0.73)
+"""Where the objects of "X and Y" are: X left, Y right."""
 
 
 @torch.no_grad()
@@ -102,7 +127,8 @@ def freeze_text(out: Path) -> None:
 
 
 def _is_text(name: str) -> bool:
-    return name.startswith(("text_model.", "text_projection."))
+    """Whether a weight is of the tower that the pipeline has; its projection to the common space goes on training."""
+    return name.startswith("text_model.")
 
 
 def train(
@@ -140,13 +166,16 @@ def train(
         average.shadow, average.updates = start[0]["average"], step
     frozen = load_checkpoint(out / "text.safetensors")
     if frozen:
-        model.load_state_dict(frozen[0]["text"], strict=False)
-        average.shadow.update(frozen[0]["text"])
+        tower = {name: value for name, value in frozen[0]["text"].items() if _is_text(name)}
+        model.load_state_dict(tower, strict=False)
+        average.shadow.update(tower)
     text_parameters = [p for n, p in model.named_parameters() if frozen and _is_text(n)]
     clock = Clock(budget_s, spent)
     if clock.progress >= 1:
         return
     held_out = [render(art, seed + 1, i) for i in range(400)]
+    nouns = list(art)
+    bare = tokens(tokenizer, bare_prompts(nouns))
     last_save = time.monotonic()
     ended = False
     while not ended:
@@ -154,22 +183,33 @@ def train(
         scenes = [render(art, seed, step * CONTRAST + i) for i in range(CONTRAST)]
         picked = rng.integers(len(everyone), size=RECOGNISE)
         extra = [render_individual(*everyone[i], rng) for i in picked]  # type: ignore[arg-type]
-        images = pixels([s.image for s in scenes] + extra)
+        pairs = [render(art, seed + 3, step * PARTS + i, kind="pair") for i in range(PARTS)]
+        sides = rng.integers(2, size=PARTS)
+        parts = [part(s.image, PART_CENTRES[k], rng) for s, k in zip(pairs, sides, strict=True)]
+        images = pixels([s.image for s in scenes] + extra + parts)
         ids = tokens(tokenizer, [s.caption for s in scenes])
         labels = torch.zeros(CONTRAST + RECOGNISE, len(everyone))
         for row, scene in enumerate(scenes):
             for individual in scene.individuals:
                 labels[row, number[individual]] = 1 / len(scene.individuals)
         labels[torch.arange(CONTRAST, CONTRAST + RECOGNISE), torch.from_numpy(picked)] = 1
+        single = [row for row, scene in enumerate(scenes) if len(scene.nouns) == 1]
+        shown = [scenes[row].nouns[0] for row in single]
+        shown += [s.nouns[k] for s, k in zip(pairs, sides, strict=True)]
+        wanted = torch.tensor([nouns.index(noun) for noun in shown])
+        rows = [*single, *range(CONTRAST + RECOGNISE, CONTRAST + RECOGNISE + PARTS)]
         with torch.autocast("cpu", torch.bfloat16):
             pictures = embed_images(model, images)
             texts = embed_texts(model, ids)
-        logits = model.logit_scale.exp().clamp(max=60) * pictures[:CONTRAST] @ texts.T
+            classes = embed_texts(model, bare)
+        scale = model.logit_scale.exp().clamp(max=60)
+        logits = scale * pictures[:CONTRAST] @ texts.T
         target = torch.arange(CONTRAST)
         contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        known = 20 * pictures @ F.normalize(head.weight, dim=-1).T
+        named = F.cross_entropy(scale * pictures[rows] @ classes.T, wanted)
+        known = 20 * pictures[: CONTRAST + RECOGNISE] @ F.normalize(head.weight, dim=-1).T
         recognise = -(labels * known.log_softmax(-1)).sum(1).mean()
-        (contrast + 0.35 * recognise).backward()
+        (contrast + 0.5 * named + 0.35 * recognise).backward()
         for parameter in text_parameters:
             parameter.grad = None
         clip_norm(whole.parameters(), 1.0)
@@ -180,10 +220,10 @@ def train(
         if step % 100 == 0 or ended:
             probe = CLIPModel(config(tokenizer)).eval()
             probe.load_state_dict(average.shadow)
-            named = accuracy(probe, tokenizer, held_out, list(art)) if step % 250 == 0 else ""
+            probed = accuracy(probe, tokenizer, held_out, nouns) if step % 250 == 0 else ""
             print(
                 f"clip step {step} {clock.spent_s:.0f} s contrast {contrast.item():.3f} "
-                f"recognise {recognise.item():.3f} {named}",
+                f"named {named.item():.3f} recognise {recognise.item():.3f} {probed}",
                 flush=True,
             )
         if time.monotonic() - last_save > 120 or ended:
@@ -194,7 +234,7 @@ def train(
                 {
                     "step": step,
                     "spent_s": clock.spent_s,
-                    "samples": step * (CONTRAST + RECOGNISE),
+                    "samples": step * (CONTRAST + RECOGNISE + PARTS),
                     "seed": seed,
                 },
             )

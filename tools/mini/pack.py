@@ -39,7 +39,8 @@ def load_clip(work: Path, tokenizer: CLIPTokenizer) -> CLIPModel:
     found, text = load_checkpoint(work / "clip.safetensors"), load_checkpoint(work / "text.safetensors")
     assert found, "train CLIP first"
     assert text, "freeze CLIP's text tower first"
-    model.load_state_dict({**found[0]["average"], **text[0]["text"]})
+    tower = {name: value for name, value in text[0]["text"].items() if name.startswith("text_model.")}
+    model.load_state_dict({**found[0]["average"], **tower})
     return model.eval().requires_grad_(False)
 
 
