@@ -32,6 +32,13 @@ def lora_sites(unet: UNet2DConditionModel, targets: str = "attn2") -> tuple[str,
     return tuple(f"{name}.{projection}" for name in attention for projection in PROJECTIONS)
 
 
+def site_layers(unet: UNet2DConditionModel) -> dict[str, int]:
+    """The cross-attention layer each LoRA site belongs to: that of its own transformer block."""
+    number = {name.rpartition(".")[0]: layer for layer, name in enumerate(cross_attention_layers(unet))}
+    sites = {site for targets in TARGETS for site in lora_sites(unet, targets)}
+    return {site: number[site.split(".attn")[0]] for site in sorted(sites)}
+
+
 def linear_shapes(unet: UNet2DConditionModel) -> dict[str, tuple[int, int]]:
     """(out, in) of every linear layer that any choice of targets may put a LoRA on."""
     sites = {site for targets in TARGETS for site in lora_sites(unet, targets)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -47,11 +48,14 @@ def denoise(
     sampler: str,
     steps: int,
     guidance: float,
+    evaluate: Callable[[int, Callable[[], torch.Tensor]], torch.Tensor] = lambda number, predict: predict(),
     on_step: Callable[[int], None] = lambda step: None,
 ) -> torch.Tensor:
     """Latents drawn from ``noise`` [batch, channels, h, w] under classifier-free guidance.
 
     ``conditional`` and ``unconditional`` hold, for each cross-attention layer, text embeddings [batch, tokens, width].
+    ``evaluate`` is given an evaluation's number and what asks the UNet for its predictions [2 batch, ...], without
+    and with the prompt: it may ask under changed weights, or more than once.
     ``on_step`` hears 1, 2, …, ``steps``, also from a sampler that looks more than once a step.
     """
     scheduler = make_scheduler(base, sampler)
@@ -62,12 +66,17 @@ def denoise(
     with layer_contexts(base.unet, both), base.autocast():
         for number, t in enumerate(scheduler.timesteps):
             scaled = scheduler.scale_model_input(torch.cat([latents, latents]), t)
-            without, given = base.unet(scaled, t, both[0]).sample.float().chunk(2)
+            predict = partial(_predict, base, scaled, t, both[0])
+            without, given = evaluate(number, predict).chunk(2)
             latents = scheduler.step(without + guidance * (given - without), t, latents).prev_sample
             if (number + 1) * steps // len(scheduler.timesteps) > done:
                 done += 1
                 on_step(done)
     return latents
+
+
+def _predict(base: Base, latents: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    return base.unet(latents, t, context).sample.float()
 
 
 @torch.no_grad()

@@ -34,6 +34,8 @@ class Tokens:
     ids: tuple[int, ...]
     slots: tuple[tuple[int, str, int], ...]
     """(position, concept, number of the concept's token) of each given embedding."""
+    words: int
+    """Positions 1 to this one hold the prompt; before and behind are special tokens and padding."""
     cut: bool
     """Words at the end did not fit."""
     lost: tuple[str, ...]
@@ -57,7 +59,7 @@ def tokenize(tokenizer: CLIPTokenizer, parts: Sequence[str | Slot]) -> Tokens:
     body = ids[:room]
     padding = [tokenizer.pad_token_id] * (room - len(body))
     whole = (tokenizer.bos_token_id, *body, tokenizer.eos_token_id, *padding)
-    return Tokens(whole, kept, cut=len(ids) > room, lost=lost)
+    return Tokens(whole, kept, len(body), cut=len(ids) > room, lost=lost)
 
 
 def noun_ids(base: Base, noun: str) -> list[int]:

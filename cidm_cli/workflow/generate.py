@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,14 +17,14 @@ from PIL import Image
 from cidm_registry import Record, Registry, canonical_key
 
 from ..errors import CidmError, ExitCode
-from ..formats.concept import ConceptWeights
-from ..method.lowrank import delta, weighted_sum
+from ..formats.merged import read_merged
+from ..method.lowrank import delta
 from ..models import sampling, text
-from ..models.attention import cross_attention_layers, merged
+from ..models.attention import cross_attention_layers, linear_shapes
 from ..models.base import Base
-from ..options import DrawOptions, resolve_draw
-from ..prompts import Mention, find_unknown, parse_prompt
-from .bases import concept_weights
+from ..options import DRAW_METHODS, DrawOptions, resolve_draw
+from ..prompts import find_unknown, parse_prompt
+from .mixtures import Applied, Loader, Mixture, applied, mixture, prompt_tokens
 
 
 @dataclass(frozen=True)
@@ -44,26 +47,26 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """The concepts a prompt names, with their weights in the merged model."""
+class Static:
+    """A merged LoRA file, ready to draw with."""
 
-    records: tuple[Record, ...]
-    weights: tuple[float, ...]
+    path: Path
+    sha256: str
+    deltas: dict[str, torch.Tensor]
+    """ΔW [out, in] of each site."""
 
 
-Loader = Callable[[Record], ConceptWeights]
+def read_static(path: Path, base: Base) -> Static:
+    """Loads what ``cidm merge`` wrote.
 
-
-def loader(registry: Registry, base: Base) -> Loader:
-    """Loads each concept's weights once, however many prompts name it."""
-    known: dict[str, ConceptWeights] = {}
-
-    def load(record: Record) -> ConceptWeights:
-        if record.blob not in known:
-            known[record.blob] = concept_weights(registry, base, record.blob, record.name)
-        return known[record.blob]
-
-    return load
+    Raises:
+        CidmError: NOT_FOUND or INVALID, naming the file.
+    """
+    factors, _ = read_merged(path, shapes=linear_shapes(base.unet))
+    products = {
+        site: delta(up.to(base.device), down.to(base.device), 1.0) for site, (up, down) in factors.items()
+    }
+    return Static(path.resolve(), hashlib.sha256(path.read_bytes()).hexdigest(), products)
 
 
 def check(registry: Registry, jobs: Sequence[Job]) -> None:
@@ -95,38 +98,41 @@ def check_size(options: DrawOptions, base: Base) -> None:
         )
 
 
-def named(registry: Registry, prompt: str) -> Mixture:
-    """The mixture of a prompt: the concepts it names, each with its full weight, and no other (method.md, row 9)."""
-    records = {record.key: record for record in registry.records()}
-    found = tuple(records[canonical_key(name)] for name in parse_prompt(prompt).names)
-    return Mixture(found, (1.0,) * len(found))
-
-
 def draw(
     registry: Registry,
     base: Base,
     jobs: Sequence[Job],
     *,
+    records: Sequence[Record] | None = None,
+    static: Static | None = None,
     on_step: Callable[[], None] = lambda: None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> Iterator[Picture]:
     """Draws every job's pictures, in order. Each prompt's concepts are merged into the weights once, before denoising.
 
-    ``on_step`` is called after each denoising step of each batch.
+    Args:
+        records: the concepts there are, else all of the registry: an older state of it is a part of its records.
+        static: a merged LoRA to draw with, in place of the concepts' own.
+        on_step: called after each denoising step of each batch.
 
     Raises:
-        CidmError: USAGE when a prompt is so long that a concept in it is cut off.
+        CidmError: USAGE when a prompt is so long that a concept in it is cut off; FAILED when it names concepts
+            that no one method draws.
     """
-    load = loader(registry, base)
+    load = Loader(registry, base)
+    there = registry.records() if records is None else records
     for job in jobs:
-        mixture = named(registry, job.prompt)
+        chosen = mixture(base, load, there, job.prompt, job.options)
+        if static is not None:
+            chosen = replace(chosen, method="merged", used=(), weights=())
+        ready = applied(base, chosen, load) if static is None else Applied(static.deltas)
         seeds = [job.options.seed + k for k in range(job.options.count)]
-        with _merged(base, mixture, load):
+        with ready.merged(base):
             for start in range(0, len(seeds), job.options.batch):
                 batch = seeds[start : start + job.options.batch]
-                images = _draw_batch(base, job, batch, mixture, load, on_step, on_note)
+                images = _draw_batch(base, job, batch, chosen, ready, load, on_step, on_note)
                 for index, image in enumerate(images):
-                    yield Picture(image, _facts(registry, base, job, mixture, batch, index))
+                    yield Picture(image, _facts(registry, base, job, chosen, static, batch, index))
 
 
 def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
@@ -139,13 +145,16 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
     try:
         job = _job_of(facts, registry.base.kind, base)
         batch, index = [int(seed) for seed in facts["batch"]], int(facts["index"])
-        wanted = [(c["key"], c["blob"], float(c["weight"])) for c in facts["concepts"]]
-        fingerprint = facts["base"]
+        wanted = [(c["key"], c["blob"], c["named"], _layer_weights(c, base)) for c in facts["concepts"]]
+        fingerprint, method, file = facts["base"], facts["method"], facts["merged"]
         batch[index], facts["seed"]
         if not all(0 <= seed < 2**63 for seed in batch):
             raise ValueError("its seeds are impossible")
-        if {canonical_key(name) for name in parse_prompt(job.prompt).names} != {key for key, _, _ in wanted}:
+        told = {key for key, _, named, _ in wanted if named}
+        if {canonical_key(name) for name in parse_prompt(job.prompt).names} != told:
             raise ValueError("its prompt names other concepts than it shows")
+        if method not in (*DRAW_METHODS[1:], "merged") or (method == "merged") != (file is not None):
+            raise ValueError(f"its method is {method!r}")
     except (KeyError, TypeError, ValueError, IndexError, CidmError) as error:
         raise CidmError(
             f"the picture's cidm text is incomplete or was edited ({error!r})",
@@ -159,7 +168,7 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
             code=ExitCode.REGISTRY,
         )
     by_blob = {record.blob: record for record in registry.records(all_versions=True)}
-    missing = [key for key, blob, _ in wanted if blob not in by_blob]
+    missing = [key for key, blob, *_ in wanted if blob not in by_blob]
     if missing:
         raise CidmError(
             f"the picture shows <{missing[0]}> as it was learned then, and the registry no longer has that version",
@@ -167,12 +176,44 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
             code=ExitCode.NOT_FOUND,
         )
     # Under the name it had then: the prompt calls it by that, whatever it was renamed to since.
-    records = tuple(replace(by_blob[blob], key=key) for key, blob, _ in wanted)
-    mixture = Mixture(records, tuple(weight for _, _, weight in wanted))
-    load = loader(registry, base)
-    with _merged(base, mixture, load):
-        images = _draw_batch(base, job, batch, mixture, load, lambda: None, lambda note: None)
+    then = [(replace(by_blob[blob], key=key), named, weights) for key, blob, named, weights in wanted]
+    used = [(record, weights) for record, _, weights in then if weights]
+    chosen = Mixture(
+        method, tuple(record for record, named, _ in then if named),
+        tuple(record for record, _ in used), tuple(weights for _, weights in used),
+    )  # fmt: skip
+    load = Loader(registry, base)
+    ready = applied(base, chosen, load) if file is None else Applied(_same_file(file, base).deltas)
+    with ready.merged(base):
+        images = _draw_batch(base, job, batch, chosen, ready, load, lambda: None, lambda note: None)
     return Picture(images[index], facts)
+
+
+def _layer_weights(told: dict[str, Any], base: Base) -> tuple[float, ...]:
+    """The weights of a concept at each layer, as a picture tells them; none where only its tokens were used."""
+    weights = tuple(float(weight) for weight in told["weights"])
+    if weights and len(weights) != len(cross_attention_layers(base.unet)):
+        raise ValueError(f"it tells {len(weights)} weights of a concept")
+    if not all(math.isfinite(weight) for weight in weights) or not isinstance(told["named"], bool):
+        raise ValueError("its weights are impossible")
+    return weights
+
+
+def _same_file(told: dict[str, str], base: Base) -> Static:
+    """The merged file a picture was drawn with.
+
+    Raises:
+        CidmError: NOT_FOUND when it is gone or another one by now.
+    """
+    path = Path(told["path"])
+    static = read_static(path, base) if path.is_file() else None
+    if static is None or static.sha256 != told["sha256"]:
+        raise CidmError(
+            f"the picture was drawn with the merged file {path}, which is gone or has changed",
+            hint="put it back, or merge the same concepts again",
+            code=ExitCode.NOT_FOUND,
+        )
+    return static
 
 
 def _job_of(facts: dict[str, Any], kind: str, base: Base) -> Job:
@@ -188,31 +229,21 @@ def _job_of(facts: dict[str, Any], kind: str, base: Base) -> Job:
     return Job(facts["prompt"], options, facts["layout"])
 
 
-def _merged(base: Base, mixture: Mixture, load: Loader) -> AbstractContextManager[None]:
-    """The base with ΔŴ = Σ_i w_i ΔW_i merged into its weights, for as long as it is open."""
-    loaded = [(load(record), record.scale) for record in mixture.records]
-    deltas = {}
-    for site in sorted({site for weights, _ in loaded for site in weights.up}):
-        having = [k for k, (weights, _) in enumerate(loaded) if site in weights.up]
-        products = [delta(loaded[k][0].up[site], loaded[k][0].down[site], loaded[k][1]) for k in having]
-        deltas[site] = weighted_sum(products, [mixture.weights[k] for k in having])
-    return merged(base.unet, deltas)
-
-
 def _draw_batch(
     base: Base,
     job: Job,
     seeds: Sequence[int],
-    mixture: Mixture,
+    chosen: Mixture,
+    ready: Applied,
     load: Loader,
     on_step: Callable[[], None],
     on_note: Callable[[str], None],
 ) -> list[Image.Image]:
     layers = len(cross_attention_layers(base.unet))
-    vectors = {record.key: load(record).tokens for record in mixture.records}
+    vectors = {record.key: load(record).tokens for record in chosen.named}
     tokens = (
         text.tokenize(base.tokenizer, [job.options.negative]),
-        _tokens(base, job.prompt, vectors, on_note),
+        prompt_tokens(base, job.prompt, vectors, on_note),
     )
     without, given = (
         [
@@ -227,37 +258,23 @@ def _draw_batch(
     assert options.guidance is not None
     latents = sampling.denoise(
         base, given, without, sampling.initial_noise(base, seeds, options.size),
-        sampler=options.sampler, steps=options.steps, guidance=options.guidance, on_step=lambda _: on_step(),
+        sampler=options.sampler, steps=options.steps, guidance=options.guidance,
+        evaluate=partial(ready.evaluate, base), on_step=lambda _: on_step(),
     )  # fmt: skip
     return sampling.decode(base, latents)
 
 
-def _tokens(
-    base: Base, prompt: str, vectors: Mapping[str, torch.Tensor], on_note: Callable[[str], None]
-) -> text.Tokens:
-    """A prompt's token ids, with a slot for each concept in it; ``vectors`` are their tokens by key."""
-    parts: list[str | text.Slot] = []
-    for part in parse_prompt(prompt).parts:
-        if isinstance(part, Mention):
-            key = canonical_key(part.name)
-            parts.append(text.Slot(key, vectors[key].shape[1]))
-        else:
-            parts.append(part)
-    tokens = text.tokenize(base.tokenizer, parts)
-    if tokens.lost:
-        raise CidmError(
-            f"prompt {prompt!r}: too long, <{tokens.lost[0]}> is cut off",
-            hint=f"the text encoder holds {base.tokenizer.model_max_length - 2} tokens; name the concept earlier",
-            code=ExitCode.USAGE,
-        )
-    if tokens.cut:
-        on_note(f"prompt {prompt!r}: too long, its end is cut off")
-    return tokens
-
-
 def _facts(
-    registry: Registry, base: Base, job: Job, mixture: Mixture, batch: Sequence[int], index: int
+    registry: Registry,
+    base: Base,
+    job: Job,
+    chosen: Mixture,
+    static: Static | None,
+    batch: Sequence[int],
+    index: int,
 ) -> dict[str, Any]:
+    weights = dict(zip([record.blob for record in chosen.used], chosen.weights, strict=True))
+    shown = {record.blob: record for record in (*chosen.named, *chosen.used)}
     return {
         "format": 1,
         "prompt": job.prompt,
@@ -265,10 +282,18 @@ def _facts(
         "options": asdict(job.options),
         "batch": list(batch),
         "index": index,
+        "method": chosen.method,
         "concepts": [
-            {"name": r.name, "key": r.key, "blob": r.blob, "weight": w}
-            for r, w in zip(mixture.records, mixture.weights, strict=True)
+            {
+                "name": record.name,
+                "key": record.key,
+                "blob": blob,
+                "named": record in chosen.named,
+                "weights": list(weights.get(blob, ())),
+            }
+            for blob, record in shown.items()
         ],
+        "merged": None if static is None else {"path": str(static.path), "sha256": static.sha256},
         "base": registry.base.fingerprint,
         "layout": job.layout,
         "compute": str(base.compute).removeprefix("torch."),

@@ -1,0 +1,240 @@
+"""Whose low-rank weights a prompt is drawn with, and how strongly at each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from cidm_registry import Record, Registry, canonical_key
+
+from ..errors import CidmError, ExitCode
+from ..formats.concept import ConceptWeights
+from ..method import aggregation
+from ..method.lowrank import delta, weighted_sum
+from ..models import text
+from ..models.attention import cross_attention_layers, merged, site_layers
+from ..models.base import Base
+from ..options import DrawOptions
+from ..prompts import Mention, parse_prompt
+from .bases import concept_weights
+
+CARRIED = ("finetune", "ewc", "lwf")
+"""Methods of learning that carry one LoRA from concept to concept: the newest one draws all of them."""
+SUMMED = ("c-lora",)
+"""Methods of learning in which each LoRA is trained on top of all older ones: their sum draws all concepts."""
+ONE_AT_A_TIME = ("lora-c", "lora-switch")
+"""Methods of drawing that never merge: one concept's LoRA at a time is in the weights."""
+SWITCH_EVERY = 5
+"""Denoising steps before lora-switch takes the next concept's LoRA (Zhong et al. 2024, section 4.1)."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a prompt is drawn with."""
+
+    method: str
+    """A method of drawing, never "auto"."""
+    named: tuple[Record, ...]
+    """Concepts whose tokens stand in the prompt."""
+    used: tuple[Record, ...]
+    """Concepts whose low-rank weights are used."""
+    weights: tuple[tuple[float, ...], ...]
+    """Of each used concept, at each cross-attention layer."""
+
+
+@dataclass
+class Loader:
+    """Loads each concept once, however many prompts name it; ``load(record)`` gives its weights."""
+
+    registry: Registry
+    base: Base
+    _weights: dict[str, ConceptWeights] = field(default_factory=dict)
+    _rows: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __call__(self, record: Record) -> ConceptWeights:
+        if record.blob not in self._weights:
+            self._weights[record.blob] = concept_weights(self.registry, self.base, record.blob, record.name)
+        return self._weights[record.blob]
+
+    def rows(self, record: Record) -> torch.Tensor:
+        """ê of Eq. 3: the concept's tokens [layers, n_tokens, width], encoded by itself, special tokens left out."""
+        if record.blob not in self._rows:
+            vectors = self(record).tokens
+            layers = len(cross_attention_layers(self.base.unet))
+            alone = text.tokenize(self.base.tokenizer, [text.Slot(record.key, vectors.shape[1])])
+            with torch.no_grad():
+                contexts = text.encode(self.base, [alone], {record.key: vectors}, layers=layers)
+            self._rows[record.blob] = torch.stack([context[0, 1 : alone.words + 1] for context in contexts])
+        return self._rows[record.blob]
+
+
+def mixture(
+    base: Base, load: Loader, records: Sequence[Record], prompt: str, options: DrawOptions
+) -> Mixture:
+    """The mixture of a prompt, given the concepts there are.
+
+    Raises:
+        CidmError: FAILED for a method that these concepts were not learned for; USAGE when the prompt is too long.
+    """
+    by_key = {record.key: record for record in records}
+    named = tuple(by_key[canonical_key(name)] for name in parse_prompt(prompt).names)
+    method = choose_method(options.method, named)
+    layers = len(cross_attention_layers(base.unet))
+    used: Sequence[Record] = records
+    if method == "named":
+        used = named
+    elif method == "latest":
+        used = [max(records, key=lambda record: record.sequence)] if records else []
+    if method in ("sharp", "official", "paper"):
+        by_concept = similarity_weights(base, load, records, named, prompt, method, options.power or 1.0)
+        shares = [tuple(row) for row in by_concept.T.tolist()]
+        # A concept whose weight is nothing at every layer is not merged at all.
+        used = [record for record, share in zip(records, shares, strict=True) if any(share)]
+        return Mixture(method, named, tuple(used), tuple(share for share in shares if any(share)))
+    each = 1 / len(used) if method == "mean" and used else 1.0
+    return Mixture(method, named, tuple(used), ((each,) * layers,) * len(used))
+
+
+def choose_method(wanted: str, named: Sequence[Record]) -> str:
+    """ "auto" is what the named concepts were learned for: "named", or for the baselines their own way.
+
+    Raises:
+        CidmError: FAILED when concepts are named that no one method draws.
+    """
+    if wanted != "auto":
+        return wanted
+    needs = {
+        "latest" if record.method in CARRIED else "sum" if record.method in SUMMED else "named"
+        for record in named
+    }
+    if len(needs) > 1:
+        raise CidmError(
+            f"concepts {', '.join(f'<{record.name}>' for record in named)}: learned by methods that are drawn in "
+            f"different ways ({', '.join(sorted({record.method for record in named}))})",
+            hint="name them in separate prompts, or choose a way with --method",
+        )
+    return needs.pop() if needs else "named"
+
+
+def similarity_weights(
+    base: Base,
+    load: Loader,
+    records: Sequence[Record],
+    named: Sequence[Record],
+    prompt: str,
+    method: str,
+    power: float,
+) -> torch.Tensor:
+    """Weights [layers, concepts] by Eq. 3, in one of its forms, on the CPU in float32."""
+    layers = len(cross_attention_layers(base.unet))
+    if not records:
+        return torch.zeros(layers, 0)
+    vectors = {record.key: load(record).tokens for record in named}
+    tokens = prompt_tokens(base, prompt, vectors)
+    with torch.no_grad():
+        contexts = text.encode(base, [tokens], vectors, layers=layers)
+    rows = torch.stack([context[0, 1 : tokens.words + 1] for context in contexts])
+    M = aggregation.similarities(
+        rows, [True] * tokens.words, [load.rows(record) for record in records],
+        form="paper" if method == "paper" else "official",
+    ).cpu()  # fmt: skip
+    if method == "paper":
+        return aggregation.paper_weights(M)
+    if method == "official":
+        return aggregation.official_weights(M, power)
+    return aggregation.sharp_weights(M, torch.tensor([record in named for record in records]), power)
+
+
+def prompt_tokens(
+    base: Base,
+    prompt: str,
+    vectors: Mapping[str, torch.Tensor],
+    on_note: Callable[[str], None] = lambda note: None,
+) -> text.Tokens:
+    """A prompt's token ids, with a slot for each concept in it; ``vectors`` are their tokens by key.
+
+    Raises:
+        CidmError: USAGE when the prompt is so long that a concept in it is cut off.
+    """
+    parts: list[str | text.Slot] = []
+    for part in parse_prompt(prompt).parts:
+        if isinstance(part, Mention):
+            key = canonical_key(part.name)
+            parts.append(text.Slot(key, vectors[key].shape[1]))
+        else:
+            parts.append(part)
+    tokens = text.tokenize(base.tokenizer, parts)
+    if tokens.lost:
+        raise CidmError(
+            f"prompt {prompt!r}: too long, <{tokens.lost[0]}> is cut off",
+            hint=f"the text encoder holds {base.tokenizer.model_max_length - 2} tokens; name the concept earlier",
+            code=ExitCode.USAGE,
+        )
+    if tokens.cut:
+        on_note(f"prompt {prompt!r}: too long, its end is cut off")
+    return tokens
+
+
+def deltas(base: Base, mixture: Mixture, load: Loader) -> dict[str, torch.Tensor]:
+    """ΔŴ^l = Σ_i w_i^l ΔW_i^l of every site that a used concept has."""
+    layer_of = site_layers(base.unet)
+    loaded = [
+        (load(record), record.scale, w) for record, w in zip(mixture.used, mixture.weights, strict=True)
+    ]
+    out = {}
+    for site in sorted({site for weights, _, _ in loaded for site in weights.up}):
+        having = [(weights, scale, w) for weights, scale, w in loaded if site in weights.up]
+        products = [delta(weights.up[site], weights.down[site], scale) for weights, scale, _ in having]
+        out[site] = weighted_sum(products, [w[layer_of[site]] for _, _, w in having])
+    return out
+
+
+def alone(mixture: Mixture) -> list[Mixture]:
+    """One mixture for each used concept, with no other's weights in it."""
+    return [
+        Mixture(mixture.method, mixture.named, (record,), (weights,))
+        for record, weights in zip(mixture.used, mixture.weights, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """How a mixture is in the weights while denoising."""
+
+    throughout: Mapping[str, torch.Tensor]
+    """ΔŴ of each site, merged before denoising."""
+    turns: tuple[Callable[[], Mapping[str, torch.Tensor]], ...] = ()
+    """Makes each concept's own ΔW, for the methods that use one at a time: all at once may not fit in memory."""
+    switch: bool = False
+    """One turn an evaluation, instead of the mean of all."""
+
+    def merged(self, base: Base) -> AbstractContextManager[None]:
+        """The base with ``throughout`` in its weights, for as long as it is open."""
+        return merged(base.unet, self.throughout)
+
+    def evaluate(self, base: Base, number: int, predict: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The prediction of one evaluation: LoRA Composite's mean, or LoRA Switch's turn (Zhong et al. 2024)."""
+        turns = self.turns
+        if not turns:
+            return predict()
+        if self.switch:
+            turns = (turns[number // SWITCH_EVERY % len(turns)],)
+        total: torch.Tensor | None = None
+        for turn in turns:
+            with merged(base.unet, turn()):
+                one = predict()
+            total = one if total is None else total + one
+        assert total is not None
+        return total / len(turns)
+
+
+def applied(base: Base, chosen: Mixture, load: Loader) -> Applied:
+    """The weight changes of a mixture, computed once before denoising."""
+    if chosen.method in ONE_AT_A_TIME:
+        turns = tuple(partial(deltas, base, one, load) for one in alone(chosen))
+        return Applied({}, turns, chosen.method == "lora-switch")
+    return Applied(deltas(base, chosen, load))
