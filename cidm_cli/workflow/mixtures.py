@@ -18,7 +18,7 @@ from ..method.lowrank import delta, weighted_sum
 from ..models import text
 from ..models.attention import cross_attention_layers, merged, site_layers
 from ..models.base import Base
-from ..options import DrawOptions
+from ..options import POWERS, DrawOptions
 from ..prompts import Mention, parse_prompt
 from .bases import concept_weights
 
@@ -90,7 +90,8 @@ def mixture(
     elif method == "latest":
         used = [max(records, key=lambda record: record.sequence)] if records else []
     if method in ("sharp", "official", "paper"):
-        by_concept = similarity_weights(base, load, records, named, prompt, method, options.power or 1.0)
+        power = options.power or POWERS.get(method, 1.0)
+        by_concept = similarity_weights(base, load, records, named, prompt, method, power)
         shares = [tuple(row) for row in by_concept.T.tolist()]
         # A concept whose weight is nothing at every layer is not merged at all.
         used = [record for record, share in zip(records, shares, strict=True) if any(share)]

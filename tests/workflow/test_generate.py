@@ -93,8 +93,9 @@ def test_each_named_concept_is_in_the_picture(cidm: Cidm, taught: Path) -> None:
     prompts = ("a <dog>", "a <cat>", "a <dog> on a <cat>", "a dog on a cat")
     arguments = [word for prompt in prompts for word in ("-p", prompt)]
     answer = cidm(*DRAW, *arguments, "--registry", taught, "-o", "out", "--json").answer
-    told = [[(c["key"], c["weight"]) for c in image["concepts"]] for image in answer["images"]]
-    assert told == [[("dog", 1.0)], [("cat", 1.0)], [("dog", 1.0), ("cat", 1.0)], []]
+    told = [[(c["key"], c["named"], set(c["weights"])) for c in i["concepts"]] for i in answer["images"]]
+    dog, cat = ("dog", True, {1.0}), ("cat", True, {1.0})
+    assert told == [[dog], [cat], [dog, cat], []]
     assert len({Image.open(image["path"]).tobytes() for image in answer["images"]}) == 4
 
 
