@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import demo, gc, generate, init, learn, list, path, rename, rm, show, verify
+from .commands import demo, explain, gc, generate, init, learn, list, path, rename, rm, show, verify
 from .config import load_settings
 from .errors import CidmError, ExitCode
 from .invocation import Invocation
@@ -28,6 +28,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
     ("init", init.init),
     ("learn", learn.learn),
     ("generate", generate.generate),
+    ("explain", explain.explain),
     ("list", list.list_concepts),
     ("show", show.show),
     ("rm", rm.remove),

@@ -43,6 +43,14 @@ def generate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the layouts: image.seed=7."),
     ] = None,
+    static: Annotated[
+        Path | None,
+        typer.Option(
+            "--merged",
+            metavar="FILE",
+            help="Draw with this file of cidm merge in place of the concepts' weights.",
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture."),
@@ -61,7 +69,9 @@ def generate(
         raise CidmError(
             "nothing to draw", 'give --prompt "a <dog> on the beach", or a layout file', ExitCode.USAGE
         )
-    if again and (layouts or prompts or given):
+    if static and "method" in given:
+        raise CidmError("--merged and --method exclude each other", "give one of them", ExitCode.USAGE)
+    if again and (layouts or prompts or given or static):
         raise CidmError("--from takes no other settings: it draws the same picture", code=ExitCode.USAGE)
     if overrides and not layouts:
         raise CidmError("--set changes layout files, and there is none", code=ExitCode.USAGE)
@@ -70,7 +80,16 @@ def generate(
         written = _again(call, registry, again, out, device)
     else:
         written = _draw(
-            call, registry, layouts or [], prompts or [], overrides or [], given, out, device, precision
+            call,
+            registry,
+            layouts or [],
+            prompts or [],
+            overrides or [],
+            given,
+            static,
+            out,
+            device,
+            precision,
         )
     return Result(
         data={"images": [{"path": path, **picture.facts} for path, picture in written]},
@@ -86,6 +105,7 @@ def _draw(
     prompts: list[str],
     overrides: list[str],
     given: dict[str, Any],
+    static: Path | None,
     out: Path,
     device: str | None,
     precision: str | None,
@@ -127,6 +147,7 @@ def _draw(
     ]
     for job in jobs:
         workflow.check_size(job.options, base)
+    merged = workflow.read_static(static, base) if static else None
     total = sum((job.options.steps or 0) * -(-job.options.count // job.options.batch) for job in jobs)
     written = []
     done = 0
@@ -137,7 +158,8 @@ def _draw(
             done += 1
             progress.update(done)
 
-        for picture in workflow.draw(registry, base, jobs, on_step=step, on_note=call.output.note):
+        pictures = workflow.draw(registry, base, jobs, static=merged, on_step=step, on_note=call.output.note)
+        for picture in pictures:
             written.append((_write(picture, out, single), picture))
     return written
 
