@@ -1,4 +1,4 @@
-"""One training: what is trained, one step of it, its checkpoints.
+"""One training: what is trained, by which method, one step of it, its checkpoints.
 
 Every random draw is a function of (seed, step, sample), so a run stopped at any step and taken up again ends in
 the same bytes as one that was not.
@@ -7,9 +7,9 @@ the same bytes as one that was not.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,11 +23,13 @@ from ..formats.concept import ConceptWeights
 from ..method.objective import denoising_loss, noised, target
 from ..method.tokens import initial_tokens
 from ..models import text
-from ..models.attention import cross_attention_layers, layer_contexts, lora_sites
+from ..models.attention import cross_attention_layers, layer_contexts, lora_sites, merged
 from ..models.base import Base, trainable_attention
 from ..models.lora import adapter
 from ..models.sampling import encode
 from ..options import LearnOptions
+
+_TERM, _STATE = "term.", "method."
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,70 @@ class Prepared:
     """Caption of each picture."""
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from."""
+
+    clean: torch.Tensor
+    """Latents z_0 [batch, channels, h, w]"""
+    noise: torch.Tensor
+    """ε, like ``clean``"""
+    times: torch.Tensor
+    """Timesteps [batch]"""
+    prompts: tuple[text.Tokens, ...]
+    """Caption of each sample"""
+    pictures: tuple[int, ...]
+    """Number of the picture that each sample shows"""
+    mask: torch.Tensor | None
+    """[batch, 1, h, w], or None"""
+
+
+@dataclass(frozen=True)
+class Term:
+    """What is added to Eq. 1: weight times value."""
+
+    weight: float
+    value: torch.Tensor
+    """A scalar; its mean over the last steps is kept in the concept's record, without the weight."""
+
+
+@dataclass(frozen=True)
+class Regulariser:
+    """What a method adds to Eq. 1 and carries along while training. Each part is nothing unless given."""
+
+    penalty: Callable[[Trainee, Batch], Mapping[str, Term]] = lambda trainee, batch: {}
+    """The terms of a step, by their names in the record."""
+    stepped: Callable[[Trainee], None] = lambda trainee: None
+    """Called after each optimizer step, ``trainee.step`` being the number of steps done."""
+    state: Callable[[], Mapping[str, torch.Tensor]] = lambda: {}
+    """What a checkpoint has to hold of it."""
+    restore: Callable[[Mapping[str, torch.Tensor]], None] = lambda state: None
+    """Takes up what ``state`` gave."""
+    keep: Callable[[Trainee, Prepared, LearnOptions], Mapping[str, torch.Tensor]] = lambda *_: {}
+    """After the last step: what is stored with the concept, for the ones to come."""
+
+
+Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+"""(up [out, r], down [r, in]) of each LoRA site."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train a concept: what it starts from, and what is added to Eq. 1."""
+
+    factors: Factors | None = None
+    """What the low-rank weights start from; None: new ones."""
+    frozen: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """ΔW [out, in] of sites, part of the base's weights while training."""
+    noun: bool = True
+    """Whether the class noun's embeddings follow the new token."""
+    regulariser: Regulariser = field(default_factory=Regulariser)
+
+
+PLAIN = Method()
+"""Eq. 1 alone."""
+
+
 @dataclass
 class Trainee:
     """A concept in training on a base that carries its adapter."""
@@ -57,8 +123,12 @@ class Trainee:
     optimizer: torch.optim.AdamW
     signal: torch.Tensor
     """ᾱ of each timestep of the base's schedule"""
+    method: Method
+    """what it started from, and what is added to Eq. 1"""
     losses: list[float]
-    """of every step so far"""
+    """Eq. 1 of every step so far"""
+    terms: dict[str, list[float]]
+    """each of the method's terms, unweighted, of the steps so far that had it"""
 
     @property
     def step(self) -> int:
@@ -102,17 +172,24 @@ def prepare(base: Base, dataset: Dataset, prompts: Sequence[text.Tokens], option
 
 
 @contextmanager
-def training(base: Base, name: str, noun: str, options: LearnOptions) -> Iterator[Trainee]:
+def training(
+    base: Base, name: str, noun: str, options: LearnOptions, method: Method = PLAIN
+) -> Iterator[Trainee]:
     """While open, the base carries the adapter of a new concept, at its start; then the base is as it was."""
     layers = len(cross_attention_layers(base.unet))
     table = base.text_encoder.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(options.seed)
-    tokens = nn.Parameter(initial_tokens(table[text.noun_ids(base, noun)], table, layers, generator))
+    kept = table[text.noun_ids(base, noun) if method.noun else []]
+    tokens = nn.Parameter(initial_tokens(kept, table, layers, generator))
     sites = lora_sites(base.unet, options.targets)
     with (
         trainable_attention(base),
+        merged(base.unet, method.frozen),
         adapter(base.unet, sites, rank=options.rank, scale=options.scale, seed=options.seed) as factors,
     ):
+        for site, start in (method.factors or {}).items():
+            for parameter, value in zip(factors[site], start, strict=True):
+                parameter.data.copy_(value)
         optimizer = torch.optim.AdamW(
             [
                 {"params": [p for pair in factors.values() for p in pair], "lr": options.lr},
@@ -121,51 +198,67 @@ def training(base: Base, name: str, noun: str, options: LearnOptions) -> Iterato
             weight_decay=options.weight_decay,
         )
         signal = DDPMScheduler.from_config(base.scheduler_config).alphas_cumprod.to(base.device)
-        yield Trainee(base, name, factors, tokens, optimizer, signal, [])
+        yield Trainee(base, name, factors, tokens, optimizer, signal, method, [], {})
 
 
 def train_step(trainee: Trainee, data: Prepared, options: LearnOptions) -> float:
-    """One optimizer step on one batch; returns its loss.
+    """One optimizer step on one batch; returns its denoising loss (Eq. 1), without the method's terms.
 
     Raises:
         CidmError: FAILED when the loss is not finite. The weights are those of the step before, then.
     """
-    base, step = trainee.base, trainee.step
-    clean, noise, t, prompts, mask = _draw(trainee, data, options)
-    signal = trainee.signal[t]
-    layers = len(cross_attention_layers(base.unet))
-    contexts = text.encode(base, prompts, {trainee.name: trainee.tokens}, layers=layers)
-    with layer_contexts(base.unet, contexts), base.autocast():
-        prediction = base.unet(noised(clean, noise, signal), t, contexts[0]).sample
-    # Eq. 2 adds γ1 R1 + γ2 R2 over the older concepts' factors to this loss.
-    loss = denoising_loss(prediction.float(), target(base.prediction, clean, noise, signal), mask)
-    value = loss.item()
-    if not math.isfinite(value):
+    step = trainee.step
+    batch = draw(data, options, step, len(trainee.signal))
+    loss = denoising(trainee, batch)
+    # Eq. 2: the method's terms, γ1 R1 + γ2 R2 for CIDM, join the loss here.
+    terms = trainee.method.regulariser.penalty(trainee, batch)
+    whole = loss
+    for term in terms.values():
+        whole = whole + term.weight * term.value
+    value, total, *parts = torch.stack([loss, whole, *(t.value for t in terms.values())]).tolist()
+    if not math.isfinite(total):
         raise CidmError(
-            f"concept {trainee.name}: the loss is {value} at step {step + 1}; nothing was committed",
+            f"concept {trainee.name}: the loss is {total} at step {step + 1}; nothing was committed",
             hint=f"try a lower --lr (now {options.lr:g}) or --token-lr (now {options.token_lr:g})",
             code=ExitCode.FAILED,
         )
-    loss.backward()
+    whole.backward()
     remaining = 1 - step / options.steps  # type: ignore[operator]
     for group, rate in zip(trainee.optimizer.param_groups, (options.lr, options.token_lr), strict=True):
         group["lr"] = rate * remaining  # type: ignore[operator]
     trainee.optimizer.step()
     trainee.optimizer.zero_grad(set_to_none=True)
     trainee.losses.append(value)
+    for name, part in zip(terms, parts, strict=True):
+        trainee.terms.setdefault(name, []).append(part)
+    trainee.method.regulariser.stepped(trainee)
     return value
 
 
-def _draw(
-    trainee: Trainee, data: Prepared, options: LearnOptions
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[text.Tokens], torch.Tensor | None]:
-    """Clean latents, noise, timesteps, captions and masks of the next step's batch."""
-    batch, step = options.batch, trainee.step
-    assert batch is not None
+def denoising(trainee: Trainee, batch: Batch) -> torch.Tensor:
+    """Eq. 1 of a batch under its own captions; a scalar."""
+    layers = len(cross_attention_layers(trainee.base.unet))
+    contexts = text.encode(trainee.base, batch.prompts, {trainee.name: trainee.tokens}, layers=layers)
+    wanted = target(trainee.base.prediction, batch.clean, batch.noise, trainee.signal[batch.times])
+    return denoising_loss(predict(trainee, batch, contexts), wanted, batch.mask)
+
+
+def predict(trainee: Trainee, batch: Batch, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """ε_θ'(z_t | c, t) of the batch's noised latents under other texts, like ``batch.clean``; θ' as it now is."""
+    base = trainee.base
+    latents = noised(batch.clean, batch.noise, trainee.signal[batch.times])
+    with layer_contexts(base.unet, contexts), base.autocast():
+        return base.unet(latents, batch.times, contexts[0]).sample.float()
+
+
+def draw(data: Prepared, options: LearnOptions, step: int, timesteps: int) -> Batch:
+    """The batch of a step, a function of the seed and the step alone."""
+    count = options.batch
+    assert count is not None
     pictures, variants = data.mean.shape[:2]
-    clean, noise, times, prompts, masks = [], [], [], [], []
-    for sample in range(batch):
-        epoch, place = divmod(step * batch + sample, pictures)
+    clean, noise, times, shown, masks = [], [], [], [], []
+    for sample in range(count):
+        epoch, place = divmod(step * count + sample, pictures)
         picture = int(np.random.default_rng((options.seed, epoch, 0xE)).permutation(pictures)[place])
         rng = np.random.default_rng((options.seed, step, sample))
         variant = int(rng.integers(variants))
@@ -174,20 +267,25 @@ def _draw(
         spread = torch.randn(shape, generator=generator).to(data.mean)
         clean.append(data.mean[picture, variant] + data.std[picture, variant] * spread)
         noise.append(torch.randn(shape, generator=generator).to(data.mean))
-        # One timestep from each of `batch` equal stretches: uniform over all, and less noisy than free draws.
-        times.append(int((sample + rng.random()) / batch * len(trainee.signal)))
-        prompts.append(data.prompts[picture])
+        # One timestep from each of `count` equal stretches: uniform over all, and less noisy than free draws.
+        times.append(int((sample + rng.random()) / count * timesteps))
+        shown.append(picture)
         if data.masks is not None:
             masks.append(data.masks[picture, variant])
-    return (
-        torch.stack(clean), torch.stack(noise), torch.tensor(times, device=data.mean.device), prompts,
-        torch.stack(masks) if masks else None,
+    return Batch(
+        clean=torch.stack(clean), noise=torch.stack(noise), times=torch.tensor(times, device=data.mean.device),
+        prompts=tuple(data.prompts[picture] for picture in shown), pictures=tuple(shown),
+        mask=torch.stack(masks) if masks else None,
     )  # fmt: skip
 
 
 def checkpoint(trainee: Trainee) -> bytes:
-    """Everything needed to go on: factors, tokens, the optimizer's moments, the losses so far."""
+    """Everything needed to go on: factors, tokens, the optimizer's moments, the method's state, the losses so far."""
     tensors = {"losses": torch.tensor(trainee.losses, dtype=torch.float64)}
+    for name, values in trainee.terms.items():
+        tensors[_TERM + name] = torch.tensor(values, dtype=torch.float64)
+    for name, tensor in trainee.method.regulariser.state().items():
+        tensors[_STATE + name] = tensor.detach()
     for number, parameter in enumerate(_parameters(trainee)):
         tensors[f"{number:04d}.value"] = parameter.detach()
         for key, value in trainee.optimizer.state[parameter].items():
@@ -199,8 +297,12 @@ def restore(trainee: Trainee, blob: bytes) -> None:
     """Takes up a training where ``checkpoint`` left it."""
     tensors = load(blob)
     trainee.losses[:] = tensors.pop("losses").tolist()
+    trainee.terms.clear()
+    trainee.terms.update({name: values.tolist() for name, values in _under(_TERM, tensors).items()})
+    state = {name: tensor.to(trainee.base.device) for name, tensor in _under(_STATE, tensors).items()}
+    trainee.method.regulariser.restore(state)
     for number, parameter in enumerate(_parameters(trainee)):
-        mine = {key[5:]: value for key, value in tensors.items() if key.startswith(f"{number:04d}.")}
+        mine = _under(f"{number:04d}.", tensors)
         parameter.data.copy_(mine.pop("value"))
         trainee.optimizer.state[parameter] = {
             key: value if key == "step" else value.to(parameter.device) for key, value in mine.items()
@@ -209,3 +311,8 @@ def restore(trainee: Trainee, blob: bytes) -> None:
 
 def _parameters(trainee: Trainee) -> list[nn.Parameter]:
     return [parameter for group in trainee.optimizer.param_groups for parameter in group["params"]]
+
+
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What begins with ``prefix``, without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
