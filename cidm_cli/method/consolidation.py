@@ -1,0 +1,284 @@
+"""Concept consolidation, the two terms of Eq. 2 that tie a concept in training to the older ones.
+
+| symbol | here | shape |
+|---|---|---|
+| A_i^l, B_i^l | ``up``, ``down`` of concept i at site l; ΔW_i^l = scale · A_i^l B_i^l | [out, r], [r, in] |
+| Ū_i^l | ``unit_columns(up)`` | [out, r] |
+| M^l | ``columns``: Ū_i^l of all older concepts i side by side, or fewer columns with the same M Mᵀ | [out, K] |
+| S^l | ``rows``: (A_iᵀA_i)^½ B_i of concepts i on top of each other, or fewer rows with the same SᵀS | [K, in] |
+| V^l | ``basis``: orthonormal rows that span what the concepts share, W_* up to a rotation | [k, in] |
+
+Sites of equal shape are computed in one product, and older concepts only enter through M and S, compressed once:
+a step costs the same after a hundred concepts as after as many as fill a layer's width.
+The terms as the paper prints them are in ``literal``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+Factors = tuple[torch.Tensor, torch.Tensor]
+"""(up [out, r], down [r, in]) of one site."""
+
+SHORTEST = 1e-2
+"""Columns of ``up`` below this length count less than a direction. ``up`` starts at zero, where it has none, and the
+gradient of a direction grows as 1/length; trained columns are tens of times longer."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """R1 and R2 of Eq. 2: scalars with gradients, before γ1 and γ2."""
+
+    overlap: torch.Tensor
+    """R1."""
+    unshared: torch.Tensor
+    """R2: the new concept's part, the only one with a gradient."""
+
+
+def unit_columns(up: torch.Tensor) -> torch.Tensor:
+    """Ū, the columns of ``up`` [..., out, r] at unit length; those below SHORTEST are divided by it instead."""
+    return up / torch.linalg.vector_norm(up, dim=-2, keepdim=True).clamp_min(SHORTEST)
+
+
+def subspace_overlap(columns: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """R1 of Eq. 2 — Σ_{i<g} ‖Ū_iᵀ Ū_g‖_F² / r = ‖Mᵀ Ū_g‖_F² / r of each site.
+
+    Of an older concept with orthogonal columns this is the share of the new concept's directions that lies in
+    its column space: 0 if they are orthogonal to it, 1 if they are all within.
+
+    Args:
+        columns: M [n, out, K] of n sites.
+        up: A_g [n, out, r].
+
+    Returns:
+        [n].
+    """
+    return (columns.mT @ unit_columns(up)).square().sum((-2, -1)) / up.shape[-1]
+
+
+def unshared_energy(up: torch.Tensor, down: torch.Tensor, basis: torch.Tensor, scale: float) -> torch.Tensor:
+    """R2 of Eq. 2 — ‖ΔW_g − ΔW_g VᵀV‖_F² = scale² tr(A_gᵀA_g · B_g(I − VᵀV)B_gᵀ) of each site.
+
+    It is the concept's squared distance from what the shared rows can express, with H_g = ΔW_g Vᵀ the best there
+    is. Gram matrices [r, r] are the largest products.
+
+    Args:
+        up, down: A_g [n, out, r] and B_g [n, r, in] of n sites.
+        basis: V [n, k, in]; rows orthonormal or zero.
+
+    Returns:
+        [n].
+    """
+    rest = down - (down @ basis.mT) @ basis
+    return scale**2 * ((up.mT @ up) * (rest @ rest.mT)).sum((-2, -1))
+
+
+def energy_rows(up: torch.Tensor, down: torch.Tensor, scale: float) -> torch.Tensor:
+    """A matrix [..., min(out, r), in] with the Gram matrix ΔWᵀΔW, as scale (AᵀA)^½ B has: scale R B, of A = Q R."""
+    return scale * torch.linalg.qr(up, mode="r").R @ down
+
+
+def compressed(columns: torch.Tensor) -> torch.Tensor:
+    """At most ``out`` columns with the same M Mᵀ as ``columns`` [out, m]."""
+    if columns.shape[1] <= columns.shape[0]:
+        return columns
+    values, vectors = torch.linalg.eigh(columns @ columns.T)
+    return vectors * values.clamp_min(0).sqrt()
+
+
+def shared_basis(rows: torch.Tensor, rank: int) -> torch.Tensor:
+    """Step (ii) of the optimisation, exactly — V, of all bases of ``rank`` rows the one with the least Σ_{i≤g} R2.
+
+    R2 summed over the concepts is ‖S − S VᵀV‖_F², so V holds the first right singular vectors of S. They are
+    found through the smaller of SSᵀ and SᵀS; give float64.
+
+    Args:
+        rows: S [n, m, in] of n sites.
+        rank: k; taken as at most m and ``in``.
+
+    Returns:
+        [n, k, in], largest singular value first. Where S has a smaller rank, the rows left over are zero: all of
+        it is shared already.
+    """
+    height, width = rows.shape[-2:]
+    rank = min(rank, height, width)
+    if height < width:
+        values, vectors = torch.linalg.eigh(rows @ rows.mT)
+        # Sᵀu = σv; orthogonal already, and QR makes them unit length without dividing by a σ that may be zero.
+        basis = torch.linalg.qr(rows.mT @ vectors[..., -rank:].flip(-1)).Q.mT
+    else:
+        values, vectors = torch.linalg.eigh(rows.mT @ rows)
+        basis = vectors[..., -rank:].flip(-1).mT
+    noise = torch.finfo(rows.dtype).eps * max(height, width) * values[..., -1:]
+    return basis * (values[..., -rank:].flip(-1) > noise).unsqueeze(-1)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Sites of equal shape that as many older ranks share: one product each."""
+
+    sites: tuple[str, ...]
+    columns: torch.Tensor
+    """M [n, out, K]"""
+    rows: torch.Tensor
+    """S of the older concepts [n, K, in]"""
+    rank: int
+    """k, rows of the shared basis"""
+
+
+class Consolidation:
+    """R1 and R2 of a concept in training against all older ones, and the shared basis between the two.
+
+    Both terms are means, so that γ1 and γ2 mean the same on every base: R1 over the pairs of a site and an older
+    concept that has it, R2 over the sites that at least one older concept has. Other sites do not count.
+    """
+
+    def __init__(
+        self,
+        older: Sequence[tuple[Mapping[str, Factors], float]],
+        shapes: Mapping[str, tuple[int, int]],
+        *,
+        shared_rank: int,
+        refresh_every: int,
+        device: torch.device | str,
+    ) -> None:
+        """Compresses the older concepts, and finds the basis that they share.
+
+        Args:
+            older: factors by site, and scale, of each older concept.
+            shapes: (out, in) of the sites in training.
+            shared_rank: rows of the shared basis; at most the older concepts' ranks together, as with more the new
+                concept's weights would count as shared whatever they are.
+            refresh_every: steps between two exact recomputations of the basis.
+
+        Raises:
+            ValueError: without older concepts, for a factor that does not fit its site, or a setting below 1.
+        """
+        if shared_rank < 1 or refresh_every < 1:
+            raise ValueError(
+                f"shared_rank {shared_rank} and refresh_every {refresh_every} must be at least 1"
+            )
+        self._device = torch.device(device)
+        self._refresh_every = refresh_every
+        present = owners(older, shapes)
+        self._pairs = sum(map(len, present.values()))
+        self._sites = len(present)
+        self._groups = _grouped(present, shared_rank, self._device)
+        self._bases = [self._best(group, None) for group in self._groups]
+
+    def terms(self, factors: Mapping[str, Factors], scale: float) -> Terms:
+        """R1 and R2 of the new concept as it now is."""
+        overlap = unshared = torch.zeros((), device=self._device)
+        for group, basis in zip(self._groups, self._bases, strict=True):
+            up, down = _stacked(group, factors)
+            overlap = overlap + subspace_overlap(group.columns, up).sum()
+            unshared = unshared + unshared_energy(up, down, basis, scale).sum()
+        return Terms(overlap / max(self._pairs, 1), unshared / max(self._sites, 1))
+
+    @torch.no_grad()
+    def stepped(self, step: int, factors: Mapping[str, Factors], scale: float) -> None:
+        """Step (ii), to be called after each step (i); ``step`` counts them from 1."""
+        if step % self._refresh_every:
+            return
+        for number, group in enumerate(self._groups):
+            up, down = _stacked(group, factors)
+            work = _linalg_device(self._device)
+            new = energy_rows(up.to(work).double(), down.to(work).double(), scale)
+            self._bases[number] = self._best(group, new)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The shared bases: with them, a training goes on as if it had not stopped."""
+        return {f"basis.{number}": basis.clone() for number, basis in enumerate(self._bases)}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Takes up what ``state`` gave, on the same older concepts and settings.
+
+        Raises:
+            ValueError: for a state of others.
+        """
+        self._bases = restored(self.state(), state)
+
+    def memory(self) -> int:
+        """Bytes held between steps."""
+        held = [t for group in self._groups for t in (group.columns, group.rows)] + self._bases
+        return sum(t.numel() * t.element_size() for t in held)
+
+    def _best(self, group: _Group, new: torch.Tensor | None) -> torch.Tensor:
+        """V of the older concepts and the new one's rows [n, r, in], in the precision of the terms."""
+        rows = group.rows.to(_linalg_device(self._device)).double()
+        stacked = rows if new is None else torch.cat([rows, new], dim=1)
+        # Contiguous, as it is after ``restore``: products may round otherwise on transposed memory.
+        return shared_basis(stacked, group.rank).to(group.rows).contiguous()
+
+
+def owners(
+    older: Sequence[tuple[Mapping[str, Factors], float]], shapes: Mapping[str, tuple[int, int]]
+) -> dict[str, list[tuple[Factors, float]]]:
+    """Factors and scale of the older concepts that have a site, by site in training; sites of none are left out.
+
+    Raises:
+        ValueError: without older concepts, or for a factor that does not fit its site.
+    """
+    if not older:
+        raise ValueError("consolidation needs at least one older concept: the first trains by Eq. 1 alone")
+    present = {}
+    for site, (height, width) in shapes.items():
+        here = [(factors[site], scale) for factors, scale in older if site in factors]
+        for (up, down), _ in here:
+            if up.shape[0] != height or down.shape[1] != width or up.shape[1] != down.shape[0]:
+                raise ValueError(
+                    f"{site}: factors {tuple(up.shape)} and {tuple(down.shape)} of an older concept "
+                    f"do not fit a layer of {height} by {width}"
+                )
+        if here:
+            present[site] = here
+    return present
+
+
+def restored(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """The tensors of ``state`` in the order, precision and place of ``own``.
+
+    Raises:
+        ValueError: where names or shapes differ.
+    """
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
+        raise ValueError("the state is that of other concepts or settings")
+    return [state[name].to(tensor, copy=True) for name, tensor in own.items()]
+
+
+def _grouped(
+    present: Mapping[str, list[tuple[Factors, float]]], shared_rank: int, device: torch.device
+) -> list[_Group]:
+    """One group for each shape of the sites' compressed factors, in the order of the sites."""
+    members: dict[tuple[torch.Size, torch.Size], list[tuple[str, torch.Tensor, torch.Tensor]]] = {}
+    work = _linalg_device(device)
+    for site, here in present.items():
+        precision = torch.promote_types(here[0][0][0].dtype, torch.float32)
+        wide = [(up.to(work).double(), down.to(work).double(), scale) for (up, down), scale in here]
+        columns = compressed(torch.cat([unit_columns(up) for up, _, _ in wide], dim=1))
+        rows = compressed(torch.cat([energy_rows(*factors) for factors in wide]).T).T
+        columns, rows = (t.detach().to(device, precision) for t in (columns, rows))
+        members.setdefault((columns.shape, rows.shape), []).append((site, columns, rows))
+    return [
+        _Group(
+            tuple(site for site, _, _ in group),
+            torch.stack([columns for _, columns, _ in group]),
+            torch.stack([rows for _, _, rows in group]),
+            min(shared_rank, *rows_shape),
+        )
+        for (_, rows_shape), group in members.items()
+    ]
+
+
+def _stacked(group: _Group, factors: Mapping[str, Factors]) -> Factors:
+    """(up [n, out, r], down [n, r, in]) of a group's sites."""
+    pairs = [factors[site] for site in group.sites]
+    return torch.stack([up for up, _ in pairs]), torch.stack([down for _, down in pairs])
+
+
+def _linalg_device(device: torch.device) -> torch.device:
+    """Where decompositions in float64 run: Apple's GPUs have neither."""
+    return torch.device("cpu") if device.type == "mps" else device

@@ -1,0 +1,463 @@
+"""Concept consolidation: R1 and R2 of Eq. 2, the exact step (ii), and what a training holds of older concepts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cidm_cli.method.consolidation import (
+    SHORTEST,
+    Consolidation,
+    Factors,
+    compressed,
+    energy_rows,
+    shared_basis,
+    subspace_overlap,
+    unit_columns,
+    unshared_energy,
+)
+
+SHAPES = {"q": (9, 9), "k": (9, 6), "v": (9, 6), "out": (7, 12)}
+RANK = 2
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def concept(seed: int, shapes: dict[str, tuple[int, int]] = SHAPES, rank: int = RANK) -> dict[str, Factors]:
+    generator = seeded(1000 + seed)
+    return {
+        site: (
+            torch.randn(height, rank, generator=generator, dtype=torch.float64),
+            torch.randn(rank, width, generator=generator, dtype=torch.float64),
+        )
+        for site, (height, width) in shapes.items()
+    }
+
+
+def without(factors: dict[str, Factors], *sites: str) -> dict[str, Factors]:
+    return {site: pair for site, pair in factors.items() if site not in sites}
+
+
+OLDER: list[tuple[dict[str, Factors], float]] = [
+    (concept(1), 1.0),
+    (without(concept(2, rank=3), "out"), 0.5),
+    (without(concept(3), "q", "out"), 2.0),
+]
+NEW, SCALE = concept(9), 0.75
+
+
+def consolidation(
+    older: list[tuple[dict[str, Factors], float]] = OLDER,
+    shapes: dict[str, tuple[int, int]] = SHAPES,
+    shared_rank: int = 3,
+    refresh_every: int = 5,
+) -> Consolidation:
+    return Consolidation(older, shapes, shared_rank=shared_rank, refresh_every=refresh_every, device="cpu")
+
+
+def required(factors: dict[str, Factors]) -> dict[str, Factors]:
+    """Copies that take gradients."""
+    return {
+        site: (u.clone().requires_grad_(), d.clone().requires_grad_()) for site, (u, d) in factors.items()
+    }
+
+
+def overlap_by_hand(older: list[tuple[dict[str, Factors], float]], new: dict[str, Factors]) -> float:
+    """Mean over pairs, with a loop over every pair of columns."""
+    pairs = []
+    for site, (up, _) in new.items():
+        for factors, _ in older:
+            if site not in factors:
+                continue
+            total = 0.0
+            for a in factors[site][0].T:
+                for b in up.T:
+                    cosine = sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True)) / float(
+                        a.square().sum().sqrt() * b.square().sum().sqrt()
+                    )
+                    total += cosine**2
+            pairs.append(total / up.shape[1])
+    return sum(pairs) / len(pairs)
+
+
+def dense(pair: Factors, scale: float) -> torch.Tensor:
+    return scale * pair[0] @ pair[1]
+
+
+def stacked(site: str, with_new: bool, older: list[tuple[dict[str, Factors], float]] = OLDER) -> torch.Tensor:
+    """Every ΔW_i of a site on top of each other: its right singular vectors are those of S."""
+    matrices = [dense(factors[site], scale) for factors, scale in older if site in factors]
+    return torch.cat(matrices + ([dense(NEW[site], SCALE)] if with_new else []))
+
+
+def unshared_by_hand(with_new: bool, shared_rank: int = 3) -> float:
+    """The new concept's R2, mean over sites, by singular value decompositions of dense matrices."""
+    energies = []
+    for site in NEW:
+        matrix = stacked(site, with_new)
+        rank = min(shared_rank, sum(f[site][0].shape[1] for f, _ in OLDER if site in f))
+        basis = torch.linalg.svd(matrix, full_matrices=False).Vh[:rank]
+        rest = dense(NEW[site], SCALE) - dense(NEW[site], SCALE) @ basis.T @ basis
+        energies.append(float(rest.square().sum()))
+    return sum(energies) / len(energies)
+
+
+# R1
+
+
+def test_r1_is_the_mean_over_pairs_of_squared_cosines_between_columns() -> None:
+    overlap = consolidation().terms(NEW, SCALE).overlap
+    assert float(overlap) == pytest.approx(overlap_by_hand(OLDER, NEW), rel=1e-12)
+
+
+def test_r1_of_a_hundred_compressed_concepts_is_that_of_each_by_itself() -> None:
+    many = [(concept(seed), 1.0) for seed in range(20, 120)]
+    overlap = consolidation(many).terms(NEW, SCALE).overlap
+    assert float(overlap) == pytest.approx(overlap_by_hand(many, NEW), rel=1e-12)
+
+
+def test_r1_is_zero_between_orthogonal_column_spaces_and_one_within_the_same() -> None:
+    basis = torch.linalg.qr(random(8, 8)).Q
+    turn = torch.linalg.qr(random(3, 3)).Q
+    older, apart = basis[None, :, :3], basis[None, :, 3:6]
+    torch.testing.assert_close(subspace_overlap(older, apart), torch.zeros(1, dtype=torch.float64))
+    torch.testing.assert_close(subspace_overlap(older, older @ turn), torch.ones(1, dtype=torch.float64))
+
+
+def test_r1_does_not_change_with_the_length_of_columns_or_the_scale() -> None:
+    terms = consolidation()
+    longer = {site: (up * torch.tensor([3.0, 40.0]), down) for site, (up, down) in NEW.items()}
+    torch.testing.assert_close(terms.terms(longer, 9.0).overlap, terms.terms(NEW, SCALE).overlap)
+
+
+def test_a_new_concept_at_zero_has_no_overlap_no_energy_and_finite_gradients() -> None:
+    start = required({site: (torch.zeros_like(up), down) for site, (up, down) in NEW.items()})
+    terms = consolidation().terms(start, SCALE)
+    assert terms.overlap.item() == terms.unshared.item() == 0.0
+    (terms.overlap + terms.unshared).backward()
+    for pair in start.values():
+        for factor in pair:
+            assert factor.grad is not None
+            assert not factor.grad.any()
+
+
+def test_the_gradient_of_r1_stays_bounded_however_short_a_column_is() -> None:
+    older, columns = unit_columns(random(1, 9, 4)), random(1, 9, 2, seed=1)
+    for length in (1e-12, 1e-6, 1e-3, SHORTEST, 1.0):
+        up = (unit_columns(columns) * length).requires_grad_()
+        subspace_overlap(older, up).sum().backward()
+        assert up.grad is not None
+        assert torch.isfinite(up.grad).all()
+        assert up.grad.norm() <= 2 * torch.linalg.matrix_norm(older, 2) ** 2 * 2**0.5 / 2 / SHORTEST
+
+
+def test_an_older_concept_that_never_left_zero_overlaps_with_nothing() -> None:
+    empty = {site: (torch.zeros_like(up), down) for site, (up, down) in NEW.items()}
+    terms = consolidation([(empty, 1.0)]).terms(NEW, SCALE)
+    assert terms.overlap.item() == 0.0
+    # Nothing is shared either: all of the new concept lies outside.
+    whole = sum(float(dense(pair, SCALE).square().sum()) for pair in NEW.values()) / len(NEW)
+    assert terms.unshared.item() == pytest.approx(whole)
+
+
+def test_descending_r1_makes_the_column_spaces_orthogonal_and_not_the_weights_small() -> None:
+    shapes = {"q": (16, 5)}
+    terms = consolidation([(concept(1, shapes), 1.0)], shapes)
+    up = random(16, 2, seed=5).requires_grad_()
+    before = up.detach().norm()
+    for _ in range(300):
+        (gradient,) = torch.autograd.grad(terms.terms({"q": (up, random(2, 5))}, 1.0).overlap, up)
+        up = (up - gradient).detach().requires_grad_()
+    assert terms.terms({"q": (up, random(2, 5))}, 1.0).overlap < 1e-3
+    assert up.norm() >= before
+
+
+# R2
+
+
+def test_r2_is_the_squared_distance_to_the_shared_rows_entry_by_entry() -> None:
+    up, down = random(2, 5, 3, seed=1), random(2, 3, 6, seed=2)
+    basis = torch.linalg.qr(random(2, 6, 2, seed=3)).Q.mT
+    energy = unshared_energy(up, down, basis, 0.5)
+    for site in range(2):
+        matrix = 0.5 * up[site] @ down[site]
+        total = 0.0
+        for row in matrix:
+            for column in range(6):
+                shared = sum(float(row @ v) * float(v[column]) for v in basis[site])
+                total += (float(row[column]) - shared) ** 2
+        assert float(energy[site]) == pytest.approx(total)
+
+
+def test_r2_is_what_the_best_dense_projection_h_leaves() -> None:
+    up, down = random(1, 5, 3, seed=1), random(1, 3, 6, seed=2)
+    basis = torch.linalg.qr(random(1, 6, 2, seed=3)).Q.mT
+    matrix = (0.5 * up @ down)[0]
+    H = torch.linalg.lstsq(basis[0].T, matrix.T).solution.T
+    left = (matrix - H @ basis[0]).square().sum()
+    torch.testing.assert_close(unshared_energy(up, down, basis, 0.5)[0], left)
+
+
+def test_r2_is_all_of_the_energy_where_no_row_is_shared_and_none_where_all_are() -> None:
+    up, down = random(1, 5, 3, seed=1), random(1, 3, 6, seed=2)
+    nothing, everything = torch.zeros(1, 2, 6).double(), torch.eye(6).double()[None]
+    whole = (0.5 * up @ down).square().sum((-2, -1))
+    torch.testing.assert_close(unshared_energy(up, down, nothing, 0.5), whole)
+    torch.testing.assert_close(unshared_energy(up, down, everything, 0.5), torch.zeros_like(whole))
+
+
+def test_r2_of_a_training_is_the_mean_over_sites_before_and_after_a_refresh() -> None:
+    terms = consolidation()
+    assert float(terms.terms(NEW, SCALE).unshared) == pytest.approx(unshared_by_hand(with_new=False))
+    terms.stepped(5, NEW, SCALE)
+    assert float(terms.terms(NEW, SCALE).unshared) == pytest.approx(unshared_by_hand(with_new=True))
+    assert unshared_by_hand(with_new=True) < 0.9 * unshared_by_hand(with_new=False)
+
+
+# Step (ii)
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 9), (9, 5), (6, 6)])
+def test_the_shared_basis_spans_the_first_right_singular_vectors(height: int, width: int) -> None:
+    rows = random(3, height, width)
+    for rank in range(1, min(height, width) + 1):
+        basis = shared_basis(rows, rank)
+        exact = torch.linalg.svd(rows, full_matrices=False).Vh[:, :rank]
+        torch.testing.assert_close(basis.mT @ basis, exact.mT @ exact)
+        torch.testing.assert_close(basis @ basis.mT, torch.eye(rank).double().expand(3, -1, -1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 9), (9, 5)])
+def test_no_other_basis_leaves_less(height: int, width: int) -> None:
+    rows = random(1, height, width)
+
+    def left(basis: torch.Tensor) -> float:
+        return float((rows - rows @ basis.mT @ basis).square().sum())
+
+    best = shared_basis(rows, 2)
+    tail = torch.linalg.svdvals(rows)[0, 2:].square().sum()
+    assert left(best) == pytest.approx(float(tail))
+    for seed in range(200):
+        size = 10.0 ** -(seed % 5)  # far from the best one, and close by
+        other = torch.linalg.qr((best + size * random(1, 2, width, seed=seed)).mT).Q.mT
+        assert left(other) > left(best)
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 9), (9, 5)])
+def test_rows_of_a_basis_that_nothing_spans_are_zero_and_not_arbitrary(height: int, width: int) -> None:
+    rows = (random(height, 2) @ random(2, width, seed=1))[None]
+    basis = shared_basis(rows, 4)
+    torch.testing.assert_close(
+        basis @ basis.mT, torch.diag(torch.tensor([1.0, 1.0, 0.0, 0.0]).double())[None]
+    )
+    torch.testing.assert_close(rows @ basis.mT @ basis, rows)
+    assert not shared_basis(torch.zeros(1, height, width), 3).any()
+
+
+def test_singular_values_of_very_different_size_do_not_spoil_the_basis() -> None:
+    sizes = torch.tensor([1e3, 1.0, 1e-2, 1e-4], dtype=torch.float64)
+    rows = (sizes[:, None] * torch.linalg.qr(random(9, 4)).Q.T)[None]
+    basis = shared_basis(rows, 3)
+    torch.testing.assert_close(basis @ basis.mT, torch.eye(3).double()[None])
+    torch.testing.assert_close(rows[:, :3] @ basis.mT @ basis, rows[:, :3], rtol=1e-6, atol=1e-9)
+
+
+def test_energy_rows_have_the_gram_matrix_of_the_weight() -> None:
+    for height in (7, 2):  # more and fewer outputs than ranks
+        up, down = random(2, height, 3, seed=1), random(2, 3, 6, seed=2)
+        rows = energy_rows(up, down, 0.5)
+        assert rows.shape == (2, min(height, 3), 6)
+        torch.testing.assert_close(rows.mT @ rows, (0.5 * up @ down).mT @ (0.5 * up @ down))
+
+
+def test_a_refresh_finds_the_best_basis_of_all_concepts_as_they_now_are() -> None:
+    """Against the dense ΔW_i of a hundred concepts, so that compressing them must have lost nothing."""
+    shapes = {"k": (9, 6), "out": (7, 12)}
+    many = [(concept(seed, shapes), 1 / (1 + seed)) for seed in range(100)]
+    new = without(NEW, "q", "v")
+    terms = consolidation(many, shapes)
+    terms.stepped(5, new, SCALE)
+    for (site, pair), basis in zip(new.items(), terms.state().values(), strict=True):
+        exact = torch.linalg.svd(stacked(site, with_new=True, older=many), full_matrices=False).Vh[:3]
+        torch.testing.assert_close(basis[0].T @ basis[0], exact.T @ exact)
+        assert not torch.allclose(dense(pair, SCALE), dense(pair, SCALE) @ exact.T @ exact)
+
+
+def test_the_basis_moves_only_every_so_many_steps() -> None:
+    terms = consolidation(refresh_every=5)
+    start = terms.state()
+    for step in (1, 2, 3, 4, 6, 7, 8, 9, 11):
+        terms.stepped(step, NEW, SCALE)
+        assert all(torch.equal(a, b) for a, b in zip(start.values(), terms.state().values(), strict=True))
+    terms.stepped(10, NEW, SCALE)
+    assert not any(torch.equal(a, b) for a, b in zip(start.values(), terms.state().values(), strict=True))
+
+
+def test_a_basis_larger_than_the_older_concepts_does_not_hold_the_new_one_for_free() -> None:
+    terms = consolidation([(concept(1), 1.0)], shared_rank=99)
+    terms.stepped(5, NEW, SCALE)
+    assert all(basis.shape[1] == RANK for basis in terms.state().values())
+    assert float(terms.terms(NEW, SCALE).unshared) > 0.1
+
+
+def test_a_refresh_leaves_no_trace_in_the_gradients() -> None:
+    new = required(NEW)
+    terms = consolidation()
+    terms.stepped(5, new, SCALE)
+    assert not any(basis.requires_grad for basis in terms.state().values())
+
+
+# Gradients
+
+
+def test_gradients_are_what_finite_differences_give() -> None:
+    columns, basis = random(2, 7, 4), torch.linalg.qr(random(2, 6, 2, seed=3)).Q.mT
+    up, down = random(2, 7, 3, seed=1).requires_grad_(), random(2, 3, 6, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda u: subspace_overlap(columns, u), (up,))
+    assert torch.autograd.gradcheck(lambda u, d: unshared_energy(u, d, basis, 0.5), (up, down))
+    short = (up.detach() * 1e-4).requires_grad_()
+    assert torch.autograd.gradcheck(lambda u: subspace_overlap(columns, u), (short,), eps=1e-8)
+
+
+def test_gradients_of_a_training_reach_every_factor() -> None:
+    terms = consolidation()
+    names = list(NEW)
+    flat = [factor.clone().requires_grad_() for pair in NEW.values() for factor in pair]
+
+    def both(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        out = terms.terms(dict(zip(names, zip(given[::2], given[1::2], strict=True), strict=True)), SCALE)
+        return out.overlap, out.unshared
+
+    assert torch.autograd.gradcheck(both, flat)
+    overlap, unshared = both(*flat)
+    assert all(g is not None and g.any() for g in torch.autograd.grad(unshared, flat, retain_graph=True))
+    assert all(g.any() for g in torch.autograd.grad(overlap, flat[::2]))
+
+
+# What is held
+
+
+def test_compressed_columns_keep_their_gram_matrix() -> None:
+    for count in (3, 5, 40):
+        columns = random(5, count)
+        out = compressed(columns)
+        assert out.shape == (5, min(5, count))
+        torch.testing.assert_close(out @ out.T, columns @ columns.T)
+
+
+def test_what_a_training_holds_stops_growing_once_the_layers_are_full() -> None:
+    hundred, more = ([(concept(seed), 1.0) for seed in range(count)] for count in (100, 150))
+    one = consolidation(OLDER[:1]).memory()
+    assert consolidation(hundred).memory() == consolidation(more).memory() < 8 * one
+    full = sum(8 * (out * out + width * width + 3 * width) for out, width in SHAPES.values())
+    assert consolidation(hundred).memory() == full
+
+
+def test_sites_of_equal_shape_are_one_product() -> None:
+    assert len(consolidation([(concept(1), 1.0)]).state()) == len(set(SHAPES.values()))
+
+
+def test_sites_that_no_older_concept_has_do_not_count() -> None:
+    fewer = [(without(factors, "q"), scale) for factors, scale in OLDER]
+    wide = consolidation(fewer).terms(NEW, SCALE)
+    narrow = consolidation(fewer, without(SHAPES, "q")).terms(NEW, SCALE)
+    assert wide == narrow
+    nowhere = consolidation([({}, 1.0)]).terms(NEW, SCALE)
+    assert nowhere.overlap.item() == nowhere.unshared.item() == 0.0
+
+
+def test_sites_of_an_older_concept_that_are_not_trained_now_do_not_count() -> None:
+    shapes = without(SHAPES, "q", "v")
+    new = without(NEW, "q", "v")
+    trimmed = [(without(factors, "q", "v"), scale) for factors, scale in OLDER]
+    assert consolidation(OLDER, shapes).terms(new, SCALE) == consolidation(trimmed, shapes).terms(new, SCALE)
+
+
+def test_older_concepts_in_half_precision_are_compared_in_float32() -> None:
+    halves = [({site: (u.half(), d.half()) for site, (u, d) in f.items()}, scale) for f, scale in OLDER]
+    single = {site: (up.float(), down.float()) for site, (up, down) in NEW.items()}
+    terms = consolidation(halves)
+    terms.stepped(5, single, SCALE)
+    out = terms.terms(single, SCALE)
+    assert out.overlap.dtype == out.unshared.dtype == torch.float32
+    assert out.overlap.item() == pytest.approx(overlap_by_hand(OLDER, NEW), rel=1e-2)
+    assert out.unshared.item() == pytest.approx(unshared_by_hand(with_new=True), rel=1e-2)
+
+
+# Resuming
+
+
+def trained(terms: Consolidation, factors: dict[str, Factors], first: int, last: int) -> dict[str, Factors]:
+    """Plain gradient descent on both terms, in float32, step ``first`` to ``last``."""
+    for step in range(first, last + 1):
+        new = required(factors)
+        out = terms.terms(new, SCALE)
+        (out.overlap + 0.01 * out.unshared).backward()
+        factors = {site: (u.detach() - 0.1 * u.grad, d.detach() - 0.1 * d.grad) for site, (u, d) in new.items()}  # type: ignore[operator]  # fmt: skip
+        terms.stepped(step, factors, SCALE)
+    return factors
+
+
+def test_a_training_resumed_between_two_refreshes_goes_on_to_the_same_bytes() -> None:
+    single = [({site: (u.float(), d.float()) for site, (u, d) in f.items()}, scale) for f, scale in OLDER]
+    start = {site: (up.float(), down.float()) for site, (up, down) in NEW.items()}
+    at_once = trained(consolidation(single), start, 1, 14)
+
+    first = consolidation(single)
+    halfway = trained(first, start, 1, 7)
+    kept = {
+        name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in first.state().items()
+    }
+    second = consolidation(single)
+    second.restore(kept)
+    resumed = trained(second, halfway, 8, 14)
+    for site, pair in at_once.items():
+        assert all(torch.equal(a, b) for a, b in zip(pair, resumed[site], strict=True))
+
+
+def test_without_the_state_a_resumed_training_would_differ() -> None:
+    first, second = consolidation(), consolidation()
+    trained(first, NEW, 1, 7)
+    assert first.terms(NEW, SCALE).unshared != second.terms(NEW, SCALE).unshared
+
+
+def test_a_state_is_a_copy_and_restoring_copies_too() -> None:
+    terms, other = consolidation(), consolidation()
+    state = terms.state()
+    other.restore(state)
+    for tensor in state.values():
+        tensor.zero_()
+    assert terms.terms(NEW, SCALE) == other.terms(NEW, SCALE) == consolidation().terms(NEW, SCALE)
+
+
+def test_a_state_of_other_concepts_or_settings_is_refused() -> None:
+    for other in (consolidation(shared_rank=2), consolidation(OLDER[:1])):
+        with pytest.raises(ValueError, match="other concepts or settings"):
+            consolidation().restore(other.state())
+
+
+# Refusals
+
+
+def test_without_older_concepts_there_is_nothing_to_consolidate() -> None:
+    with pytest.raises(ValueError, match="at least one older concept"):
+        consolidation([])
+
+
+def test_a_factor_that_does_not_fit_its_site_is_refused_by_name() -> None:
+    up, down = OLDER[0][0]["k"]
+    for wrong in ((up[1:], down), (up, down[:, 1:]), (up, down[1:])):
+        with pytest.raises(ValueError, match=r"k: factors .* 9 by 6"):
+            consolidation([({"k": wrong}, 1.0)])
+
+
+@pytest.mark.parametrize("setting", ["shared_rank", "refresh_every"])
+def test_a_setting_below_one_is_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match=f"{setting} 0"):
+        consolidation(**{setting: 0})
