@@ -1,18 +1,24 @@
 """The user's pictures and captions: loading them, placing them on a canvas, and benchmark task lists."""
 
+from cidm_cli.data.benchmarks import BRACES, Benchmark, load_benchmark
 from cidm_cli.data.captions import replace_noun
 from cidm_cli.data.examples import Dataset, Example, load_examples
 from cidm_cli.data.placement import Placement, draw_augmentation, place
-from cidm_cli.data.tasks import Task, load_tasks
+from cidm_cli.data.tasks import CONCEPT_MARK, Task, load_tasks, read_prompts
 
 __all__ = [
+    "BRACES",
+    "CONCEPT_MARK",
+    "Benchmark",
     "Dataset",
     "Example",
     "Placement",
     "Task",
     "draw_augmentation",
+    "load_benchmark",
     "load_examples",
     "load_tasks",
     "place",
+    "read_prompts",
     "replace_noun",
 ]

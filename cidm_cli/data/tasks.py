@@ -78,19 +78,23 @@ def _task(entry: dict[str, Any], where: str, root: Path) -> Task:
         class_noun=_text(entry, "class_noun", where),
         style=style,
         images=images,
-        prompts=_prompts(root / "prompts" / f"{prompt_set}.txt"),
+        prompts=read_prompts(root / "prompts" / f"{prompt_set}.txt"),
     )
 
 
-def _prompts(file: Path) -> tuple[str, ...]:
+def read_prompts(file: Path, *, mark: str = CONCEPT_MARK) -> tuple[str, ...]:
+    """The prompts in a file, one a line, each with CONCEPT_MARK where the file has `mark`.
+
+    Raises CidmError: NOT_FOUND if there is no such file; INVALID, naming it, for a line without a mark, or no line.
+    """
     lines = decode_utf8(read_bounded(file, MAX_BYTES), str(file)).splitlines()
     prompts = tuple(line.strip() for line in lines if line.strip())
-    unmarked = next((prompt for prompt in prompts if CONCEPT_MARK not in prompt), None)
+    unmarked = next((prompt for prompt in prompts if mark not in prompt), None)
     if unmarked is not None:
-        raise _invalid(f"{file}: no {CONCEPT_MARK} in {unmarked!r}")
+        raise _invalid(f"{file}: no {mark} in {unmarked!r}")
     if not prompts:
         raise _invalid(f"{file} holds no prompt")
-    return prompts
+    return tuple(prompt.replace(mark, CONCEPT_MARK) for prompt in prompts)
 
 
 def _text(entry: dict[str, Any], key: str, where: str) -> str:

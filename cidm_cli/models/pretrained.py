@@ -1,0 +1,94 @@
+"""Models that judge pictures: from a folder, or from the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors import SafetensorError
+from transformers.utils import logging
+
+from ..errors import CidmError, ExitCode
+
+T = TypeVar("T")
+
+
+def load(source: str | Path, read: Callable[..., T], *, flag: str) -> T:
+    """What ``read`` makes of a folder or a hub name, ``NAME@REVISION`` for one of its revisions.
+
+    A hub name is looked for in the hub's cache first: what was fetched once needs no network.
+
+    Args:
+        read: takes the folder or name, and ``local_files_only`` and ``revision`` as transformers does.
+        flag: the option that chose the model, for errors.
+
+    Raises:
+        CidmError: INVALID for a folder that cannot be read, NOT_FOUND for a name that is neither here nor to be had.
+    """
+    with _quiet():
+        if Path(source).is_dir():
+            try:
+                return read(str(source), local_files_only=True, revision=None)
+            except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+                raise CidmError(
+                    f"{flag} {source}: transformers cannot load it ({_first_line(error)})",
+                    hint="give a folder that save_pretrained wrote, with safetensors weights and "
+                    "preprocessor_config.json",
+                    code=ExitCode.INVALID,
+                ) from error
+        name, _, revision = str(source).partition("@")
+        try:
+            return read(name, local_files_only=True, revision=revision or None)
+        except (OSError, ValueError):
+            pass
+        try:
+            return read(name, local_files_only=False, revision=revision or None)
+        except Exception as error:
+            # The hub's client fails in many ways; all mean that the model is not to be had.
+            raise CidmError(
+                f"{flag} {source}: no such folder, not in the hub's cache, and not to be had from the hub "
+                f"({_first_line(error)})",
+                hint=f"run once with a network and without HF_HUB_OFFLINE, or save the model elsewhere with "
+                f"save_pretrained and give the folder: {flag} PATH"
+                + ("; --dino none does without the second judge" if flag == "--dino" else ""),
+                code=ExitCode.NOT_FOUND,
+            ) from error
+
+
+def check_whole(
+    told: Mapping[str, Collection[str]], source: str | Path, *, flag: str, spare: str = "\0"
+) -> None:
+    """Refuses a model of which transformers found no weights for some part: that part is random.
+
+    Args:
+        told: transformers' loading info.
+        spare: what the names of parts that may be absent begin with.
+
+    Raises:
+        CidmError: INVALID.
+    """
+    absent = sorted(name for name in told["missing_keys"] if not name.startswith(spare))
+    if absent:
+        raise CidmError(
+            f"{flag} {source}: holds no weights for {absent[0]}, and {len(absent) - 1} others are absent, too",
+            hint="give the folder or name of a whole model of the right kind",
+            code=ExitCode.INVALID,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars and its report on weights: what is wrong is raised here."""
+    logging.disable_progress_bar()
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
