@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from .scenes import background_phrase, paint_background, paste_object
+from .painters import paint_background
+from .scenes import background_phrase, paste_object
 from .world import article
 
 SIZE = 128
