@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from .check import FLOORS
+from .selfsup import PICTURES, UNSEEN
 from .world import BACKGROUNDS, CORE, NOUNS, PLAIN, STYLES
 
-STAGES = ("autoencoder", "clip", "text", "unet", "decoder")
+STAGES = ("autoencoder", "clip", "text", "unet", "decoder", "selfsup")
 WORDS = {
     "class": "single objects whose class CLIP names right, of all its nouns",
     "background": "backgrounds CLIP names right, of all backgrounds",
@@ -42,7 +43,8 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             "A small latent diffusion model in the form of Stable Diffusion 1.x: 64 px pictures, 16 x 16 latents of 8",
             "channels, v-prediction. It draws emoji-like things in simple scenes, and is there so that everything cidm",
             "does can be tried, tested and measured on two CPU cores. `clip/` holds the CLIP model that scores its",
-            "pictures; its text tower is the pipeline's text encoder.",
+            "pictures; its text tower is the pipeline's text encoder. `dino/` is a second judge, as DINO is for large",
+            "bases: an image encoder trained without captions to tell drawings apart (as SimCLR).",
             "",
             f"Its world: {len(CORE)} nouns (CLIP knows {len(NOUNS)}; the others the denoiser met early on only), "
             f"{len(BACKGROUNDS)} painted backgrounds and {len(PLAIN)} plain colours, "
@@ -62,6 +64,7 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             f"Among all {len(NOUNS)} nouns that CLIP knows, {figures['class_of_all_known']:.1%} are named right.",
             f"Reconstruction by the autoencoder: {figures['psnr']:.1f} dB on 256 unseen scenes "
             f"(floor {FLOORS['psnr']:.0f} dB). Size: {figures['megabytes']:.1f} MB.",
+            *_judge(figures),
             "",
             "## Made by",
             f"`python -m tools.mini make`, seed {seed}, trained on {hardware}.",
@@ -77,3 +80,15 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             "",
         ]
     )  # fmt: skip
+
+
+def _judge(figures: Mapping[str, float]) -> list[str]:
+    """What the second judge makes of art that nothing was trained on; nothing where it was not measured."""
+    if "selfsup" not in figures:
+        return []
+    floor = f" (floor {FLOORS['selfsup']:.0%}, chance 1 %)" if "selfsup" in FLOORS else " (chance 1 %)"
+    return [
+        f"Of {PICTURES} pictures each of {len(UNSEEN)} Fluent drawings, {figures['selfsup']:.1%} have another picture "
+        "of the same",
+        f"drawing as their nearest in `dino/`{floor}.",
+    ]

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import AutoModel, CLIPModel, CLIPTokenizer
 
+from . import selfsup
 from .autoencoder import pixels, psnr
 from .clip import PART_CENTRES, name_backgrounds, name_classes, part
 from .scenes import Art, background_phrase, render
@@ -75,6 +76,11 @@ def check(
         "megabytes": size,
         "singles": singles, "pairs": pairs, "guidance": guidance, "steps": steps,
     }  # fmt: skip
+
+
+def check_judge(folder: Path, fluent: Path) -> dict[str, float]:
+    """selfsup: share of pictures of unseen Fluent drawings whose nearest other picture shows the same drawing."""
+    return {"selfsup": selfsup.told_apart(AutoModel.from_pretrained(folder / "dino").eval(), fluent)}
 
 
 def draw(pipe: StableDiffusionPipeline, prompts: list[str], guidance: float, steps: int) -> list[Image.Image]:

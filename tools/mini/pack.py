@@ -13,9 +13,16 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextModel,
+    CLIPTokenizer,
+    ResNetConfig,
+    ResNetModel,
+)
 
-from . import autoencoder, unet
+from . import autoencoder, selfsup, unet
 from .clip import config
 from .training import load_checkpoint
 
@@ -44,9 +51,18 @@ def load_clip(work: Path, tokenizer: CLIPTokenizer) -> CLIPModel:
     return model.eval().requires_grad_(False)
 
 
+def load_judge(work: Path) -> ResNetModel:
+    """The self-supervised image encoder."""
+    model = ResNetModel(ResNetConfig(**selfsup.CONFIG))
+    found = load_checkpoint(work / "selfsup.safetensors")
+    assert found, "train the self-supervised judge first"
+    model.load_state_dict(found[0]["average"])
+    return model.eval().requires_grad_(False)
+
+
 def pack(work: Path, out: Path, tokenizer: CLIPTokenizer, latent_norm: tuple[float, float]) -> None:
     """Writes the folder anew. ``latent_norm`` is the (scaling_factor, shift_factor) the denoiser was trained with."""
-    vae, clip = load_autoencoder(work), load_clip(work, tokenizer)
+    vae, clip, judge = load_autoencoder(work), load_clip(work, tokenizer), load_judge(work)
     vae.register_to_config(scaling_factor=latent_norm[0], shift_factor=latent_norm[1])
     text = CLIPTextModel(clip.config.text_config)
     text.load_state_dict(
@@ -69,17 +85,34 @@ def pack(work: Path, out: Path, tokenizer: CLIPTokenizer, latent_norm: tuple[flo
         shutil.rmtree(out)
     pipe.to(torch.float16).save_pretrained(out, safe_serialization=True)
     clip.to(torch.float16).save_pretrained(out / "clip", safe_serialization=True)
-    CLIPImageProcessor(
-        size={"shortest_edge": 64},
-        crop_size={"height": 64, "width": 64},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    ).save_pretrained(out / "clip")
+    _image_settings(out / "clip")
+    pack_judge(judge, out)
     _vocabulary_files(out / "tokenizer")
     for part in ("text_encoder", "clip"):
         _compute_in_float32(out / part / "config.json")
     for file in out.rglob("*.safetensors"):
         file.chmod(0o644)
+
+
+def pack_judge(judge: ResNetModel, out: Path) -> None:
+    """Writes ``dino/`` of the folder anew and leaves everything else alone."""
+    folder = out / "dino"
+    if folder.exists():
+        shutil.rmtree(folder)
+    judge.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    _image_settings(folder)
+    _compute_in_float32(folder / "config.json")
+    (folder / "model.safetensors").chmod(0o644)
+
+
+def _image_settings(folder: Path) -> None:
+    """How a picture is made ready for a judge: 64 px, -1…1."""
+    CLIPImageProcessor(
+        size={"shortest_edge": 64},
+        crop_size={"height": 64, "width": 64},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    ).save_pretrained(folder)
 
 
 def _compute_in_float32(config: Path) -> None:
