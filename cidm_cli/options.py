@@ -5,6 +5,7 @@ The line under each field is its help on the command line; ``short`` in its meta
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -39,6 +40,28 @@ class LearnOptions:
     """Vary the pictures by mirroring; leave off for text and anything that is not symmetric."""
     variants: int = 8
     """Croppings of each picture, encoded once before the training."""
+    method: str = "cidm"
+    """How older concepts are taken into account: cidm, plain, finetune, ewc, lwf or c-lora."""
+    gamma1: float = 0.1
+    """cidm: weight of R1, which keeps concepts apart; 0 leaves it out."""
+    gamma2: float = 1.0
+    """cidm: weight of R2, which keeps what they share together; 0 leaves it out."""
+    consolidation: str = "subspace"
+    """cidm: form of R1 and R2: subspace, or paper (as printed there: slow, for comparison)."""
+    shared_rank: int = 8
+    """cidm, subspace: rows of the subspace that concepts share in each layer."""
+    refresh_every: int = 25
+    """cidm, subspace: steps between recomputations of the shared subspace."""
+    shared_lr: float = 0.01
+    """cidm, paper: learning rate of the shared subspace; above 1 / number of concepts it diverges."""
+    ewc_weight: float = 1e4
+    """ewc: λ, weight of the squared distance from the LoRA carried on."""
+    ewc_draws: int = 64
+    """ewc: gradients from which the Fisher information is estimated after the training."""
+    lwf_weight: float = 1.0
+    """lwf: weight of the distance from the previous model's prediction."""
+    clora_weight: float = 1e4
+    """c-lora: weight of the overlap with the older concepts' weights, entry by entry."""
     checkpoint_every: int = 50
     """Steps between checkpoints."""
     seed: int = 0
@@ -71,6 +94,20 @@ class DrawOptions:
     """Pictures drawn at once."""
 
 
+LEARN_METHODS: dict[str, tuple[str, ...]] = {
+    "cidm": ("gamma1", "gamma2", "consolidation", "shared_rank", "refresh_every", "shared_lr"),
+    "plain": (),
+    "finetune": (),
+    "ewc": ("ewc_weight", "ewc_draws"),
+    "lwf": ("lwf_weight",),
+    "c-lora": ("clora_weight",),
+}
+"""What ``--method`` of learning may be, with the settings that only it has; docs/methods.md says what each does."""
+CONSOLIDATIONS: dict[str, tuple[str, ...]] = {
+    "subspace": ("shared_rank", "refresh_every"),
+    "paper": ("shared_lr",),
+}
+"""What ``--consolidation`` may be, with the settings that only it has."""
 DRAW_METHODS = (
     "auto", "named", "sharp", "official", "paper", "mean", "sum", "latest", "lora-c", "lora-switch",
 )  # fmt: skip
@@ -97,12 +134,29 @@ def resolve_learn(options: LearnOptions, kind: str) -> LearnOptions:
         CidmError: USAGE, naming the option, for a value that cannot be trained with.
     """
     whole = _filled(options, LEARN_DEFAULTS[kind])
-    for name in ("steps", "batch", "rank", "variants", "checkpoint_every"):
+    counts = (
+        "steps",
+        "batch",
+        "rank",
+        "variants",
+        "checkpoint_every",
+        "shared_rank",
+        "refresh_every",
+        "ewc_draws",
+    )
+    for name in counts:
         if getattr(whole, name) < 1:
             raise _usage(name, getattr(whole, name), "must be at least 1")
-    for name in ("lr", "token_lr", "scale"):
+    for name in ("lr", "token_lr", "scale", "shared_lr"):
         if not 0 < getattr(whole, name) < float("inf"):
             raise _usage(name, getattr(whole, name), "must be above 0")
+    for name in ("gamma1", "gamma2", "ewc_weight", "lwf_weight", "clora_weight"):
+        if not 0 <= getattr(whole, name) < float("inf"):
+            raise _usage(name, getattr(whole, name), "must not be negative")
+    if whole.method not in LEARN_METHODS:
+        raise _usage("method", whole.method, f"must be one of {', '.join(LEARN_METHODS)}")
+    if whole.consolidation not in CONSOLIDATIONS:
+        raise _usage("consolidation", whole.consolidation, "must be subspace or paper")
     if not 0 <= whole.weight_decay < 1:
         raise _usage("weight_decay", whole.weight_decay, "must be from 0 to below 1")
     if whole.targets not in ("attn2", "attn1+attn2"):
@@ -110,6 +164,26 @@ def resolve_learn(options: LearnOptions, kind: str) -> LearnOptions:
     if not 0 <= whole.seed < 2**32:
         raise _usage("seed", whole.seed, "must be from 0 to 4294967295")
     return whole
+
+
+def check_said(said: Collection[str], options: LearnOptions) -> None:
+    """Refuses settings of another method that were asked for by name; in a settings file they may stand.
+
+    Raises:
+        CidmError: USAGE, naming the option and what it belongs to.
+    """
+    for flag, chosen, choices in (
+        ("method", options.method, LEARN_METHODS),
+        ("consolidation", options.consolidation, CONSOLIDATIONS),
+    ):
+        for owner, names in choices.items():
+            for name in names:
+                if owner != chosen and name in said:
+                    raise CidmError(
+                        f"--{name.replace('_', '-')}: belongs to --{flag} {owner}, and this is {chosen}",
+                        hint=f"leave it out, or learn with --{flag} {owner}",
+                        code=ExitCode.USAGE,
+                    )
 
 
 def resolve_draw(options: DrawOptions, kind: str, pixels: int) -> DrawOptions:

@@ -11,7 +11,7 @@ import typer
 from ..errors import CidmError, ExitCode
 from ..flags import chosen, flags
 from ..invocation import Invocation
-from ..options import LearnOptions, resolve_learn
+from ..options import LearnOptions, check_said, resolve_learn
 from ..output import Result
 from .common import DeviceOption, PrecisionOption
 
@@ -64,6 +64,7 @@ def learn(
     options = resolve_learn(
         LearnOptions(**chosen(LearnOptions, "learn", given, call.settings)), registry.base.kind
     )
+    check_said(given, options)
     dataset = load_examples(images, class_noun=noun, caption_template=options.caption)
     for warning in dataset.warnings:
         call.output.warn(warning)
@@ -132,6 +133,7 @@ def _plan(call: Invocation, task: Any, plan: Any) -> Result:
         data={"dry_run": True, "plan": asdict(plan)},
         human=[
             f"would learn <{task.name}>, a {task.noun}, from {plan.images} pictures, beside {plan.older} older",
+            f"by the method {plan.method}, consolidated against {plan.against or 'none'} of them",
             f"{plan.steps} steps of {plan.batch}, {plan.parameters:,} trained numbers in {plan.sites} layers "
             f"and {plan.layers} sets of tokens",
             f"about {duration(plan.seconds)} on {plan.device} in {plan.compute}, "

@@ -1,13 +1,14 @@
 """A concept's weights as the registry stores them: one safetensors blob.
 
 ``unet.<site>.lora_A.weight`` [r, in] and ``.lora_B.weight`` [out, r] for each LoRA site, and
-``tokens.text_encoder`` [L, n_tokens, width]; everything else about the concept is in its record.
+``tokens.text_encoder`` [L, n_tokens, width]. ``state.<name>`` is what a method of learning left for the concepts that
+come after (EWC's Fisher information): nothing is drawn with it. Everything else about the concept is in its record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +17,7 @@ from safetensors.torch import load, save
 from ..errors import CidmError, ExitCode
 
 _TOKENS = "tokens.text_encoder"
+_STATE = "state."
 _KINDS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -29,11 +31,13 @@ class ConceptWeights:
     """[r, in] for each site"""
     tokens: torch.Tensor
     """[layers, n_tokens, width]"""
+    state: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """what the method of learning keeps for later concepts, by its own names"""
 
 
 def pack(weights: ConceptWeights) -> bytes:
     """The blob; equal weights give equal bytes."""
-    tensors = {_TOKENS: weights.tokens}
+    tensors = {_TOKENS: weights.tokens, **{_STATE + name: t for name, t in weights.state.items()}}
     for site in weights.up:
         tensors[f"unet.{site}.lora_A.weight"] = weights.down[site]
         tensors[f"unet.{site}.lora_B.weight"] = weights.up[site]
@@ -68,6 +72,7 @@ def unpack(blob: bytes, source: str, *, shapes: Mapping[str, tuple[int, int]], l
             )
         if not torch.isfinite(tensor).all():
             raise _invalid(source, f"{name} holds NaN or infinite values")
+    state = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(_STATE)}
     for name, tensor in tensors.items():
         site, _, factor = name.removeprefix("unet.").removesuffix(".weight").rpartition(".")
         if site not in shapes or name not in (f"unet.{site}.lora_A.weight", f"unet.{site}.lora_B.weight"):
@@ -77,7 +82,7 @@ def unpack(blob: bytes, source: str, *, shapes: Mapping[str, tuple[int, int]], l
         a, b, (out, width) = up.get(site), down.get(site), shapes[site]
         if a is None or b is None or a.shape != (out, *b.shape[:1]) or b.shape != (*a.shape[1:], width):
             raise _invalid(source, f"unet.{site} does not fit the base's {out}x{width} layer")
-    return ConceptWeights(up, down, tokens)
+    return ConceptWeights(up, down, tokens, {name.removeprefix(_STATE): t for name, t in state.items()})
 
 
 def _invalid(source: str, what: str) -> CidmError:

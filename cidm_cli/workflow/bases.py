@@ -47,4 +47,5 @@ def concept_weights(registry: Registry, base: bases.Base, sha: str, name: str) -
         {site: up.to(base.device) for site, up in weights.up.items()},
         {site: down.to(base.device) for site, down in weights.down.items()},
         weights.tokens.to(base.device),
+        {name: tensor.to(base.device) for name, tensor in weights.state.items()},
     )

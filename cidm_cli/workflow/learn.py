@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +19,8 @@ from ..formats.concept import ConceptWeights, pack
 from ..models import text
 from ..models.base import Base, peak_memory
 from ..options import LearnOptions, as_config
-from ..prompts import Mention, parse_prompt
+from . import methods
+from .captions import slotted
 from .training import Prepared, Trainee, checkpoint, prepare, restore, train_step, training
 
 
@@ -54,7 +55,8 @@ def check(registry: Registry, task: Task) -> None:
     """Refuses, before any model is loaded, what could not be committed in the end.
 
     Raises:
-        CidmError: REGISTRY when the registry cannot be written, FAILED when the concept is already there.
+        CidmError: REGISTRY when the registry cannot be written, FAILED when the concept is already there or the
+            method does not go with the concepts there are.
     """
     if not registry.writable():
         raise CidmError(
@@ -63,12 +65,14 @@ def check(registry: Registry, task: Task) -> None:
             code=ExitCode.REGISTRY,
         )
     key = canonical_key(task.name)
-    existing = next((r for r in registry.records() if r.key == key), None)
+    records = registry.records()
+    existing = next((r for r in records if r.key == key), None)
     if existing and not task.update:
         raise CidmError(
             f"concept {existing.name}: already learned on {existing.created[:10]}",
             hint="choose another name, or learn a new version of it with --update",
         )
+    methods.check(records, task.options)
 
 
 def learn(registry: Registry, base: Base, task: Task, events: Events) -> Record:
@@ -81,19 +85,22 @@ def learn(registry: Registry, base: Base, task: Task, events: Events) -> Record:
         RegistryError: when the concept cannot be committed.
     """
     head = registry.head()
-    parents = tuple(record.blob for record in registry.records())
+    records = registry.records()
+    parents = tuple(record.blob for record in records)
     config = _run_config(registry, base, task, parents)
     prompts = caption_tokens(base, task, events)
+    method = methods.build(registry, base, records, task.name, placed_captions(task), task.options)
     run = _open_run(registry, task, config, events)
     data = prepare(base, task.dataset, prompts, task.options)
-    with training(base, task.name, task.noun, task.options) as trainee:
+    with training(base, task.name, task.noun, task.options, method) as trainee:
         saved = run.latest()
         if saved:
             restore(trainee, saved[1])
             events.on_note(f"going on from step {trainee.step}")
         fit(trainee, data, task.options, run, events)
-        blob = pack(_finite(trainee))
-    draft = _draft(base, task, config, parents, trainee.losses)
+        kept = method.regulariser.keep(trainee, data, task.options)
+        blob = pack(_finite(task.name, replace(trainee.weights(), state=kept)))
+    draft = _draft(base, task, config, parents, trainee)
     record = registry.commit(draft, blob, expected_head=head, update=task.update)
     run.finish()
     return record
@@ -106,8 +113,12 @@ class Plan:
     images: int
     captions: tuple[str, ...]
     """As the text encoder gets them, the concept as <name>."""
+    method: str
+    """How it would be learned."""
     older: int
     """Concepts learned before."""
+    against: int
+    """Those of them that the method takes into account."""
     steps: int
     batch: int
     sites: int
@@ -126,9 +137,11 @@ class Plan:
 
 def plan(registry: Registry, base: Base, task: Task) -> Plan:
     """Sets a training up and does three steps of it, the first to warm up; writes nothing."""
+    records = registry.records()
     prompts = caption_tokens(base, task, Events())
+    method = methods.build(registry, base, records, task.name, placed_captions(task), task.options)
     data = prepare(base, task.dataset, prompts, task.options)
-    with training(base, task.name, task.noun, task.options) as trainee:
+    with training(base, task.name, task.noun, task.options, method) as trainee:
         train_step(trainee, data, task.options)
         began = time.perf_counter()
         for _ in range(2):
@@ -140,8 +153,9 @@ def plan(registry: Registry, base: Base, task: Task) -> Plan:
     assert steps is not None
     assert batch is not None
     return Plan(
-        images=len(task.dataset.examples), captions=tuple(placed_captions(task)),
-        older=len(registry.records()), steps=steps, batch=batch, sites=sites, layers=layers,
+        images=len(task.dataset.examples), captions=tuple(placed_captions(task)), method=task.options.method,
+        older=len(records), against=methods.against(records, task.name, task.options),
+        steps=steps, batch=batch, sites=sites, layers=layers,
         parameters=sum(n.numel() for n in numbers), seconds=each * steps, memory=peak_memory(base),
         device=base.device.type, compute=str(base.compute).removeprefix("torch."),
     )  # fmt: skip
@@ -172,7 +186,7 @@ def caption_tokens(base: Base, task: Task, events: Events) -> tuple[text.Tokens,
     Raises:
         CidmError: USAGE when not even the bare concept fits.
     """
-    slot = text.Slot(task.name, 1 + len(text.noun_ids(base, task.noun)))
+    slot = text.Slot(task.name, 1 + len(_kept_noun(base, task)))
     room = base.tokenizer.model_max_length - 2
     if slot.tokens > room:
         raise CidmError(
@@ -182,15 +196,18 @@ def caption_tokens(base: Base, task: Task, events: Events) -> tuple[text.Tokens,
         )
     out = []
     for example, caption in zip(task.dataset.examples, placed_captions(task), strict=True):
-        parts = [slot if isinstance(part, Mention) else part for part in parse_prompt(caption).parts]
-        tokens = text.tokenize(base.tokenizer, parts)
-        if tokens.lost:
-            tokens = text.tokenize(base.tokenizer, [slot])
+        tokens, fits = slotted(base, caption, slot)
+        if not fits:
             events.on_note(
                 f"{example.path.name}: caption too long for the text encoder; only the concept is kept"
             )
         out.append(tokens)
     return tuple(out)
+
+
+def _kept_noun(base: Base, task: Task) -> list[int]:
+    """Ids of the class noun's tokens, of which the concept's own begin as copies; none where the method drops it."""
+    return text.noun_ids(base, task.noun) if methods.keeps_noun(task.options.method) else []
 
 
 def placed_captions(task: Task) -> list[str]:
@@ -257,22 +274,27 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return out
 
 
-def _finite(trainee: Trainee) -> ConceptWeights:
-    weights = trainee.weights()
-    tensors = [weights.tokens, *weights.up.values(), *weights.down.values()]
+def _finite(name: str, weights: ConceptWeights) -> ConceptWeights:
+    tensors = [weights.tokens, *weights.up.values(), *weights.down.values(), *weights.state.values()]
     if not all(torch.isfinite(tensor).all() for tensor in tensors):
         raise CidmError(
-            f"concept {trainee.name}: its weights hold NaN or infinite values after training; nothing was committed",
+            f"concept {name}: its weights hold NaN or infinite values after training; nothing was committed",
             hint="try a lower --lr or --token-lr",
         )
     return weights
 
 
+def _last_tenth(values: list[float]) -> float:
+    """Their mean."""
+    tail = values[-max(1, len(values) // 10) :]
+    return sum(tail) / len(tail)
+
+
 def _draft(
-    base: Base, task: Task, config: dict[str, Any], parents: tuple[str, ...], losses: list[float]
+    base: Base, task: Task, config: dict[str, Any], parents: tuple[str, ...], trainee: Trainee
 ) -> Draft:
-    tail = losses[-max(1, len(losses) // 10) :]
-    pieces = base.tokenizer.convert_ids_to_tokens(text.noun_ids(base, task.noun))
+    losses = trainee.losses
+    pieces = base.tokenizer.convert_ids_to_tokens(_kept_noun(base, task))
     return Draft(
         name=task.name,
         class_noun=task.noun,
@@ -280,11 +302,12 @@ def _draft(
         tokens=("[V*]", *(f"[V{piece.removesuffix('</w>')}]" for piece in pieces)),
         rank=task.options.rank,
         scale=task.options.scale,
-        method="plain",
+        method=task.options.method,
         config=config,
         data_hash=task.dataset.digest,
         parents=parents,
-        losses={"first": losses[0], "last_tenth": sum(tail) / len(tail), "steps": len(losses)},
+        losses={"first": losses[0], "last_tenth": _last_tenth(losses), "steps": len(losses)}
+        | {name: _last_tenth(values) for name, values in trainee.terms.items()},
         tools={name: version(name) for name in ("cidm", "torch", "diffusers", "transformers", "peft")}
         | {"python": platform.python_version()},
         extra={"images": len(task.dataset.examples)},

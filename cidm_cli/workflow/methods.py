@@ -1,0 +1,183 @@
+"""The methods of learning: which concepts each may join, what it starts from, and what it adds to Eq. 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from cidm_registry import Record, Registry, canonical_key
+
+from ..errors import CidmError
+from ..formats.concept import ConceptWeights
+from ..method.consolidation import Consolidation
+from ..method.literal import LiteralConsolidation
+from ..method.lowrank import delta
+from ..models import text
+from ..models.attention import linear_shapes, lora_sites
+from ..models.base import Base
+from ..options import LearnOptions
+from . import baselines
+from .bases import concept_weights
+from .captions import slotted
+from .mixtures import CARRIED, SUMMED
+from .training import PLAIN, Batch, Factors, Method, Regulariser, Term, Trainee
+
+Load = Callable[[Record], ConceptWeights]
+
+
+def check(records: Sequence[Record], options: LearnOptions) -> None:
+    """Refuses a method that the concepts there are do not allow; no model is needed.
+
+    Concepts learned by a baseline that carries or adds up its LoRA are drawn by all of the others' weights, so a
+    registry with such a one holds no other kind.
+
+    Raises:
+        CidmError: FAILED, naming the concept in the way.
+    """
+    for record in records:
+        if record.method != options.method and {record.method, options.method} & {*CARRIED, *SUMMED}:
+            raise CidmError(
+                f"--method {options.method}: concept {record.name} was learned with {record.method}, and the two "
+                "do not go together in one registry",
+                hint=f"learn with --method {record.method}, or begin another registry: cidm init --registry PATH",
+            )
+    if options.method in CARRIED and records:
+        last = _latest(records)
+        had = {"rank": last.rank, "scale": last.scale, "targets": last.config["options"]["targets"]}
+        for name, value in had.items():
+            if getattr(options, name) != value:
+                raise CidmError(
+                    f"--{name} {getattr(options, name)}: the LoRA of concept {last.name}, which {options.method} "
+                    f"carries on, has {value}",
+                    hint=f"learn with --{name} {value}",
+                )
+
+
+def keeps_noun(method: str) -> bool:
+    """Whether a concept's tokens begin as a new one and the class noun's: C-LoRA's is one random token."""
+    return method not in SUMMED
+
+
+def older_than(records: Sequence[Record], name: str) -> list[Record]:
+    """The concepts that learning ``name`` has to mind: all but its own former version."""
+    key = canonical_key(name)
+    return [record for record in records if record.key != key]
+
+
+def against(records: Sequence[Record], name: str, options: LearnOptions) -> int:
+    """How many older concepts the training takes into account."""
+    weights = {
+        "cidm": options.gamma1 + options.gamma2,
+        "ewc": options.ewc_weight,
+        "lwf": options.lwf_weight,
+        "c-lora": options.clora_weight,
+    }
+    return len(older_than(records, name)) if weights.get(options.method) else 0
+
+
+def build(
+    registry: Registry,
+    base: Base,
+    records: Sequence[Record],
+    name: str,
+    captions: Sequence[str],
+    options: LearnOptions,
+) -> Method:
+    """The method of a training, with the older concepts it needs, each loaded once.
+
+    Args:
+        records: the concepts there are.
+        name: the concept to learn.
+        captions: of each picture, naming it.
+        options: of the training.
+
+    Raises:
+        CidmError: as ``check``; INVALID for an older concept that does not fit the base or the method.
+    """
+    check(records, options)
+    loaded: dict[str, ConceptWeights] = {}
+
+    def load(record: Record) -> ConceptWeights:
+        if record.blob not in loaded:
+            loaded[record.blob] = concept_weights(registry, base, record.blob, record.name)
+        return loaded[record.blob]
+
+    older = older_than(records, name)
+    if options.method == "cidm":
+        return Method(regulariser=_consolidation(base, older, load, options))
+    if options.method in SUMMED:
+        frozen = _summed(older, load)
+        return Method(frozen=frozen, noun=False, regulariser=baselines.c_lora(frozen, options))
+    if options.method not in CARRIED:
+        return PLAIN
+    last = _latest(records) if records else None
+    previous = load(last) if last else None
+    factors = _factors(previous) if previous else None
+    regulariser = Regulariser()
+    if options.method == "ewc":
+        sites = lora_sites(base.unet, options.targets)
+        regulariser = baselines.ewc(sites, previous, last.name if last else "", options.ewc_weight)
+    elif options.method == "lwf" and factors:
+        vectors = {record.key: load(record).tokens for record in older}
+        texts = {key: _captions(base, captions, key, tokens) for key, tokens in vectors.items()}
+        regulariser = baselines.lwf(factors, vectors, texts, options)
+    return Method(factors=factors, regulariser=regulariser)
+
+
+def _consolidation(base: Base, older: Sequence[Record], load: Load, options: LearnOptions) -> Regulariser:
+    """CIDM: γ1 R1 + γ2 R2 from the second concept on, step (ii) after each optimizer step."""
+    if not older or not (options.gamma1 or options.gamma2):
+        return Regulariser()
+    shapes = linear_shapes(base.unet)
+    sites = {site: shapes[site] for site in lora_sites(base.unet, options.targets)}
+    factors = [(_factors(load(record)), record.scale) for record in older]
+    terms: Consolidation | LiteralConsolidation
+    if options.consolidation == "paper":
+        ranks = {up.shape[1] for concept, _ in factors for up, _ in concept.values()} | {options.rank}
+        if len(ranks) > 1:
+            raise CidmError(
+                f"--consolidation paper: takes concepts of one rank, and these have {sorted(ranks)}",
+                hint="learn with --consolidation subspace",
+            )
+        terms = LiteralConsolidation(factors, sites, rate=options.shared_lr, device=base.device)
+    else:
+        terms = Consolidation(
+            factors, sites, shared_rank=options.shared_rank, refresh_every=options.refresh_every,
+            device=base.device,
+        )  # fmt: skip
+
+    def penalty(trainee: Trainee, _batch: Batch) -> Mapping[str, Term]:
+        values = terms.terms(trainee.factors, options.scale)
+        both = {"r1": Term(options.gamma1, values.overlap), "r2": Term(options.gamma2, values.unshared)}
+        return {name: term for name, term in both.items() if term.weight}
+
+    def stepped(trainee: Trainee) -> None:
+        if options.gamma2:
+            terms.stepped(trainee.step, trainee.factors, options.scale)
+
+    return Regulariser(penalty, stepped, terms.state, terms.restore)
+
+
+def _summed(older: Sequence[Record], load: Load) -> dict[str, torch.Tensor]:
+    """Σ_i ΔW_i [out, in] by site."""
+    total: dict[str, torch.Tensor] = {}
+    for record in older:
+        for site, (up, down) in _factors(load(record)).items():
+            matrix = delta(up, down, record.scale)
+            total[site] = total[site] + matrix if site in total else matrix
+    return total
+
+
+def _captions(base: Base, captions: Sequence[str], key: str, tokens: torch.Tensor) -> tuple[text.Tokens, ...]:
+    """The captions with an older concept in the new one's place."""
+    slot = text.Slot(key, tokens.shape[1])
+    return tuple(slotted(base, caption, slot)[0] for caption in captions)
+
+
+def _factors(weights: ConceptWeights) -> Factors:
+    return {site: (weights.up[site], weights.down[site]) for site in weights.up}
+
+
+def _latest(records: Sequence[Record]) -> Record:
+    return max(records, key=lambda record: record.sequence)
