@@ -1,0 +1,144 @@
+"""The paper's comparison on mini-CIFC: ways of learning ten concepts one after another, over several seeds.
+
+Each seed learns the tasks in an order of its own. Everything is kept in ``--work`` and not made again, so that the
+hours this takes can be had in parts. Prints one JSON object: for each row of the table its figures by seed, their
+mean and standard deviation. ``--rows`` picks rows; ``benchmarks/results.py`` makes tables of what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cidm_cli.data import Task, load_tasks
+from cidm_cli.eval_options import EvalOptions
+from cidm_cli.workflow.demo import tasks_folder
+from cidm_cli.workflow.evaluate import states_of
+
+from .lab import Lab, at, cells
+
+FIGURES = ("ia", "ta", "forgetting", "retention", "confusion")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    training: str
+    """Which of TRAININGS its concepts come from."""
+    drawing: str = "auto"
+    """Method of drawing."""
+    history: bool = False
+    """Judge every concept after every task."""
+
+
+#: Ways of learning, by name: settings of ``cidm learn``.
+TRAININGS: dict[str, dict[str, Any]] = {
+    "plain": {"method": "plain"},
+    "cidm": {"method": "cidm"},
+    "without-r1": {"method": "cidm", "gamma1": 0.0},
+    "without-r2": {"method": "cidm", "gamma2": 0.0},
+    "literal": {"method": "cidm", "consolidation": "paper"},
+    "finetune": {"method": "finetune"},
+    "ewc": {"method": "ewc"},
+    "lwf": {"method": "lwf"},
+    "c-lora": {"method": "c-lora"},
+}
+ROWS: tuple[Row, ...] = (
+    Row("single", "plain", "named"),
+    Row("cidm", "cidm", history=True),
+    Row("cidm, without R1", "without-r1"),
+    Row("cidm, without R2", "without-r2"),
+    Row("cidm, literal R1 and R2", "literal"),
+    Row("cidm, sharp", "cidm", "sharp"),
+    Row("cidm, official", "cidm", "official"),
+    Row("cidm, paper", "cidm", "paper"),
+    Row("literal R1 and R2, paper", "literal", "paper"),
+    Row("aggregation alone, official", "plain", "official"),
+    Row("finetune", "finetune", history=True),
+    Row("ewc", "ewc"),
+    Row("lwf", "lwf"),
+    Row("c-lora", "c-lora"),
+    Row("lora-m mean", "plain", "mean"),
+    Row("lora-m sum", "plain", "sum"),
+    Row("lora-c", "plain", "lora-c"),
+    Row("lora-switch", "plain", "lora-switch"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("continual-work"))
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], help="else all")
+    parser.add_argument("--steps", type=int, help="training steps, else the base's default")
+    parser.add_argument("--samples", type=int, default=2, help="pictures of each prompt")
+    parser.add_argument("--prompts", type=int, default=8, help="prompts of each concept")
+    given = parser.parse_args()
+    lab = Lab(given.work)
+    rows = [row for row in ROWS if not given.rows or row.name in given.rows]
+    results = {row.name: {seed: one(lab, row, seed, given) for seed in given.seeds} for row in rows}
+    print(json.dumps({name: summary(list(by_seed.values())) for name, by_seed in results.items()}))
+
+
+def one(lab: Lab, row: Row, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """One row's result for one seed."""
+    tasks = order(load_tasks(tasks_folder()), seed)
+    # What a concept's own LoRA alone reaches is the plain one's, for every row that carries something else.
+    plain = learned(lab, tasks, "plain", seed, given)
+    options = at(
+        EvalOptions(
+            samples=given.samples, limit_prompts=given.prompts, seed=1000 + 100 * seed, batch=given.samples
+        )
+    )
+    first = lab.judged(f"single-{seed}", plain, tasks, at(options, method="named"))
+    if row.name == "single":
+        return first
+    registry = learned(lab, tasks, row.training, seed, given)
+    # LoRA Composite asks the UNet once a concept: it is judged at the end only.
+    states = states_of(registry)[-1:] if row.drawing in ("lora-c", "lora-switch") else None
+    return lab.judged(
+        f"{row.name.replace(' ', '-').replace(',', '')}-{seed}", registry, tasks,
+        at(options, method=row.drawing, every_task=row.history), states=states, single=cells(first, "single"),
+    )  # fmt: skip
+
+
+def learned(lab: Lab, tasks: Sequence[Task], training: str, seed: int, given: argparse.Namespace) -> Any:
+    """A registry with all tasks learned."""
+    steps = {"steps": given.steps} if given.steps else {}
+    return lab.registry(f"{training}-{seed}", tasks, {**TRAININGS[training], **steps, "seed": seed})
+
+
+def order(tasks: Sequence[Task], seed: int) -> list[Task]:
+    """The benchmark's own order for seed 0, another one for every other seed."""
+    if seed == 0:
+        return list(tasks)
+    return [tasks[k] for k in np.random.default_rng(seed).permutation(len(tasks))]
+
+
+def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean over seeds of each figure's mean over concepts, and the standard deviation over seeds."""
+    out: dict[str, Any] = {}
+    for figure in FIGURES:
+        values = [result["means"][figure] for result in results]
+        names = values[0] if isinstance(values[0], dict) else None
+        for name in names or (None,):
+            these = [v for value in values if (v := value[name] if name else value) is not None]
+            out[f"{figure} {name}" if name else figure] = {
+                "mean": statistics.fmean(these) if these else None,
+                "sd": statistics.stdev(these) if len(these) > 1 else None,
+                "by_seed": these,
+            }
+    return out
+
+
+if __name__ == "__main__":
+    main()

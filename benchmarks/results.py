@@ -1,0 +1,219 @@
+"""Writes docs/results.md, docs/results.json and their plots from what continual.py and promises.py printed.
+
+python -m benchmarks.continual --work W > continual.json
+python -m benchmarks.promises --work W --concepts DIR > promises.json
+python -m benchmarks.results --continual continual.json --promises promises.json --out docs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .continual import ROWS
+
+COLUMNS = (
+    ("ia clip", "IA"), ("ia dino", "IA, second judge"), ("ta", "TA"), ("forgetting clip", "forgetting"),
+    ("retention clip", "retention"), ("confusion clip", "confusion"),
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--continual", type=Path)
+    parser.add_argument("--promises", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    given = parser.parse_args()
+    path = given.out / "results.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if given.continual:
+        known["continual"] = json.loads(given.continual.read_text())
+        plot_methods(known["continual"], given.out / "images" / "results-methods.png")
+    if given.promises:
+        known["promises"] = json.loads(given.promises.read_text())
+        known["retention"] = retention(known["promises"])
+        plot_promises(known["promises"], given.out / "images" / "results-promises.png")
+    path.write_text(json.dumps(known, indent=1) + "\n")
+    (given.out / "results.md").write_text(page(known))
+    print(json.dumps({"written": [str(path), str(given.out / "results.md")]}))
+
+
+def retention(promises: Mapping[str, Any], training: str = "cidm") -> dict[str, dict[str, float]]:
+    """The default's retention by CLIP: routed and static by number of concepts, composed by how many are named."""
+    own = promises[training]
+    return {
+        "routed": {k: v["named"]["retention"]["clip"] for k, v in own.get("routed", {}).items()},
+        "composed": {k: v["clip"]["retention"] for k, v in own.get("composed", {}).items()},
+        "static": {
+            k: v["fuse"]["retention"]["clip"] for k, v in own.get("static", {}).items() if "fuse" in v
+        },
+    }
+
+
+def page(known: Mapping[str, Any]) -> str:
+    """docs/results.md."""
+    lines = [
+        "# Results on the embedded base",
+        "",
+        "Made by `benchmarks/continual.py`, `benchmarks/promises.py` and `benchmarks/results.py`; the numbers",
+        "behind the tables are in `results.json`. What the figures mean: [evaluation.md](evaluation.md). How",
+        "concepts are put together: [aggregation.md](aggregation.md). How they are learned:",
+        "[methods.md](methods.md).",
+    ]
+    if "continual" in known:
+        lines += methods_table(known["continual"])
+    if "promises" in known:
+        lines += (
+            routed_table(known["promises"])
+            + composed_table(known["promises"])
+            + static_table(known["promises"])
+        )
+    return "\n".join(lines) + "\n"
+
+
+def methods_table(found: Mapping[str, Any]) -> list[str]:
+    seeds = len(next(iter(found.values()))["ta"]["by_seed"])
+    lines = [
+        "", f"## Ten concepts, {seeds} seeds", "",
+        "mini-CIFC: seven objects and three styles, learned one after another, in another order for each seed.",
+        "Mean over concepts, then mean and standard deviation over seeds. IA and TA are cosines by the base's own",
+        "CLIP; the second judge is trained without captions and apart from the base. Retention is against each",
+        "concept's own LoRA alone.",
+        "", "| | " + " | ".join(title for _, title in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|",
+    ]  # fmt: skip
+    for row in ROWS:
+        if row.name in found:
+            cells = [_cell(found[row.name].get(figure)) for figure, _ in COLUMNS]
+            lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
+    return [*lines, "", "![Retention by method](images/results-methods.png)"]
+
+
+def routed_table(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "", "## Routed: the prompt names its concept", "",
+        "Retention (confusion) with K concepts learned, by method of drawing. *Identical*: concepts whose pictures are",
+        "the same bytes right after learning and at the end, drawn `named`.", "",
+    ]  # fmt: skip
+    for training, parts in found.items():
+        counts = list(parts.get("routed", {}))
+        if not counts:
+            continue
+        methods = [name for name in parts["routed"][counts[0]] if name != "identical"]
+        lines += [f"Learned by `{training}`:", "", "| K | identical | " + " | ".join(methods) + " |",
+                  "|---" * (len(methods) + 2) + "|"]  # fmt: skip
+        for count in counts:
+            row = parts["routed"][count]
+            same = f"{row['identical']['same']} of {row['identical']['of']}"
+            lines.append(f"| {count} | {same} | " + " | ".join(_pair(row[name]) for name in methods) + " |")
+        lines.append("")
+    return lines
+
+
+def composed_table(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "", "## Composed: several concepts in one prompt, no boxes", "",
+        "Each concept is looked for in parts of the picture: its gain with all named over its gain with it alone",
+        "named.", "", "| learned by | two | three | two, second judge | three, second judge |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for training, parts in found.items():
+        if "composed" in parts:
+            cells = [
+                f"{parts['composed'][size][judge]['retention']:.3f}"
+                for judge in ("clip", "dino")
+                for size in parts["composed"]
+                if judge in parts["composed"][size]
+            ]
+            lines.append(f"| `{training}` | " + " | ".join(cells) + " |")
+    return lines
+
+
+def static_table(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "", "## Static: all concepts in one file", "",
+        "Retention (confusion) by merge method, with K concepts in the file.", "",
+    ]  # fmt: skip
+    for training, parts in found.items():
+        counts = list(parts.get("static", {}))
+        if not counts:
+            continue
+        methods = list(parts["static"][counts[0]])
+        lines += [f"Learned by `{training}`:", "", "| K | " + " | ".join(methods) + " |",
+                  "|---" * (len(methods) + 1) + "|"]  # fmt: skip
+        for count in counts:
+            cells = [_pair(parts["static"][count][name]) for name in methods]
+            lines.append(f"| {count} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return [*lines, "![Retention by number of concepts](images/results-promises.png)"]
+
+
+def _cell(value: Mapping[str, Any] | None) -> str:
+    if not value or value["mean"] is None:
+        return "–"
+    return f"{value['mean']:.3f}" + (f" ± {value['sd']:.3f}" if value["sd"] is not None else "")
+
+
+def _pair(value: Mapping[str, Any]) -> str:
+    kept = value["retention"]["clip"]
+    return ("–" if kept is None else f"{kept:.3f}") + f" ({100 * value['confusion']['clip']:.0f} %)"
+
+
+def plot_methods(found: Mapping[str, Any], path: Path) -> None:
+    """Retention of each row with its spread over seeds."""
+    rows = [
+        row.name
+        for row in ROWS
+        if row.name in found and found[row.name]["retention clip"]["mean"] is not None
+    ]
+    values = [found[name]["retention clip"] for name in rows]
+    figure, axes = _figure(8, 0.35 * len(rows) + 1)
+    axes.barh(
+        rows[::-1],
+        [v["mean"] for v in values][::-1],
+        xerr=[v["sd"] or 0 for v in values][::-1],
+        color="#4878a8",
+    )
+    axes.set_xlabel("retention")
+    _save(figure, path)
+
+
+def plot_promises(found: Mapping[str, Any], path: Path) -> None:
+    """Retention by number of concepts, routed and static."""
+    figure, axes = _figure(8, 4.5)
+    for training, parts in found.items():
+        for kind, names in (("routed", ("named", "official", "paper")), ("static", ("fuse", "mean", "sum"))):
+            counts = list(parts.get(kind, {}))
+            for name in names:
+                points = [
+                    (int(k), parts[kind][k][name]["retention"]["clip"])
+                    for k in counts
+                    if name in parts[kind][k]
+                ]
+                if points and training == "cidm":
+                    axes.plot(*zip(*points, strict=True), marker="o", label=f"{kind}, {name}",
+                              linestyle="-" if kind == "routed" else "--")  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlabel("concepts learned")
+    axes.set_ylabel("retention")
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
