@@ -134,17 +134,7 @@ def resolve_learn(options: LearnOptions, kind: str) -> LearnOptions:
         CidmError: USAGE, naming the option, for a value that cannot be trained with.
     """
     whole = _filled(options, LEARN_DEFAULTS[kind])
-    counts = (
-        "steps",
-        "batch",
-        "rank",
-        "variants",
-        "checkpoint_every",
-        "shared_rank",
-        "refresh_every",
-        "ewc_draws",
-    )
-    for name in counts:
+    for name in "steps batch rank variants checkpoint_every shared_rank refresh_every ewc_draws".split():
         if getattr(whole, name) < 1:
             raise _usage(name, getattr(whole, name), "must be at least 1")
     for name in ("lr", "token_lr", "scale", "shared_lr"):

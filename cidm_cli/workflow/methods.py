@@ -44,7 +44,8 @@ def check(records: Sequence[Record], options: LearnOptions) -> None:
             )
     if options.method in CARRIED and records:
         last = _latest(records)
-        had = {"rank": last.rank, "scale": last.scale, "targets": last.config["options"]["targets"]}
+        targets = last.config.get("options", {}).get("targets", options.targets)
+        had = {"rank": last.rank, "scale": last.scale, "targets": targets}
         for name, value in had.items():
             if getattr(options, name) != value:
                 raise CidmError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,6 +98,34 @@ def test_sites_may_differ_in_rank_and_may_be_left_out() -> None:
         {**given.up, site: torch.ones(6, 1)}, {**given.down, site: torch.ones(1, 4)}, given.tokens
     )
     assert read(pack(mixed)).up[site].shape == (6, 1)
+
+
+def test_what_a_method_keeps_comes_back_under_its_own_names_and_moves_no_weight() -> None:
+    given = concept()
+    kept = {"fisher.down.attn2.to_q.up": torch.rand(6, 2), "count": torch.tensor(3.0)}
+    blob = pack(replace(given, state=kept))
+    back = read(blob)
+    assert back.state.keys() == kept.keys()
+    assert all(torch.equal(back.state[name], tensor) for name, tensor in kept.items())
+    assert back.up.keys() == SHAPES.keys()
+    assert pack(back) == blob
+    assert read(pack(given)).state == {}
+
+
+def test_state_cannot_pass_for_a_layer_or_tokens() -> None:
+    """Whatever its name: only what stands outside of it is drawn with."""
+    own = concept(seed=1)
+    kept = {"unet.down.attn2.to_q.lora_A.weight": torch.zeros(2, 4), "tokens.text_encoder": torch.zeros(1)}
+    back = read(pack(replace(own, state=kept)))
+    assert torch.equal(back.tokens, own.tokens)
+    assert torch.equal(back.down["down.attn2.to_q"], own.down["down.attn2.to_q"])
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.tensor([float("inf")]), torch.tensor([float("nan")]), torch.tensor([1])]
+)
+def test_state_that_is_not_finite_or_not_real_is_refused_and_named(bad: torch.Tensor) -> None:
+    assert "state.fisher" in refused(altered(lambda t: t.update({"state.fisher": bad})))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
