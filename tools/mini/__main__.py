@@ -18,14 +18,14 @@ from transformers import CLIPModel
 from . import autoencoder, card, check, clip, pack, scenes, selfsup, unet, vocabulary
 from .training import load_checkpoint
 
-#: Seconds of each stage: a first look, an evening's half on two cores, a night. ``core`` is when the denoiser turns to
+#: Seconds of each stage: a first look, half a night on two cores, a night. ``core`` is when the denoiser turns to
 #: the core nouns.
 PRESETS = {
     "quick": {
         "autoencoder": 60, "text": 40, "clip": 80, "unet": 240, "core": 240, "decoder": 0, "selfsup": 30,
     },
     "short": {
-        "autoencoder": 1200, "text": 720, "clip": 1900, "unet": 5680, "core": 4195, "decoder": 0, "selfsup": 600,
+        "autoencoder": 1200, "text": 720, "clip": 2990, "unet": 10000, "core": 4195, "decoder": 0, "selfsup": 600,
     },
     "full": {
         "autoencoder": 3600, "text": 2400, "clip": 6000, "unet": 28000, "core": 28000, "decoder": 2400,
