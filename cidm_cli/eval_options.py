@@ -20,8 +20,8 @@ class EvalOptions:
     """Judge every concept after every task, not only after its own and at the end."""
     method: str = "auto"
     """How concepts are put together, as for generate."""
-    power: float | None = None
-    """Exponent of the similarities where the method is sharp or official."""
+    power: float = 0.0
+    """Exponent of the similarities, as for generate; 0 is the method's own."""
     steps: int | None = None
     """Denoising steps."""
     guidance: float | None = None

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from cidm_cli.output import Table
 from cidm_cli.report import Strip, page, sheet
 
 HOSTILE = """<script>alert('x')</script>" onerror="alert(1)' onload='&lt;b&gt;</pre></title>"""
@@ -39,7 +40,8 @@ class Reader(HTMLParser):
 def made(text: str) -> Reader:
     """A page in which the same text stands in every place that takes one."""
     strips = [Strip(text, text, [(PICTURE, text), (PICTURE, text)])]
-    return Reader(page(text, [text, text], strips, [text, text]))
+    table = Table((text, text), [(text, text)])
+    return Reader(page(text, [text, text], strips, [text, text], tables=[table], figures=[(text, PICTURE)]))
 
 
 def test_hostile_text_makes_the_same_page_as_harmless_text() -> None:
@@ -51,10 +53,10 @@ def test_hostile_text_makes_the_same_page_as_harmless_text() -> None:
 
 def test_hostile_text_is_shown_as_it_is() -> None:
     shown = made(HOSTILE)
-    places = ["title", "h1", "two opening lines", "h2", "note", "two captions"]
-    assert shown.texts.count(HOSTILE) == len(places) + 2
+    places = ["title", "h1", "two opening lines", "h2", "note", "two captions", "two heads", "two cells"]
+    assert shown.texts.count(HOSTILE) == len(places) + 4
     assert f"{HOSTILE}\n{HOSTILE}" in shown.texts, "commands"
-    assert shown.values["alt"] == [HOSTILE, HOSTILE]
+    assert shown.values["alt"] == [HOSTILE] * 3
 
 
 @pytest.mark.parametrize("place", range(6))

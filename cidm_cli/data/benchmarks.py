@@ -72,12 +72,12 @@ def _custom_concept_101(file: Path) -> Benchmark:
         if not isinstance(entry, dict):
             several = "; lists of several concepts an entry are not read" if isinstance(entry, list) else ""
             raise _invalid(f"{where} is not a concept{several}")
+        noun = _text(entry, "class_prompt", where)
         images = file.parent / _inside(entry, "instance_data_dir", where)
         prompt_file = _inside(entry, "prompt_filename", where)
         name = images.name
         if name in tasks:
             raise _invalid(f"{where}: a second concept with the folder name {name!r}")
-        noun = _text(entry, "class_prompt", where)
         if prompt_file not in prompts:
             prompts[prompt_file] = read_prompts(file.parent / prompt_file, mark=BRACES)
         tasks[name] = Task(str(number), name, noun, False, images, prompts[prompt_file])

@@ -1,0 +1,156 @@
+"""Pictures drawn for an evaluation, kept by content: what was drawn once, in any run, is not drawn again."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from cidm_registry import Record, Registry, canonical_key
+
+from ..errors import CidmError, ExitCode
+from ..formats import png
+from ..models.base import Base
+from ..options import DrawOptions
+from ..prompts import parse_prompt
+from . import generate
+from .mixtures import ONE_AT_A_TIME, Loader, Mixture, mixture, prompt_tokens
+
+_SETTINGS = ("steps", "guidance", "size", "sampler", "negative")
+"""What a picture depends on besides its prompt, its batch and the weights."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What pictures are drawn from, but for the prompt."""
+
+    records: tuple[Record, ...]
+    """The concepts there are."""
+    options: DrawOptions
+    """Without None."""
+    static: generate.Static | None = None
+    """A merged LoRA in place of the concepts' own."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of one prompt that are drawn together."""
+
+    keys: tuple[str, ...]
+    """Of each picture: a hash of all that it depends on, and the stem of its file's name."""
+    job: generate.Job
+    scene: Scene
+
+
+def plan(
+    registry: Registry,
+    base: Base,
+    load: Loader,
+    scene: Scene,
+    prompts: Sequence[str],
+    on_note: Callable[[str], None] = lambda note: None,
+) -> list[Batch]:
+    """The batches that draw every prompt's pictures, in order.
+
+    Raises:
+        CidmError: USAGE when a prompt is so long that its concept is cut off.
+    """
+    out = []
+    for prompt in prompts:
+        chosen = mixture(base, load, scene.records, prompt, scene.options)
+        prompt_tokens(base, prompt, {record.key: load(record).tokens for record in chosen.named}, on_note)
+        common = _content(registry, base, scene, chosen, prompt)
+        first, count = scene.options.seed, scene.options.count
+        for start in range(first, first + count, scene.options.batch):
+            seeds = list(range(start, min(start + scene.options.batch, first + count)))
+            keys = tuple(_hash({**common, "batch": seeds, "index": index}) for index in range(len(seeds)))
+            job = generate.Job(prompt, replace(scene.options, seed=start, count=len(seeds)))
+            out.append(Batch(keys, job, scene))
+    return out
+
+
+def missing(folder: Path, batches: Sequence[Batch]) -> list[Batch]:
+    """The batches of which a picture is not there yet, each once."""
+    by_keys = {batch.keys: batch for batch in batches}
+    return [batch for keys, batch in by_keys.items() if not all(file(folder, key).is_file() for key in keys)]
+
+
+def fill(
+    registry: Registry,
+    base: Base,
+    folder: Path,
+    batches: Sequence[Batch],
+    on_step: Callable[[], None] = lambda: None,
+) -> None:
+    """Draws the batches, a file a picture; each is whole as soon as it is there, whenever the work is stopped."""
+    for _, group in itertools.groupby(batches, key=lambda batch: id(batch.scene)):
+        some = list(group)
+        scene = some[0].scene
+        pictures = generate.draw(
+            registry, base, [batch.job for batch in some],
+            records=scene.records, static=scene.static, on_step=on_step,
+        )  # fmt: skip
+        keys = [key for batch in some for key in batch.keys]
+        for key, picture in zip(keys, pictures, strict=True):
+            png.write(file(folder, key), png.encode(picture.image, picture.facts))
+
+
+def read(folder: Path, key: str) -> Image.Image:
+    """A picture that was drawn, RGB.
+
+    Raises:
+        CidmError: INVALID for a damaged file.
+    """
+    path = file(folder, key)
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+        raise CidmError(
+            f"{path}: not a readable picture ({error})",
+            hint="delete it; the same command draws it again",
+            code=ExitCode.INVALID,
+        ) from error
+
+
+def file(folder: Path, key: str) -> Path:
+    """Where the picture of a key is kept."""
+    return folder / f"{key[:32]}.png"
+
+
+def _content(registry: Registry, base: Base, scene: Scene, chosen: Mixture, prompt: str) -> dict[str, Any]:
+    """All that a prompt's pictures depend on: words, settings, and the weights by content, not by name or method."""
+    named = {record.key: record.blob for record in chosen.named}
+    words: list[Any] = [
+        part if isinstance(part, str) else {"concept": named[canonical_key(part.name)]}
+        for part in parse_prompt(prompt).parts
+    ]
+    used: Any = [
+        [record.blob, record.scale, list(weights)]
+        for record, weights in zip(chosen.used, chosen.weights, strict=True)
+    ]
+    if scene.static is not None:
+        used = {"merged": scene.static.sha256}
+    settings = asdict(scene.options)
+    return {
+        "format": 1,
+        "prompt": words,
+        "used": used,
+        "one_at_a_time": chosen.method if chosen.method in ONE_AT_A_TIME and len(chosen.used) > 1 else None,
+        "options": {name: settings[name] for name in _SETTINGS},
+        "base": registry.base.fingerprint,
+        "compute": str(base.compute),
+        "device": base.device.type,
+        "tools": {name: version(name) for name in ("cidm", "torch", "diffusers", "transformers")},
+    }
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,182 @@
+"""Judges: what they make of pictures and texts, which are taken, and what is said when one is not to be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPModel, ResNetModel, ViTModel
+
+import judging
+import tiny
+from cidm_cli.errors import CidmError, ExitCode
+from cidm_cli.models import clip, judges
+from cidm_cli.models.judges import CLIP, DINO, Choice, Encoder, Judges, choose, open_judges
+
+RNG = np.random.default_rng(4)
+PICTURES = [
+    Image.fromarray(RNG.integers(0, 256, (judging.SIDE, judging.SIDE, 3), dtype=np.uint8)) for _ in "ab"
+]
+PIXELS = (
+    torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) / 255 for p in PICTURES])
+    - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)
+) / 0.5
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("judges")
+    judging.save_clip(root / "clip")
+    judging.save_vit(root / "vit")
+    judging.save_resnet(root / "resnet")
+    return root
+
+
+def unit(rows: torch.Tensor) -> np.ndarray:
+    return (rows / rows.norm(dim=1, keepdim=True)).numpy()
+
+
+def refused(call: object) -> CidmError:
+    with pytest.raises(CidmError) as caught:
+        call()  # type: ignore[operator]
+    return caught.value
+
+
+# What they see
+
+
+def test_clip_sees_what_transformers_own_model_sees(folders: Path) -> None:
+    model = CLIPModel.from_pretrained(folders / "clip")
+    with torch.no_grad():
+        wanted = model.get_image_features(pixel_values=PIXELS).pooler_output
+    np.testing.assert_allclose(clip.Judge(folders / "clip").embed(PICTURES), unit(wanted), atol=1e-5)
+
+
+def test_clip_reads_texts_with_the_tokenizer_it_is_given(folders: Path) -> None:
+    words = tiny.tokenizer()
+    words.save_pretrained(folders / "words")
+    judge = clip.Judge(folders / "clip", tokenizer=folders / "words")
+    texts = ["a photo of a dog", "a cat on the beach " * 9]
+    model = CLIPModel.from_pretrained(folders / "clip")
+    for text, row in zip(texts, judge.embed_texts(texts), strict=True):
+        ids = words(text, truncation=True, max_length=tiny.TOKENS, return_tensors="pt").input_ids
+        with torch.no_grad():
+            wanted = model.get_text_features(input_ids=ids).pooler_output
+        np.testing.assert_allclose(row, unit(wanted)[0], atol=1e-5)
+
+
+def test_a_vit_without_a_pooler_is_judged_by_its_cls_token(folders: Path) -> None:
+    """AutoModel gives it a pooler of random weights, a different one each time."""
+    model = ViTModel.from_pretrained(folders / "vit", add_pooling_layer=False)
+    with torch.no_grad():
+        wanted = model(pixel_values=PIXELS).last_hidden_state[:, 0]
+    for _ in range(2):
+        np.testing.assert_allclose(Encoder(folders / "vit").embed(PICTURES), unit(wanted), atol=1e-5)
+
+
+def test_a_resnet_is_judged_by_its_pooled_features(folders: Path) -> None:
+    model = ResNetModel.from_pretrained(folders / "resnet").eval()
+    with torch.no_grad():
+        wanted = model(pixel_values=PIXELS).pooler_output.flatten(1)
+    np.testing.assert_allclose(Encoder(folders / "resnet").embed(PICTURES), unit(wanted), atol=1e-5)
+
+
+def test_pictures_of_any_shape_and_mode_are_taken(folders: Path) -> None:
+    odd = [Image.new("RGBA", (80, 30), "red"), Image.new("L", (20, 90), 7)]
+    for judge in (clip.Judge(folders / "clip"), Encoder(folders / "resnet")):
+        rows = judge.embed(odd)
+        assert rows.shape[0] == 2
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+
+
+# Looking once
+
+
+def test_a_picture_is_looked_at_once_however_often_it_is_asked_for(folders: Path) -> None:
+    both = open_judges(Choice(str(folders / "clip"), str(folders / "resnet"), None))
+    loaded: list[str] = []
+
+    def picture(key: str) -> Image.Image:
+        loaded.append(key)
+        return PICTURES[int(key)]
+
+    seen: list[int] = []
+    both.look(["0"], picture, seen.append)
+    both.look(["1", "0", "1"], picture, seen.append)
+    assert loaded == ["0", "1"]
+    assert seen[-1] == 3
+    np.testing.assert_allclose(both.pictures("clip", ["1", "0"]), both.clip.embed(PICTURES[::-1]), atol=1e-5)
+    assert both.dino
+    np.testing.assert_allclose(both.pictures("dino", ["0"]), both.dino.embed(PICTURES[:1]), atol=1e-5)
+
+
+def test_more_pictures_than_fit_in_one_pass_keep_their_order(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judges, "AT_ONCE", 2)
+    only = Judges(clip.Judge(folders / "clip"), None)
+    assert only.names == ("clip",)
+    pictures = [Image.new("RGB", (32, 32), (k * 40, 0, 255 - k * 40)) for k in range(5)]
+    keys = [str(k) for k in range(5)]
+    only.look(keys, lambda key: pictures[int(key)], lambda seen: None)
+    np.testing.assert_allclose(only.pictures("clip", keys), only.clip.embed(pictures), atol=1e-5)
+
+
+# Which are taken
+
+
+def test_what_is_said_goes_before_what_the_base_brings_before_the_papers_judges(
+    folders: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    assert choose(base, None, None, own=False) == Choice(CLIP, DINO, None)
+    judging.save_clip(base / "clip")
+    judging.save_resnet(base / "dino")
+    mine = Choice(str(base / "clip"), str(base / "dino"), base / "tokenizer")
+    assert choose(base, None, None, own=False) == mine == choose(base, None, None, own=True)
+    assert choose(base, "some/clip", str(folders / "vit"), own=True) == Choice(
+        "some/clip", str(folders / "vit"), None
+    )
+    assert choose(base, None, "none", own=False).dino is None
+    assert choose(base, None, "None", own=False).dino is None
+
+
+def test_a_base_of_its_own_kind_of_pictures_has_no_second_judge_from_elsewhere(tmp_path: Path) -> None:
+    assert choose(tmp_path, None, None, own=True).dino is None
+
+
+def test_a_clip_folder_with_a_tokenizer_needs_no_other(tmp_path: Path) -> None:
+    judging.save_clip(tmp_path / "whole", with_tokenizer=True)
+    assert choose(tmp_path, str(tmp_path / "whole"), "none", own=False).tokenizer is None
+
+
+# What is said when one is not to be had
+
+
+def test_a_hub_name_without_a_network_is_refused_with_every_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    error = refused(lambda: Encoder(DINO))
+    assert error.code == ExitCode.NOT_FOUND
+    assert DINO in error.message
+    for way in ("HF_HUB_OFFLINE", "--dino none", "save_pretrained"):
+        assert way in str(error.hint)
+    error = refused(lambda: clip.Judge(CLIP))
+    assert CLIP in error.message
+    assert "none" not in str(error.hint), "a CLIP is needed"
+
+
+def test_a_folder_that_is_no_model_is_refused_by_name(tmp_path: Path) -> None:
+    error = refused(lambda: Encoder(tmp_path))
+    assert error.code == ExitCode.INVALID
+    assert str(tmp_path) in error.message
+    assert "\n" not in error.message
+
+
+def test_a_model_of_another_kind_is_refused_and_not_filled_up_with_random_weights(folders: Path) -> None:
+    error = refused(lambda: clip.Judge(folders / "resnet"))
+    assert error.code == ExitCode.INVALID
+    assert "weights" in error.message
