@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import demo, explain, gc, generate, init, learn, list, path, rename, rm, show, verify
+from .commands import demo, explain, gc, generate, init, learn, list, merge, path, rename, rm, show, verify
 from .config import load_settings
 from .errors import CidmError, ExitCode
 from .invocation import Invocation
@@ -29,6 +29,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
     ("learn", learn.learn),
     ("generate", generate.generate),
     ("explain", explain.explain),
+    ("merge", merge.merge),
     ("list", list.list_concepts),
     ("show", show.show),
     ("rm", rm.remove),

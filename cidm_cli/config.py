@@ -7,6 +7,7 @@ from typing import Any
 
 from .errors import CidmError, ExitCode
 from .flags import setting_types
+from .merge_options import MergeOptions
 from .options import DrawOptions, LearnOptions
 
 SETTINGS: Mapping[str, type] = {
@@ -16,6 +17,7 @@ SETTINGS: Mapping[str, type] = {
     "precision": str,
     **setting_types("learn", LearnOptions),
     **setting_types("draw", DrawOptions),
+    **setting_types("merge", MergeOptions),
 }
 """Every setting there is, with its type. `a.b` is key b of table [a] in a file, and CIDM_A_B in the environment."""
 

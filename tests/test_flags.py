@@ -12,12 +12,13 @@ import pytest
 from cidm_cli.config import SETTINGS, load_settings, variable_for
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.flags import chosen, documented, plain_type
+from cidm_cli.merge_options import MergeOptions
 from cidm_cli.options import DrawOptions, LearnOptions
 from cidm_registry import Registry
 from command import Cidm
 
-COMMANDS = (("learn", LearnOptions), ("generate", DrawOptions))
-TABLES = (("learn", LearnOptions), ("draw", DrawOptions))
+COMMANDS = (("learn", LearnOptions), ("generate", DrawOptions), ("merge", MergeOptions))
+TABLES = (("learn", LearnOptions), ("draw", DrawOptions), ("merge", MergeOptions))
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def test_documented_reads_the_line_under_each_field() -> None:
     assert documented(Example) == {"steps": "How many.", "name": "What it is called,\n    over two lines."}
 
 
-@pytest.mark.parametrize("cls", [LearnOptions, DrawOptions])
+@pytest.mark.parametrize("cls", [LearnOptions, DrawOptions, MergeOptions])
 def test_every_option_is_documented(cls: type) -> None:
     lines = documented(cls)
     assert set(lines) == {option.name for option in fields(cls)}

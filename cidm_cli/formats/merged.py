@@ -1,9 +1,16 @@
-"""One static LoRA file, as ``cidm merge`` writes it: diffusers' keys, the scale folded into the factors."""
+"""One static LoRA file, as ``cidm merge`` writes it and diffusers, ComfyUI and others read it.
+
+``unet.<site>.lora_A.weight`` [r, in] and ``.lora_B.weight`` [out, r] in float32, r the same for every site and all
+scales folded in, so that alpha = rank for every reader, also one that takes a file's first rank for all. The text
+``cidm`` in its metadata says what was merged and how, as JSON.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,17 +18,32 @@ from safetensors.torch import save
 
 from ..errors import CidmError, ExitCode
 
+_KINDS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
-def pack_merged(
-    factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]], metadata: Mapping[str, str]
-) -> bytes:
-    """The file of (up [out, r], down [r, in]) by site; equal factors and metadata give equal bytes."""
+Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+"""(up [out, r], down [r, in]) by site."""
+
+
+def facts_as_metadata(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What a merged file tells of itself, as the strings a safetensors header holds."""
+    return {"format": "pt", "cidm": json.dumps(facts, ensure_ascii=False, sort_keys=True, allow_nan=False)}
+
+
+def pack_merged(factors: Factors, metadata: Mapping[str, str]) -> bytes:
+    """The file; equal factors and metadata give equal bytes. Sites of lower rank are filled up with zeros."""
+    rank = max(up.shape[1] for up, _ in factors.values())
     tensors = {}
     for site, (up, down) in factors.items():
-        tensors[f"unet.{site}.lora_A.weight"] = down
-        tensors[f"unet.{site}.lora_B.weight"] = up
-    ordered = {name: tensors[name].detach().cpu().float().contiguous() for name in sorted(tensors)}
-    return save(ordered, metadata=dict(sorted(metadata.items())))
+        missing = rank - up.shape[1]
+        tensors[f"unet.{site}.lora_A.weight"] = torch.nn.functional.pad(down, (0, 0, 0, missing))
+        tensors[f"unet.{site}.lora_B.weight"] = torch.nn.functional.pad(up, (0, missing))
+    plain = save({name: tensors[name].detach().cpu().float().contiguous() for name in sorted(tensors)})
+    # The library writes metadata in another order each time: it is put in front of the header here.
+    length = int.from_bytes(plain[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(plain[8 : 8 + length])}
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw + plain[8 + length :]
 
 
 def read_merged(
@@ -35,21 +57,24 @@ def read_merged(
     Raises:
         CidmError: NOT_FOUND for no such file; INVALID, naming file and layer, for anything that does not fit.
     """
-    if not path.is_file():
+    if not path.exists():
         raise CidmError(f"{path}: no such file", "cidm merge -o FILE writes one", ExitCode.NOT_FOUND)
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise _invalid(path, f"is not a safetensors file ({error})") from error
     sides: dict[str, dict[str, torch.Tensor]] = {"lora_A": {}, "lora_B": {}}
     for name, tensor in tensors.items():
         site, _, side = name.removeprefix("unet.").removesuffix(".weight").rpartition(".")
         if name != f"unet.{site}.{side}.weight" or side not in sides or site not in shapes:
             raise _invalid(path, f"{name} is no layer of this base")
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise _invalid(path, f"{name} holds values that are no weights")
+        if tensor.dtype not in _KINDS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise _invalid(path, f"{name} holds {kind} values, not weights")
+        if not torch.isfinite(tensor).all():
+            raise _invalid(path, f"{name} holds NaN or infinite values")
         sides[side][site] = tensor.float()
     factors = {}
     for site in sorted({*sides["lora_A"], *sides["lora_B"]}):

@@ -102,13 +102,6 @@ def truncated(up: Tensor, down: Tensor, rank: int) -> Factors:
     return (left @ (U[:, :rank] * roots)).to(up.dtype), (roots[:, None] * (Vt[:rank] @ right.T)).to(up.dtype)
 
 
-def factored(matrix: Tensor, rank: int) -> Factors:
-    """The best approximation of a full matrix [out, in] of the given rank, in two factors."""
-    U, values, Vt = torch.linalg.svd(matrix.double(), full_matrices=False)
-    roots = values[:rank].sqrt()
-    return (U[:, :rank] * roots).to(matrix.dtype), (roots[:, None] * Vt[:rank]).to(matrix.dtype)
-
-
 def energy(up: Tensor, down: Tensor) -> float:
     """‖A B‖_F² from r×r products. What ``truncated`` loses is the difference of energies before and after."""
     one, other = up.double(), down.double()

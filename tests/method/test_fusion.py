@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from cidm_cli.method.fusion import concatenated, energy, factored, fused, strayed, truncated
+from cidm_cli.method.fusion import concatenated, energy, fused, strayed, truncated
 
 GENERATOR = torch.Generator().manual_seed(8)
 OUT, IN = 7, 6
@@ -168,8 +168,7 @@ def test_truncation_is_the_singular_value_decomposition_of_the_product(rank: int
     U, values, Vt = torch.linalg.svd(up @ down)
     expected = U[:, :rank] @ torch.diag(values[:rank]) @ Vt[:rank]
     torch.testing.assert_close(short[0] @ short[1], expected)
-    of_matrix = factored(up @ down, rank)
-    assert of_matrix[0].shape == (OUT, rank)
+    of_matrix = truncated(torch.eye(OUT, dtype=torch.float64), up @ down, rank)
     torch.testing.assert_close(of_matrix[0] @ of_matrix[1], expected)
     lost = 1 - energy(*short) / energy(up, down)
     assert lost == pytest.approx(float(values[rank:].square().sum() / values.square().sum()))

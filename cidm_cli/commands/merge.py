@@ -1,0 +1,199 @@
+"""`cidm merge`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import CidmError, ExitCode
+from ..flags import chosen, flags
+from ..invocation import Invocation
+from ..merge_options import MergeOptions, check_merge
+from ..output import Result, Table, readable_bytes
+from .common import DeviceOption, PrecisionOption
+
+if TYPE_CHECKING:
+    from cidm_registry import Registry
+
+    from ..workflow.merge import Merge
+
+
+@flags(MergeOptions)
+def merge(
+    call: Invocation,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Concepts; without any, all of them.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="The .safetensors file to write.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="The prompt that --method ewa merges for.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("--weight", "-w", metavar="NAME=W", help="Factor on a concept; may be given again."),
+    ] = None,
+    analyze: Annotated[
+        bool,
+        typer.Option("--analyze", help="Write nothing: measure how the concepts get in each other's way."),
+    ] = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    *,
+    given: dict[str, Any],
+) -> Result:
+    """Merge concepts into one LoRA file that diffusers, ComfyUI and others load. Prints its path.
+
+    Only low-rank weights are in it: concepts' tokens stay in the registry, and cidm generate --merged FILE draws
+    with both. With --analyze, nothing is written and a table of interference is printed.
+    """
+    options = MergeOptions(**chosen(MergeOptions, "merge", given, call.settings))
+    check_merge(options)
+    if analyze and (out or prompt or weights):
+        raise CidmError("--analyze writes no file and takes no prompt or weights", code=ExitCode.USAGE)
+    if not analyze and out is None:
+        raise CidmError("nowhere to write to", "give -o FILE.safetensors, or --analyze", ExitCode.USAGE)
+    if out is not None and (out.suffix != ".safetensors" or out.is_dir()):
+        raise CidmError(f"-o {out}: not the name of a .safetensors file", code=ExitCode.USAGE)
+    registry = call.open_registry()
+    where = call.choice("device", device), call.choice("precision", precision)
+    if out is None:
+        return _analyze(call, registry, names or [], options, *where)
+    return _merge(call, registry, names or [], _factors(weights or []), prompt, options, out, *where)
+
+
+def _merge(
+    call: Invocation,
+    registry: Registry,
+    names: list[str],
+    factors: dict[str, float],
+    prompt: str | None,
+    options: MergeOptions,
+    out: Path,
+    device: str,
+    precision: str,
+) -> Result:
+    from ..workflow import merge as workflow
+
+    selection = workflow.select(registry, names, factors, prompt, options)
+
+    from ..formats.merged import facts_as_metadata, pack_merged
+    from ..formats.png import write
+    from ..workflow.bases import open_base
+
+    base = open_base(registry, device=device, precision=precision)
+    done, total = 0, workflow.work(selection)
+    with call.output.progress("looking at features", max(total, 1)) as progress:
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            progress.update(done)
+
+        merged = workflow.merge(registry, base, selection, on_step=step)
+    content = pack_merged(merged.factors, facts_as_metadata(merged.facts))
+    write(out, content)
+    report = {"difference": merged.difference, "lost": merged.lost, "strayed": merged.strayed}
+    return Result(
+        data={"path": out, "bytes": len(content), "layers": len(merged.factors), **report, **merged.facts},
+        human=[str(out), *_lines(merged, len(content))],
+        ids=[str(out)],
+    )
+
+
+def _lines(merged: Merge, size: int) -> list[str]:
+    """What a person is told about a finished merge."""
+    facts = merged.facts
+    names = ", ".join(concept["name"] for concept in facts["concepts"])
+    lines = [
+        f"{facts['method']} of {names}: rank {facts['rank']} at {len(merged.factors)} layers, {readable_bytes(size)}"
+    ]
+    if merged.difference is not None:
+        lines.append(f"largest difference to the exact sum: {merged.difference:.2g}")
+    if merged.strayed is not None:
+        lines += [
+            f"lost of what the concepts do to their own {kind} features: {share:.2%}"
+            for kind, share in merged.strayed.items()
+        ]
+    if merged.lost:
+        lines.append(f"lost of the squared weights by shortening to this rank: {merged.lost:.2%}")
+    return lines
+
+
+def _analyze(
+    call: Invocation,
+    registry: Registry,
+    names: list[str],
+    options: MergeOptions,
+    device: str,
+    precision: str,
+) -> Result:
+    wanted = {registry.get(name).key for name in names}
+    records = [record for record in registry.records() if not names or record.key in wanted]
+    if len(records) < 2:
+        raise CidmError(
+            f"--analyze compares concepts with each other, and there is {len(records)}",
+            "learn or name at least two",
+            ExitCode.NOT_FOUND,
+        )
+
+    from ..workflow import interference
+    from ..workflow.bases import open_base
+
+    base = open_base(registry, device=device, precision=precision)
+    done, total = 0, interference.work(records, options)
+    with call.output.progress("drawing", total) as progress:
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            progress.update(done)
+
+        found = interference.analyze(registry, base, records, options, on_step=step)
+    table = Table(
+        ("CONCEPT", "WITH", "OVERLAP", "CHANGE", "LIKENESS"),
+        [
+            (
+                pair.concept,
+                pair.added,
+                f"{pair.overlap:.3f}",
+                f"{pair.change:.1f}",
+                "-" if pair.likeness is None else f"{pair.likeness:.3f}",
+            )
+            for pair in found.pairs
+        ],
+    )
+    return Result(
+        data=asdict(found),
+        human=[
+            table,
+            "overlap of subspaces, 0 to 1; change of the pictures, of 255; likeness by CLIP, at most 1",
+            f"{found.fits} more concepts of rank {found.rank} can be orthogonal to all of these "
+            f"({found.tightest} has {found.free[found.tightest]} dimensions left)",
+        ],
+        ids=[f"{pair.concept} {pair.added} {pair.overlap:.6g} {pair.change:.6g}" for pair in found.pairs],
+    )
+
+
+def _factors(given: list[str]) -> dict[str, float]:
+    """NAME=W by name. Raises CidmError USAGE for anything else."""
+    out: dict[str, float] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not name or not math.isfinite(value) or name in out:
+            raise CidmError(
+                f"--weight {text}: not NAME=W, once for a concept",
+                "write for instance --weight dog=0.8",
+                ExitCode.USAGE,
+            )
+        out[name] = value
+    return out
