@@ -54,13 +54,13 @@ class LearnOptions:
     """cidm, subspace: steps between recomputations of the shared subspace."""
     shared_lr: float = 0.01
     """cidm, paper: learning rate of the shared subspace; above 1 / number of concepts it diverges."""
-    ewc_weight: float = 1e4
+    ewc_weight: float = 3e4
     """ewc: λ, weight of the squared distance from the LoRA carried on."""
     ewc_draws: int = 64
     """ewc: gradients from which the Fisher information is estimated after the training."""
     lwf_weight: float = 1.0
     """lwf: weight of the distance from the previous model's prediction."""
-    clora_weight: float = 1e4
+    clora_weight: float = 1e3
     """c-lora: weight of the overlap with the older concepts' weights, entry by entry."""
     checkpoint_every: int = 50
     """Steps between checkpoints."""
