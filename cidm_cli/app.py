@@ -10,7 +10,22 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import demo, explain, gc, generate, init, learn, list, merge, path, rename, rm, show, verify
+from .commands import (
+    demo,
+    eval,
+    explain,
+    gc,
+    generate,
+    init,
+    learn,
+    list,
+    merge,
+    path,
+    rename,
+    rm,
+    show,
+    verify,
+)
 from .config import load_settings
 from .errors import CidmError, ExitCode
 from .invocation import Invocation
@@ -30,6 +45,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
     ("generate", generate.generate),
     ("explain", explain.explain),
     ("merge", merge.merge),
+    ("eval", eval.evaluate),
     ("list", list.list_concepts),
     ("show", show.show),
     ("rm", rm.remove),

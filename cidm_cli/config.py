@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CidmError, ExitCode
+from .eval_options import EvalOptions
 from .flags import setting_types
 from .merge_options import MergeOptions
 from .options import DrawOptions, LearnOptions
@@ -17,6 +18,7 @@ SETTINGS: Mapping[str, type] = {
     "precision": str,
     **setting_types("learn", LearnOptions),
     **setting_types("draw", DrawOptions),
+    **setting_types("eval", EvalOptions),
     **setting_types("merge", MergeOptions),
 }
 """Every setting there is, with its type. `a.b` is key b of table [a] in a file, and CIDM_A_B in the environment."""

@@ -11,14 +11,20 @@ import pytest
 
 from cidm_cli.config import SETTINGS, load_settings, variable_for
 from cidm_cli.errors import CidmError, ExitCode
+from cidm_cli.eval_options import EvalOptions
 from cidm_cli.flags import chosen, documented, plain_type
 from cidm_cli.merge_options import MergeOptions
 from cidm_cli.options import DrawOptions, LearnOptions
 from cidm_registry import Registry
 from command import Cidm
 
-COMMANDS = (("learn", LearnOptions), ("generate", DrawOptions), ("merge", MergeOptions))
-TABLES = (("learn", LearnOptions), ("draw", DrawOptions), ("merge", MergeOptions))
+COMMANDS = (
+    ("learn", LearnOptions),
+    ("generate", DrawOptions),
+    ("merge", MergeOptions),
+    ("eval", EvalOptions),
+)
+TABLES = (("learn", LearnOptions), ("draw", DrawOptions), ("merge", MergeOptions), ("eval", EvalOptions))
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ def test_documented_reads_the_line_under_each_field() -> None:
     assert documented(Example) == {"steps": "How many.", "name": "What it is called,\n    over two lines."}
 
 
-@pytest.mark.parametrize("cls", [LearnOptions, DrawOptions, MergeOptions])
+@pytest.mark.parametrize("cls", [LearnOptions, DrawOptions, MergeOptions, EvalOptions])
 def test_every_option_is_documented(cls: type) -> None:
     lines = documented(cls)
     assert set(lines) == {option.name for option in fields(cls)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ SHOWN = 6
 """Pictures of each kind on the page."""
 SHORT = {"clip": "CLIP", "dino": "DINO"}
 COLOURS = "viridis"
+LARGEST = 24.0
+"""Inches of a plot's side."""
 
 
 def table(evaluation: Evaluation) -> Table:
@@ -109,7 +112,7 @@ def curves(evaluation: Evaluation) -> Figure:
         axes.set_xticks(range(len(places)), _state_names(evaluation), rotation=45, ha="right")
         axes.set_title(f"IA by {SHORT[judge]}; dotted: the base's own drawing of the class")
         axes.set_xlabel("after learning")
-        axes.legend(fontsize="small", loc="best")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return figure
 
 
@@ -131,8 +134,9 @@ def _panels(evaluation: Evaluation, height: int) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     count = len(evaluation.judges)
-    wide = max(4.0, 0.6 * len(evaluation.rivals) + 2)
-    figure = Figure(figsize=(wide * count, max(3.2, 0.45 * height + 2)), layout="constrained")
+    wide = min(max(4.0, 0.6 * len(evaluation.rivals) + 2), LARGEST)
+    high = min(max(3.2, 0.45 * height + 2), LARGEST)
+    figure = Figure(figsize=(wide * count, high), layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
@@ -163,7 +167,10 @@ def _state_names(evaluation: Evaluation) -> list[str]:
 
 def _rendered(figure: Figure) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110, metadata={"Software": "cidm"})
+    with warnings.catch_warnings():
+        # Concepts may be named in any script, and the font that comes along does not know them all.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(stream, format="png", dpi=110, metadata={"Software": "cidm"})
     return stream.getvalue()
 
 

@@ -1,0 +1,202 @@
+"""`cidm eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import CidmError, ExitCode
+from ..eval_options import EvalOptions, check, drawing
+from ..flags import chosen, flags
+from ..invocation import Invocation
+from ..options import resolve_draw
+from ..output import Result
+from .common import DeviceOption, PrecisionOption
+
+if TYPE_CHECKING:
+    from cidm_registry import Registry
+
+    from ..workflow.evaluation import Evaluation
+    from ..workflow.subjects import Subject
+
+
+@flags(EvalOptions)
+def evaluate(
+    call: Invocation,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="Reference pictures: a folder with tasks.toml, CustomConcept101's dataset.json, or a folder of "
+            "folders named like the concepts. [default on mini: mini-CIFC]",
+        ),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE|SET",
+            help="Prompts for every concept, <TOK> or {} where it goes: a file, or object, pet or style.",
+        ),
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option("--concepts", metavar="NAMES", help="Only these: dog,cat. [default: all]")
+    ] = None,
+    noun: Annotated[
+        str | None,
+        typer.Option(
+            "--class-noun", metavar="NOUN", help="Class noun of every concept, over data and registry."
+        ),
+    ] = None,
+    merged: Annotated[
+        Path | None,
+        typer.Option(
+            "--merged",
+            metavar="FILE",
+            help="Judge this file of cidm merge in place of the concepts' weights.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where pictures and results go.")
+    ] = Path("cidm-eval"),
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    *,
+    given: dict[str, Any],
+) -> Result:
+    """Judge the learned concepts: likeness, text alignment, forgetting, retention, confusion.
+
+    Draws every concept by a set of prompts and compares the pictures with its reference pictures. Pictures are
+    kept in FOLDER/samples: an evaluation that was stopped goes on where it was, and none is drawn twice.
+    """
+    options = EvalOptions(**chosen(EvalOptions, "eval", given, call.settings))
+    check(options)
+    registry = call.open_registry()
+    resolve_draw(drawing(options), registry.base.kind, 64)  # refuses before a model is loaded
+    subjects, rivals, skipped = _subjects(call, registry, data, prompts, names, noun, options.limit_prompts)
+    for name, why in skipped:
+        call.output.note(f"{name} is not judged: {why}")
+    where = call.choice("device", device), call.choice("precision", precision)
+    try:
+        evaluation = _evaluate(
+            call, registry, subjects, rivals, skipped, options, merged, out / "samples", where
+        )
+    except KeyboardInterrupt:
+        raise CidmError(
+            f"interrupted; the pictures drawn so far are in {out / 'samples'}",
+            "the same command goes on from there",
+            ExitCode.INTERRUPTED,
+        ) from None
+    from ..workflow.evaluate import keep_scores
+    from ..workflow.evaluation_files import table, write
+
+    paths = write(evaluation, out, out / "samples", subjects)
+    if options.save:
+        for problem in keep_scores(registry, evaluation):
+            call.output.warn(problem)
+    return Result(
+        data={"evaluation": evaluation.to_json(), "files": paths},
+        human=[table(evaluation), f"written to {out}; {paths['report']} shows the pictures"],
+        ids=[str(path) for path in paths.values()],
+    )
+
+
+def _subjects(
+    call: Invocation,
+    registry: Registry,
+    data: Path | None,
+    prompts: str | None,
+    names: str | None,
+    noun: str | None,
+    limit: int | None,
+) -> tuple[list[Subject], list[Subject], list[tuple[str, str]]]:
+    """The concepts to judge, all concepts with pictures, and (name, why) of those that are not judged."""
+    from cidm_registry import canonical_key
+
+    from ..data import load_benchmark
+    from ..models.identity import MINI
+    from ..workflow.demo import tasks_folder
+    from ..workflow.subjects import match, prompts_from
+
+    if not registry.records():
+        raise CidmError(
+            f"{registry.root} holds no concepts yet",
+            "`cidm learn NAME IMAGES` learns one",
+            ExitCode.NOT_FOUND,
+        )
+    if data is None:
+        if registry.base.kind != MINI:
+            raise CidmError(
+                "no reference pictures to compare with",
+                "give --data FOLDER, with a folder of pictures for each concept, named like it",
+                ExitCode.USAGE,
+            )
+        data = tasks_folder()
+    wanted = None
+    if names is not None:
+        wanted = {registry.get(name.strip()).key for name in names.split(",") if name.strip()}
+        if not wanted:
+            raise CidmError("--concepts names none", "write for instance --concepts dog,cat", ExitCode.USAGE)
+    benchmark = load_benchmark(data)
+    for line in benchmark.notes:
+        call.output.note(line)
+    rivals, skipped = match(
+        registry.records(), benchmark.tasks, noun=noun,
+        prompts=None if prompts is None else prompts_from(prompts), limit=limit,
+    )  # fmt: skip
+    subjects = [s for s in rivals if wanted is None or s.record.key in wanted]
+    skipped = [(name, why) for name, why in skipped if wanted is None or canonical_key(name) in wanted]
+    if not subjects:
+        there = ", ".join(task.name for task in benchmark.tasks[:12])
+        raise CidmError(
+            f"{data} holds pictures of none of the concepts",
+            f"it has {there}; folders and concepts must have the same names",
+            ExitCode.NOT_FOUND,
+        )
+    return subjects, rivals, skipped
+
+
+def _evaluate(
+    call: Invocation,
+    registry: Registry,
+    subjects: list[Subject],
+    rivals: list[Subject],
+    skipped: list[tuple[str, str]],
+    options: EvalOptions,
+    merged: Path | None,
+    pictures: Path,
+    where: tuple[str, str],
+) -> Evaluation:
+    from ..models.base import choose_device
+    from ..models.identity import MINI, folder_of
+    from ..models.judges import choose, open_judges
+    from ..workflow import evaluate as workflow
+    from ..workflow.bases import open_base
+    from ..workflow.generate import read_static
+
+    own = registry.base.kind == MINI
+    choice = choose(folder_of(registry.base), options.clip, options.dino, own=own)
+    if choice.dino is None and options.dino is None:
+        call.output.note("no second judge comes with this base: IA is CLIP's alone")
+    judges = open_judges(choice, choose_device(where[0]))
+    base = open_base(registry, device=where[0], precision=where[1])
+    states = workflow.states_of(registry)
+    if merged is not None:
+        # One file is one state: what the concepts were before it was merged is not in it.
+        last = states[-1]
+        states = (workflow.State(last.number, last.records, read_static(merged, base)),)
+
+    @contextmanager
+    def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+        with call.output.progress(label, total) as bar:
+            yield bar.update
+
+    return workflow.evaluate(
+        registry, base, subjects, options, folder=pictures, judges=judges, states=states, rivals=rivals,
+        skipped=skipped, events=workflow.Events(progress, call.output.note),
+    )  # fmt: skip
