@@ -81,7 +81,7 @@ def sharp_weights(M: Tensor, named: Tensor, power: float) -> Tensor:
     """ψ(M) that stays sharp (method.md, row 9): named concepts keep 1 however many others there are.
 
     Every other gets M_j^p / max(1, Σ_named 1 + Σ_others M^p), so that all others together never pass 1. As p grows
-    this becomes ``named_weights`` (for M below 1), and ``power`` may be infinite.
+    only the named are left (for M below 1), and ``power`` may be infinite.
 
     Args:
         M: cosine similarities [..., concepts].
@@ -91,11 +91,6 @@ def sharp_weights(M: Tensor, named: Tensor, power: float) -> Tensor:
     powers = torch.where(named, 0.0, M.clamp(0, 1) ** power)
     total = named.sum(-1, keepdim=True) + powers.sum(-1, keepdim=True)
     return torch.where(named, 1.0, powers / total.clamp_min(1))
-
-
-def named_weights(named: Tensor) -> Tensor:
-    """ψ that looks at no similarity: 1 for each concept the prompt names, 0 for every other."""
-    return named.float()
 
 
 def _relative(M: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 
 from cidm_cli.method.aggregation import (
     FORMS,
-    named_weights,
     official_weights,
     paper_weights,
     sharp_weights,
@@ -171,7 +170,7 @@ def test_sharp_weights_share_by_powers_one_by_one(power: float, chosen: list[int
 @pytest.mark.parametrize("chosen", [[], [1], [0, 3]])
 def test_the_limit_of_a_large_power_is_named_only(chosen: list[int]) -> None:
     named = torch.tensor([i in chosen for i in range(4)])
-    only = named_weights(named).expand_as(M)
+    only = named.float().expand_as(M)
     assert torch.equal(sharp_weights(M, named, math.inf), only)
     torch.testing.assert_close(sharp_weights(M, named, 400), only)
     assert only[0].tolist() == [float(i in chosen) for i in range(4)]
@@ -193,7 +192,6 @@ def test_weights_follow_their_concepts_in_any_order() -> None:
         torch.testing.assert_close(weights(M[:, order]), weights(M)[:, order])
     turned = sharp_weights(M[:, order], named[order], 4)
     torch.testing.assert_close(turned, sharp_weights(M, named, 4)[:, order])
-    assert torch.equal(named_weights(named[order]), named_weights(named)[order])
 
 
 def test_nothing_similar_gives_weights_of_zero_and_no_nan() -> None:
