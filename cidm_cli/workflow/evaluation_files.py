@@ -35,8 +35,11 @@ def table(evaluation: Evaluation) -> Table:
     """A row for each concept, and their means."""
     judges = list(evaluation.judges)
     per_judge = [("ia", "IA"), ("forgetting", "FORGOT"), ("retention", "KEPT"), ("confusion", "CONFUSED")]
-    heads = ["CONCEPT", "CLASS", "#"]
-    heads += [f"{word} {SHORT[judge]}" for _, word in per_judge for judge in judges] + ["TA", "CLIPSCORE"]
+    heads = ["CONCEPT", "#"]
+    for _, word in per_judge:
+        # The figure's name over its first column only: the table has to fit a terminal.
+        heads += [f"{word} {SHORT[judges[0]]}", *(SHORT[judge] for judge in judges[1:])]
+    heads += ["TA", "CLIPSCORE"]
     body = []
     for concept in evaluation.concepts:
         found: dict[str, Mapping[str, float | None]] = {
@@ -44,11 +47,18 @@ def table(evaluation: Evaluation) -> Table:
             "retention": concept.retention, "confusion": concept.final.confusion,
         }  # fmt: skip
         cells = [number(found[name][judge], name) for name, _ in per_judge for judge in judges]
-        head = (concept.name, concept.class_noun, str(concept.learned))
-        body.append((*head, *cells, number(concept.final.ta), number(concept.final.clip_score)))
+        body.append(
+            (
+                concept.name,
+                str(concept.learned),
+                *cells,
+                number(concept.final.ta),
+                number(concept.final.clip_score),
+            )
+        )
     means = evaluation.means()
     cells = [number(means[name][judge], name) for name, _ in per_judge for judge in judges]
-    body.append(("mean", "", "", *cells, number(means["ta"]), number(means["clip_score"])))
+    body.append(("mean", "", *cells, number(means["ta"]), number(means["clip_score"])))
     return Table(tuple(heads), body)
 
 

@@ -22,6 +22,7 @@ from cidm_cli.models import sampling
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.models.judges import Choice, Judges, open_judges
+from cidm_cli.options import DRAW_METHODS
 from cidm_cli.workflow import samples
 from cidm_cli.workflow.evaluate import Events, State, evaluate, keep_scores, states_of
 from cidm_cli.workflow.evaluation import Cell, Evaluation
@@ -187,6 +188,18 @@ def test_mixing_all_concepts_changes_the_older_one_and_the_matrix_says_so(
     ]
     assert [row.base for row in mixed.concepts] == [row.base for row in evaluation.concepts]
     assert sum(denoised) == 2 * 6, "the last state of both; base and single were there"
+
+
+def test_every_method_of_drawing_can_be_judged(
+    taught: Registry, base: Base, data: Path, judges: Judges, tmp_path: Path
+) -> None:
+    """The help of --method speaks of generate's: there are no others."""
+    subjects = [replace(subject, prompts=subject.prompts[:1]) for subject in subjects_of(taught, data)]
+    for method in DRAW_METHODS:
+        options = replace(QUICK, method=method, samples=1)
+        found = evaluate(taught, base, subjects, options, folder=tmp_path, judges=judges)
+        assert found.method == method
+        assert [c.final.samples for c in found.concepts] == [1, 1]
 
 
 def test_means_are_over_the_concepts_and_leave_the_unknown_out(done: tuple[Evaluation, Path]) -> None:
