@@ -25,7 +25,7 @@ PRESETS = {
         "autoencoder": 60, "text": 40, "clip": 80, "unet": 240, "core": 240, "decoder": 0, "selfsup": 30,
     },
     "short": {
-        "autoencoder": 1200, "text": 720, "clip": 2990, "unet": 10000, "core": 4195, "decoder": 0, "selfsup": 600,
+        "autoencoder": 1200, "text": 720, "clip": 2990, "unet": 11500, "core": 4195, "decoder": 0, "selfsup": 600,
     },
     "full": {
         "autoencoder": 3600, "text": 2400, "clip": 6000, "unet": 28000, "core": 28000, "decoder": 2400,

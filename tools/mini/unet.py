@@ -19,7 +19,7 @@ from .autoencoder import pixels
 from .clip import tokens
 from .scenes import Art, render
 from .training import Average, Clock, MuonAdamW, clip_norm, load_checkpoint, save_checkpoint
-from .world import CORE, STYLES, TINTS
+from .world import CORE, TINTS
 
 CONFIG = dict(
     sample_size=16,
@@ -39,8 +39,8 @@ SCHEDULE = dict(
     prediction_type="v_prediction",
     clip_sample=False,
 )
-BATCH, CHUNK, CHUNKS, CORE_CHUNKS = 64, 4096, 28, 10
-CORE_STREAM = 7  # added to the seed: the second half's scenes are others than the first's
+BATCH, CHUNK, CHUNKS, CORE_CHUNKS, PAIR_CHUNKS = 64, 4096, 28, 10, 5
+CORE_STREAM, PAIR_STREAM = 7, 8  # added to the seed: the second half's scenes are others than the first's
 NO_CAPTION = 0.1
 
 
@@ -53,7 +53,7 @@ def latent_scale(art: Art, autoencoder: AutoencoderKL, seed: int) -> tuple[float
 
 
 def chunk(
-    art: Art, autoencoder: AutoencoderKL, out: Path, seed: int, index: int
+    art: Art, autoencoder: AutoencoderKL, out: Path, seed: int, index: int, kind: str | None = None
 ) -> tuple[torch.Tensor, list[str]]:
     """Scaled latents [CHUNK, 8, 16, 16] and captions of one stretch of a scene stream, made once and kept."""
     path = out / "latents" / f"{seed}-{index:03d}.safetensors"
@@ -61,7 +61,7 @@ def chunk(
         path.parent.mkdir(exist_ok=True)
         parts, captions = [], []
         for start in range(index * CHUNK, (index + 1) * CHUNK, 64):
-            scenes = [render(art, seed, i) for i in range(start, start + 64)]
+            scenes = [render(art, seed, i, kind=kind) for i in range(start, start + 64)]
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 parts.append(autoencoder.encode(pixels([s.image for s in scenes])).latent_dist.mode().float())
             captions += [s.caption for s in scenes]
@@ -84,9 +84,10 @@ class Pool:
 
 
 def core_pool(art: Art, autoencoder: AutoencoderKL, out: Path, seed: int) -> Pool:
-    """Scenes of the core nouns alone."""
+    """Scenes of the core nouns alone; half of them show two things, which is harder to learn."""
     core = {noun: art[noun] for noun in CORE}
     parts = [chunk(core, autoencoder, out, seed + CORE_STREAM, index) for index in range(CORE_CHUNKS)]
+    parts += [chunk(core, autoencoder, out, seed + PAIR_STREAM, i, "pair") for i in range(PAIR_CHUNKS)]
     captions = [caption for _, told in parts for caption in told]
     odds = np.array([_odds(caption) for caption in captions])
     return Pool(torch.cat([latents for latents, _ in parts]), captions, odds / odds.sum())
@@ -94,9 +95,8 @@ def core_pool(art: Art, autoencoder: AutoencoderKL, out: Path, seed: int) -> Poo
 
 def _odds(caption: str) -> float:
     photo = 1.0 if caption.startswith("a photo of") else 0.35
-    pair = 1.6 if " and " in caption.removeprefix(STYLES["monochrome"][0]) else 1.0
     tinted = 0.4 if re.search(rf"\b({'|'.join(TINTS)}) (?!background)", caption) else 1.0
-    return photo * pair * tinted
+    return photo * tinted
 
 
 def train(
