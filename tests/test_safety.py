@@ -58,7 +58,8 @@ def keyword_dangers(node: ast.Call, method: str) -> Iterator[str]:
     safe = keywords.get("use_safetensors")
     if safe is not None and not (isinstance(safe, ast.Constant) and safe.value is True):
         yield f"{node.lineno}: use_safetensors is not True"
-    if method in PRETRAINED and "tokenizer" not in dotted(node.func).lower() and safe is None:
+    weightless = any(word in dotted(node.func).lower() for word in ("tokenizer", "imageprocessor"))
+    if method in PRETRAINED and not weightless and safe is None:
         yield f"{node.lineno}: {method} without use_safetensors=True may read a pickle"
 
 
@@ -100,7 +101,14 @@ def test_the_check_notices(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["import json", "model.eval()", "re.compile('x')", "f(trust_remote_code=False)"]
+    "source",
+    [
+        "import json",
+        "model.eval()",
+        "re.compile('x')",
+        "f(trust_remote_code=False)",
+        "AutoImageProcessor.from_pretrained('x')",
+    ],
 )
 def test_the_check_does_not_cry_wolf(source: str) -> None:
     assert not list(dangers(source))
