@@ -18,7 +18,7 @@ from .world import BACKGROUNDS, CORE, PLAIN, article
 
 PLACES = (*BACKGROUNDS, *PLAIN)
 UNSEEN = 77  # a scene stream that no training reads
-FLOORS = {"class": 0.80, "background": 0.90, "both": 0.60, "psnr": 26.0}
+FLOORS = {"class": 0.80, "background": 0.90, "both": 0.60, "psnr": 26.0, "selfsup": 0.70}
 
 
 def a(noun: str) -> str:
