@@ -100,7 +100,8 @@ def make(given: argparse.Namespace, art: scenes.Art) -> None:
     if seconds["decoder"]:
         autoencoder.train(art, work, budget_s=seconds["decoder"], seed=seed, decoder_only=True)
     selfsup.train(art, others, work, budget_s=seconds["selfsup"], seed=seed)
-    pack.pack(work, given.out, tokenizer, norm)
+    # A fresh tokenizer: one that was used keeps the padding of its last call.
+    pack.pack(work, given.out, vocabulary.build(), norm)
 
 
 def judge(given: argparse.Namespace, art: scenes.Art) -> None:
