@@ -38,45 +38,66 @@ def initial_noise(base: Base, seeds: Sequence[int], size: tuple[int, int]) -> to
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-@torch.no_grad()
-def denoise(
+Estimate = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+"""ε̂ (or v̂) of scaled latents [batch, channels, h, w] at a timestep, guidance included; told the evaluation's number."""
+
+
+def guided(
     base: Base,
     conditional: Sequence[torch.Tensor],
     unconditional: Sequence[torch.Tensor],
-    noise: torch.Tensor,
-    *,
-    sampler: str,
-    steps: int,
     guidance: float,
     evaluate: Callable[[int, Callable[[], torch.Tensor]], torch.Tensor] = lambda number, predict: predict(),
-    on_step: Callable[[int], None] = lambda step: None,
-) -> torch.Tensor:
-    """Latents drawn from ``noise`` [batch, channels, h, w] under classifier-free guidance.
+) -> Estimate:
+    """Classifier-free guidance of one prompt's prediction away from another's.
 
     ``conditional`` and ``unconditional`` hold, for each cross-attention layer, text embeddings [batch, tokens, width].
     ``evaluate`` is given an evaluation's number and what asks the UNet for its predictions [2 batch, ...], without
     and with the prompt: it may ask under changed weights, or more than once.
+    """
+    both = [torch.cat(pair) for pair in zip(unconditional, conditional, strict=True)]
+
+    def estimate(latents: torch.Tensor, t: torch.Tensor, number: int) -> torch.Tensor:
+        predict = partial(_predict, base, torch.cat([latents, latents]), t, both)
+        without, given = evaluate(number, predict).chunk(2)
+        return without + guidance * (given - without)
+
+    return estimate
+
+
+@torch.no_grad()
+def denoise(
+    base: Base,
+    estimate: Estimate,
+    noise: torch.Tensor,
+    *,
+    sampler: str,
+    steps: int,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> torch.Tensor:
+    """Latents drawn from ``noise`` [batch, channels, h, w], following ``estimate``.
+
     ``on_step`` hears 1, 2, …, ``steps``, also from a sampler that looks more than once a step.
     """
     scheduler = make_scheduler(base, sampler)
     scheduler.set_timesteps(steps, device=base.device)
     latents = noise.to(base.device) * scheduler.init_noise_sigma
     done = 0
-    both = [torch.cat(pair) for pair in zip(unconditional, conditional, strict=True)]
-    with layer_contexts(base.unet, both), base.autocast():
+    with base.autocast():
         for number, t in enumerate(scheduler.timesteps):
-            scaled = scheduler.scale_model_input(torch.cat([latents, latents]), t)
-            predict = partial(_predict, base, scaled, t, both[0])
-            without, given = evaluate(number, predict).chunk(2)
-            latents = scheduler.step(without + guidance * (given - without), t, latents).prev_sample
+            prediction = estimate(scheduler.scale_model_input(latents, t), t, number)
+            latents = scheduler.step(prediction, t, latents).prev_sample
             if (number + 1) * steps // len(scheduler.timesteps) > done:
                 done += 1
                 on_step(done)
     return latents
 
 
-def _predict(base: Base, latents: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-    return base.unet(latents, t, context).sample.float()
+def _predict(
+    base: Base, latents: torch.Tensor, t: torch.Tensor, contexts: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    with layer_contexts(base.unet, contexts):
+        return base.unet(latents, t, contexts[0]).sample.float()
 
 
 @torch.no_grad()

@@ -191,6 +191,7 @@ def denoised(
         given = text.encode(base, prompts, vectors, layers=layers)
         without = text.encode(base, [nothing] * len(prompts), {}, layers=layers)
         return sampling.denoise(
-            base, given, without, sampling.initial_noise(base, seeds, (base.pixels, base.pixels)),
-            sampler="dpm++", steps=steps, guidance=DRAW_DEFAULTS[kind]["guidance"], on_step=lambda _: on_step(),
+            base, sampling.guided(base, given, without, DRAW_DEFAULTS[kind]["guidance"]),
+            sampling.initial_noise(base, seeds, (base.pixels, base.pixels)),
+            sampler="dpm++", steps=steps, on_step=lambda _: on_step(),
         )  # fmt: skip

@@ -256,10 +256,10 @@ def _draw_batch(
     assert options.size
     assert options.steps
     assert options.guidance is not None
+    estimate = sampling.guided(base, given, without, options.guidance, partial(ready.evaluate, base))
     latents = sampling.denoise(
-        base, given, without, sampling.initial_noise(base, seeds, options.size),
-        sampler=options.sampler, steps=options.steps, guidance=options.guidance,
-        evaluate=partial(ready.evaluate, base), on_step=lambda _: on_step(),
+        base, estimate, sampling.initial_noise(base, seeds, options.size),
+        sampler=options.sampler, steps=options.steps, on_step=lambda _: on_step(),
     )  # fmt: skip
     return sampling.decode(base, latents)
 

@@ -15,7 +15,7 @@ from PIL import Image
 import tiny
 from cidm_cli.models.attention import layer_contexts
 from cidm_cli.models.base import Base
-from cidm_cli.models.sampling import SAMPLERS, decode, denoise, encode, initial_noise, make_scheduler
+from cidm_cli.models.sampling import SAMPLERS, decode, denoise, encode, guided, initial_noise, make_scheduler
 from cidm_cli.models.text import encode as encode_text
 from cidm_cli.models.text import tokenize
 
@@ -42,10 +42,10 @@ def draw(
     without: Sequence[torch.Tensor] = WITHOUT,
 ) -> torch.Tensor:
     count = len(seeds)
-    return denoise(
-        base, [c.expand(count, -1, -1) for c in GIVEN], [c.expand(count, -1, -1) for c in without],
-        initial_noise(base, seeds, SIZE), sampler=sampler, steps=STEPS, guidance=guidance,
-    )  # fmt: skip
+    estimate = guided(
+        base, [c.expand(count, -1, -1) for c in GIVEN], [c.expand(count, -1, -1) for c in without], guidance
+    )
+    return denoise(base, estimate, initial_noise(base, seeds, SIZE), sampler=sampler, steps=STEPS)
 
 
 def test_noise_depends_on_the_seed_alone_and_has_the_latents_size(base: Base) -> None:
@@ -86,8 +86,8 @@ def test_the_same_call_twice_gives_the_same_bytes(base: Base, sampler: str) -> N
 def test_every_sampler_runs_and_says_each_step_once(base: Base, sampler: str) -> None:
     said: list[int] = []
     out = denoise(
-        base, GIVEN, WITHOUT, initial_noise(base, [0], SIZE), sampler=sampler, steps=STEPS, guidance=5.0,
-        on_step=said.append,
+        base, guided(base, GIVEN, WITHOUT, 5.0), initial_noise(base, [0], SIZE),
+        sampler=sampler, steps=STEPS, on_step=said.append,
     )  # fmt: skip
     assert out.shape == (1, 4, 8, 8)
     assert torch.isfinite(out).all()
@@ -175,7 +175,7 @@ def test_stock_diffusers_draws_the_same_picture(base: Base, sampler: str) -> Non
         encode_text(base, [tokenize(base.tokenizer, [prompt])], {}, layers=LAYERS)
         for prompt in ("a photo of a dog on the beach", "a red cat")
     )
-    latents = denoise(base, given, without, noise, sampler=sampler, steps=STEPS, guidance=7.5)
+    latents = denoise(base, guided(base, given, without, 7.5), noise, sampler=sampler, steps=STEPS)
     ours = decode(base, latents)[0]
     distance = np.abs(np.asarray(ours, np.int16) - np.asarray(theirs, np.int16))
     assert ours.size == theirs.size == SIZE
