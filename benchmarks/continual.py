@@ -11,18 +11,16 @@ import argparse
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from cidm_cli.data import Task, load_tasks
-from cidm_cli.eval_options import EvalOptions
 from cidm_cli.workflow.demo import tasks_folder
 from cidm_cli.workflow.evaluate import states_of
 
-from .lab import Lab, at, cells
+from .lab import Lab, add_arguments, cells, protocol
 
 FIGURES = ("ia", "ta", "forgetting", "retention", "confusion")
 
@@ -76,12 +74,9 @@ ROWS: tuple[Row, ...] = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("continual-work"))
+    add_arguments(parser)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], help="else all")
-    parser.add_argument("--steps", type=int, help="training steps, else the base's default")
-    parser.add_argument("--samples", type=int, default=2, help="pictures of each prompt")
-    parser.add_argument("--prompts", type=int, default=8, help="prompts of each concept")
     given = parser.parse_args()
     lab = Lab(given.work)
     rows = [row for row in ROWS if not given.rows or row.name in given.rows]
@@ -94,12 +89,8 @@ def one(lab: Lab, row: Row, seed: int, given: argparse.Namespace) -> dict[str, A
     tasks = order(load_tasks(tasks_folder()), seed)
     # What a concept's own LoRA alone reaches is the plain one's, for every row that carries something else.
     plain = learned(lab, tasks, "plain", seed, given)
-    options = at(
-        EvalOptions(
-            samples=given.samples, limit_prompts=given.prompts, seed=1000 + 100 * seed, batch=given.samples
-        )
-    )
-    first = lab.judged(f"single-{seed}", plain, tasks, at(options, method="named"))
+    options = protocol(given, 1000 + 100 * seed)
+    first = lab.judged(f"single-{seed}", plain, tasks, replace(options, method="named"))
     if row.name == "single":
         return first
     registry = learned(lab, tasks, row.training, seed, given)
@@ -107,7 +98,7 @@ def one(lab: Lab, row: Row, seed: int, given: argparse.Namespace) -> dict[str, A
     states = states_of(registry)[-1:] if row.drawing in ("lora-c", "lora-switch") else None
     return lab.judged(
         f"{row.name.replace(' ', '-').replace(',', '')}-{seed}", registry, tasks,
-        at(options, method=row.drawing, every_task=row.history), states=states, single=cells(first, "single"),
+        replace(options, method=row.drawing, every_task=row.history), states=states, single=cells(first, "single"),
     )  # fmt: skip
 
 

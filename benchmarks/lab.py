@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,23 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def at(options: EvalOptions, **changes: Any) -> EvalOptions:
-    """The options with some changed, nothing kept in the registry."""
-    return replace(options, save=False, **changes)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every benchmark of whole registries takes."""
+    parser.add_argument(
+        "--work", type=Path, default=Path("continual-work"), help="what is there is not made again"
+    )
+    parser.add_argument("--steps", type=int, help="training steps, else the base's default")
+    parser.add_argument("--prompts", type=int, default=5, help="prompts of each concept")
+    parser.add_argument("--samples", type=int, default=4, help="pictures of each prompt")
+    parser.add_argument("--draw-steps", type=int, default=12, help="denoising steps")
+
+
+def protocol(given: argparse.Namespace, seed: int) -> EvalOptions:
+    """How concepts are judged; nothing is kept in the registry."""
+    return EvalOptions(
+        samples=given.samples, limit_prompts=given.prompts, seed=seed, batch=given.samples,
+        steps=given.draw_steps, save=False,
+    )  # fmt: skip
 
 
 def cells(result: Mapping[str, Any], way: str) -> dict[str, Cell]:

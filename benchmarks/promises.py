@@ -18,6 +18,7 @@ import itertools
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ import numpy as np
 from PIL import Image
 
 from cidm_cli.data import Task, load_examples, load_tasks
-from cidm_cli.eval_options import EvalOptions
 from cidm_cli.formats import merged as merged_file
 from cidm_cli.merge_options import MergeOptions
 from cidm_cli.method import metrics
@@ -36,10 +36,12 @@ from cidm_cli.workflow.evaluate import State
 from cidm_registry import Record, Registry
 
 from .continual import TRAININGS
-from .lab import Lab, at, cells, say
+from .lab import Lab, add_arguments, cells, protocol, say
 
 COUNTS = (10, 30, 100)
 MERGES = ("fuse", "mean", "sum", "svd", "ties", "dare")
+SEED = 1000
+"""Of each prompt's first picture."""
 ROUTED = ("named", "sharp", "official", "paper")
 SCENES = ("a photo of {} on the beach", "a photo of {} in the snow", "a photo of {} on a white background",
           "a photo of {} on the grass")  # fmt: skip
@@ -51,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work", type=Path, default=Path("continual-work"))
+    add_arguments(parser)
     parser.add_argument("--concepts", type=Path, required=True, help="folder of benchmarks.concepts")
     parser.add_argument("--parts", nargs="*", default=["routed", "composed", "static"])
     parser.add_argument("--counts", type=int, nargs="*", default=list(COUNTS))
@@ -61,9 +63,6 @@ def main() -> None:
         "--judged", type=int, default=10, help="concepts judged of each number, evenly spread"
     )
     parser.add_argument("--groups", type=int, default=12, help="pairs and triples of concepts named together")
-    parser.add_argument("--steps", type=int, help="training steps, else the base's default")
-    parser.add_argument("--samples", type=int, default=2)
-    parser.add_argument("--prompts", type=int, default=8)
     given = parser.parse_args()
     lab = Lab(given.work)
     tasks = load_tasks(given.concepts)
@@ -102,10 +101,6 @@ def spread(tasks: Sequence[Task], number: int) -> list[str]:
     return [tasks[k].name for k in picked]
 
 
-def protocol(given: argparse.Namespace) -> EvalOptions:
-    return at(EvalOptions(samples=given.samples, limit_prompts=given.prompts, seed=1000, batch=given.samples))
-
-
 def routed(
     lab: Lab,
     registry: Registry,
@@ -121,7 +116,7 @@ def routed(
     single: Mapping[str, Any] | None = None
     for method in ROUTED:
         name = f"routed-{training}-{len(records)}-{method}"
-        options = at(protocol(given), method=method)
+        options = replace(protocol(given, SEED), method=method)
         found = lab.judged(name, registry, tasks, options, only=only, states=state, single=single)
         single = single or cells(found, "single")
         out[method] = figures(found)
@@ -159,7 +154,7 @@ def static(
     """Retention and confusion of all concepts in one file, by merge method."""
     only = spread(tasks, given.judged)
     alone = lab.judged(
-        f"routed-{training}-{len(records)}-named", registry, tasks, at(protocol(given), method="named"),
+        f"routed-{training}-{len(records)}-named", registry, tasks, replace(protocol(given, SEED), method="named"),
         only=only, states=[State(records[-1].sequence, tuple(records))],
     )  # fmt: skip
     out = {}
@@ -175,7 +170,7 @@ def static(
             say(f"{name}: merged")
         whole = generate.read_static(path, lab.base)
         found = lab.judged(
-            name, registry, tasks, at(protocol(given)), only=only, single=cells(alone, "single"),
+            name, registry, tasks, protocol(given, SEED), only=only, single=cells(alone, "single"),
             states=[State(records[-1].sequence, tuple(records), whole)],
         )  # fmt: skip
         out[method] = figures(found)
@@ -234,7 +229,11 @@ def together(
     def look(named: Sequence[str]) -> dict[str, dict[str, float]]:
         words = [f"a <{task.name}>" if task.name in named else f"a {task.class_noun}" for task in group]
         options = resolve_draw(
-            DrawOptions(count=given.samples, seed=500, method="named"), MINI, lab.base.pixels
+            DrawOptions(
+                count=given.samples, batch=given.samples, seed=500, method="named", steps=given.draw_steps
+            ),
+            MINI,
+            lab.base.pixels,
         )
         jobs = [generate.Job(scene.format(" and ".join(words)), options) for scene in SCENES]
         pictures = [p.image for p in generate.draw(registry, lab.base, jobs)]
