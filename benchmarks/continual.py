@@ -20,7 +20,7 @@ from cidm_cli.data import Task, load_tasks
 from cidm_cli.workflow.demo import tasks_folder
 from cidm_cli.workflow.evaluate import states_of
 
-from .lab import Lab, add_arguments, cells, protocol
+from .lab import Lab, add_arguments, cells, protocol, told
 
 FIGURES = ("ia", "ta", "forgetting", "retention", "confusion")
 
@@ -81,7 +81,8 @@ def main() -> None:
     lab = Lab(given.work)
     rows = [row for row in ROWS if not given.rows or row.name in given.rows]
     results = {row.name: {seed: one(lab, row, seed, given) for seed in given.seeds} for row in rows}
-    print(json.dumps({name: summary(list(by_seed.values())) for name, by_seed in results.items()}))
+    table = {name: summary(list(by_seed.values())) for name, by_seed in results.items()}
+    print(json.dumps({"protocol": {**told(given), "seeds": given.seeds}, "rows": table}))
 
 
 def one(lab: Lab, row: Row, seed: int, given: argparse.Namespace) -> dict[str, Any]:

@@ -132,6 +132,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draw-steps", type=int, default=12, help="denoising steps")
 
 
+def told(given: argparse.Namespace) -> dict[str, Any]:
+    """The protocol, for the result: what was learned and judged how."""
+    usual = resolve_learn(LearnOptions(), MINI).steps
+    return {
+        "learning_steps": given.steps or usual, "prompts": given.prompts, "samples": given.samples,
+        "drawing_steps": given.draw_steps,
+    }  # fmt: skip
+
+
 def protocol(given: argparse.Namespace, seed: int) -> EvalOptions:
     """How concepts are judged; nothing is kept in the registry."""
     return EvalOptions(

@@ -36,7 +36,7 @@ from cidm_cli.workflow.evaluate import State
 from cidm_registry import Record, Registry
 
 from .continual import TRAININGS
-from .lab import Lab, add_arguments, cells, protocol, say
+from .lab import Lab, add_arguments, cells, protocol, say, told
 
 COUNTS = (10, 30, 100)
 MERGES = ("fuse", "mean", "sum", "svd", "ties", "dare")
@@ -84,7 +84,11 @@ def main() -> None:
                 str(size): composed(lab, registry, tasks[: min(given.counts)], training, size, given)
                 for size in (2, 3)
             }
-    print(json.dumps(out))
+    print(
+        json.dumps(
+            {"protocol": {**told(given), "judged": given.judged, "groups": given.groups}, "promises": out}
+        )
+    )
 
 
 def learned(

@@ -33,11 +33,11 @@ def main() -> None:
     known = json.loads(path.read_text()) if path.exists() else {}
     if given.continual:
         known["continual"] = json.loads(given.continual.read_text())
-        plot_methods(known["continual"], given.out / "images" / "results-methods.png")
+        plot_methods(known["continual"]["rows"], given.out / "images" / "results-methods.png")
     if given.promises:
         known["promises"] = json.loads(given.promises.read_text())
-        known["retention"] = retention(known["promises"])
-        plot_promises(known["promises"], given.out / "images" / "results-promises.png")
+        known["retention"] = retention(known["promises"]["promises"])
+        plot_promises(known["promises"]["promises"], given.out / "images" / "results-promises.png")
     path.write_text(json.dumps(known, indent=1) + "\n")
     (given.out / "results.md").write_text(page(known))
     print(json.dumps({"written": [str(path), str(given.out / "results.md")]}))
@@ -68,34 +68,38 @@ def page(known: Mapping[str, Any]) -> str:
     if "continual" in known:
         lines += methods_table(known["continual"])
     if "promises" in known:
-        lines += (
-            routed_table(known["promises"])
-            + composed_table(known["promises"])
-            + static_table(known["promises"])
-        )
+        found = known["promises"]["promises"]
+        lines += [
+            "",
+            "## Up to a hundred concepts, many of them alike",
+            "",
+            *_protocol(known["promises"]["protocol"]),
+        ]
+        lines += routed_table(found) + composed_table(found) + static_table(found)
     return "\n".join(lines) + "\n"
 
 
 def methods_table(found: Mapping[str, Any]) -> list[str]:
-    seeds = len(next(iter(found.values()))["ta"]["by_seed"])
+    rows = found["rows"]
     lines = [
-        "", f"## Ten concepts, {seeds} seeds", "",
+        "", f"## Ten concepts, {len(found['protocol']['seeds'])} seeds", "",
         "mini-CIFC: seven objects and three styles, learned one after another, in another order for each seed.",
         "Mean over concepts, then mean and standard deviation over seeds. IA and TA are cosines by the base's own",
         "CLIP; the second judge is trained without captions and apart from the base. Retention is against each",
-        "concept's own LoRA alone.",
+        "concept's own LoRA alone. Methods that carry one LoRA on, or sum all, are drawn their own way.", "",
+        *_protocol(found["protocol"]),
         "", "| | " + " | ".join(title for _, title in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|",
     ]  # fmt: skip
     for row in ROWS:
-        if row.name in found:
-            cells = [_cell(found[row.name].get(figure)) for figure, _ in COLUMNS]
+        if row.name in rows:
+            cells = [_cell(rows[row.name].get(figure)) for figure, _ in COLUMNS]
             lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
     return [*lines, "", "![Retention by method](images/results-methods.png)"]
 
 
 def routed_table(found: Mapping[str, Any]) -> list[str]:
     lines = [
-        "", "## Routed: the prompt names its concept", "",
+        "", "### Routed: the prompt names its concept", "",
         "Retention (confusion) with K concepts learned, by method of drawing. *Identical*: concepts whose pictures are",
         "the same bytes right after learning and at the end, drawn `named`.", "",
     ]  # fmt: skip
@@ -116,7 +120,7 @@ def routed_table(found: Mapping[str, Any]) -> list[str]:
 
 def composed_table(found: Mapping[str, Any]) -> list[str]:
     lines = [
-        "", "## Composed: several concepts in one prompt, no boxes", "",
+        "", "### Composed: several concepts in one prompt, no boxes", "",
         "Each concept is looked for in parts of the picture: its gain with all named over its gain with it alone",
         "named.", "", "| learned by | two | three | two, second judge | three, second judge |", "|---|---|---|---|---|",
     ]  # fmt: skip
@@ -134,7 +138,7 @@ def composed_table(found: Mapping[str, Any]) -> list[str]:
 
 def static_table(found: Mapping[str, Any]) -> list[str]:
     lines = [
-        "", "## Static: all concepts in one file", "",
+        "", "### Static: all concepts in one file", "",
         "Retention (confusion) by merge method, with K concepts in the file.", "",
     ]  # fmt: skip
     for training, parts in found.items():
@@ -149,6 +153,13 @@ def static_table(found: Mapping[str, Any]) -> list[str]:
             lines.append(f"| {count} | " + " | ".join(cells) + " |")
         lines.append("")
     return [*lines, "![Retention by number of concepts](images/results-promises.png)"]
+
+
+def _protocol(told: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{told['learning_steps']} training steps a concept; {told['prompts']} prompts with {told['samples']} pictures "
+        f"each, {told['drawing_steps']} denoising steps."
+    ]
 
 
 def _cell(value: Mapping[str, Any] | None) -> str:
