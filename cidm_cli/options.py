@@ -116,7 +116,7 @@ DRAW_METHODS = (
 # Defaults that depend on the base's family: the paper's for SD-1.5 (method.md), measured ones for the small
 # base.
 LEARN_DEFAULTS: dict[str, dict[str, Any]] = {
-    "mini": {"steps": 250, "batch": 8, "lr": 2e-3, "token_lr": 1e-2},
+    "mini": {"steps": 100, "batch": 8, "lr": 2e-3, "token_lr": 1e-2},
     "sd15": {"steps": 800, "batch": 1, "lr": 1e-4, "token_lr": 1e-3},
 }
 DRAW_DEFAULTS: dict[str, dict[str, Any]] = {
