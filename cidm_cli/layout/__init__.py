@@ -1,6 +1,6 @@
 """Layout files: what to draw, and where in the picture."""
 
-from cidm_cli.layout.load import check_concepts, load_layout
+from cidm_cli.layout.load import all_faults, check_concepts, load_layout, unknown_concepts
 from cidm_cli.layout.model import MAX_REGIONS, Base, Box, ImageSettings, Layout, Region, thin_regions
 
 __all__ = [
@@ -10,7 +10,9 @@ __all__ = [
     "ImageSettings",
     "Layout",
     "Region",
+    "all_faults",
     "check_concepts",
     "load_layout",
     "thin_regions",
+    "unknown_concepts",
 ]

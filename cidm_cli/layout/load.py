@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,12 +15,16 @@ from pydantic_core import ErrorDetails
 
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.layout.model import (
+    FORMAT_VERSION,
     MAX_REGIONS,
+    OTHER_VERSION,
     Base,
+    Fault,
     ImageSettings,
     Layout,
     Origin,
     Region,
+    faults_together,
     shown_key,
 )
 from cidm_cli.prompts import find_unknown, parse_prompt
@@ -28,6 +33,7 @@ from cidm_cli.safe_toml import MAX_BYTES, KeyPath, parse_toml
 from cidm_cli.suggest import nearest
 
 STANDARD_INPUT = "-"
+MAX_FAULTS = 100
 
 _TABLES: dict[str | int, type[BaseModel]] = {"image": ImageSettings, "base": Base, "region": Region}
 _OVERRIDE = re.compile(r"\s*([\w-]+(?:\s*\.\s*[\w-]+)*)\s*=(.*)", re.DOTALL)
@@ -43,6 +49,63 @@ def load_layout(path: str | Path, text: str | None = None, overrides: Sequence[s
     Raises CidmError: NOT_FOUND if there is no such file; INVALID, with file, line and key, for whatever is
     wrong in it; USAGE for an override at fault.
     """
+    data, origin = _read(path, text, overrides)
+    return layout_from(data, origin)
+
+
+def all_faults(
+    path: str | Path, text: str | None = None, overrides: Sequence[str] = ()
+) -> Layout | list[CidmError]:
+    """The layout, or what is wrong with it in the order of the file: everything, up to MAX_FAULTS.
+
+    Takes what `load_layout` takes. What that would raise is returned, with its line (0 if it has none) and key
+    in `details`.
+    """
+    try:
+        data, origin = _read(path, text, overrides)
+        return _validated(data, origin)
+    except CidmError as error:
+        return [error]
+    except ValidationError as error:
+        complaints = {_path(details): details for details in _details(error)}
+    others = {
+        fault.path: fault for fault in _faults_of_the_sound(data, complaints) if fault.path not in complaints
+    }
+    found: list[KeyPath] = sorted([*complaints, *others], key=lambda key: origin.line(key) or math.inf)
+    return [
+        _explained(key, complaints[key], origin)
+        if key in complaints
+        else _error(origin, key, others[key].message, others[key].hint)
+        for key in found[:MAX_FAULTS]
+    ]
+
+
+def layout_from(data: dict[str, Any], origin: Origin) -> Layout:
+    """The layout that parsed TOML says. Raises CidmError as `load_layout` does, for the first thing wrong."""
+    try:
+        return _validated(data, origin)
+    except ValidationError as error:
+        found = [(_path(details), details) for details in _details(error)]
+        path, details = min(found, key=lambda entry: origin.line(entry[0]) or math.inf)
+        raise _explained(path, details, origin) from None
+
+
+def _validated(data: dict[str, Any], origin: Origin) -> Layout:
+    """Raises CidmError for what is wrong with the whole file, ValidationError for what is wrong in it."""
+    regions = data.get("region", [])
+    if isinstance(regions, list) and len(regions) > MAX_REGIONS:
+        # Before the models see them: a hundred thousand complaints take long to write.
+        raise _error(origin, ("region", MAX_REGIONS), f"is one too many: at most {MAX_REGIONS} regions")
+    version = data.get("version")
+    if type(version) is int and version != FORMAT_VERSION:
+        # Before the keys are looked at: those of a later version are no mistakes.
+        raise _error(origin, ("version",), *OTHER_VERSION)
+    layout = Layout.model_validate(data)
+    layout._origin = origin
+    return layout
+
+
+def _read(path: str | Path, text: str | None, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
     source = "standard input" if str(path) == STANDARD_INPUT else str(path)
     if text is None and str(path) == STANDARD_INPUT:
         text = decode_utf8(read_stream(sys.stdin.buffer, MAX_BYTES, source), source)
@@ -51,29 +114,55 @@ def load_layout(path: str | Path, text: str | None = None, overrides: Sequence[s
     document = parse_toml(text, source)
     data = document.data
     overridden = tuple(_override(data, override) for override in overrides)
-    origin = Origin(source, document.lines, overridden)
-    regions = data.get("region", [])
-    if isinstance(regions, list) and len(regions) > MAX_REGIONS:
-        # Before the models see them: a hundred thousand complaints take long to write.
-        raise _error(origin, ("region", MAX_REGIONS), f"is one too many: at most {MAX_REGIONS} regions")
-    try:
-        layout = Layout.model_validate(data)
-    except ValidationError as error:
-        raise _explained(error, origin) from None
-    layout._origin = origin
-    return layout
+    return data, Origin(source, document.lines, overridden)
+
+
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_input=False)
+
+
+def _faults_of_the_sound(data: dict[str, Any], faulty: Collection[KeyPath]) -> Iterator[Fault]:
+    """What is wrong between values that are each right, where others are not: `faulty` says which."""
+    keys = {path[:2] for path in faulty}
+    if keys & {("image", "size"), ("image", "units"), ("image",), ("region",)}:
+        return
+    image = ImageSettings.model_validate(_without(data.get("image", {}), ("image",), faulty))
+    regions = []
+    for index, table in enumerate(data.get("region", ())):
+        if ("region", index) in faulty:
+            continue
+        sound = _without(table, ("region", index), faulty)
+        if "box" in table and "box" not in sound:
+            # A box that says nothing is not one that is missing, nor does it lack a feather.
+            sound = {"mask": "stand-in"}
+        regions.append((index, Region.model_validate({"prompt": "stand-in", **sound})))
+    yield from faults_together(image, regions)
+
+
+def _without(table: dict[str, Any], path: KeyPath, faulty: Collection[KeyPath]) -> dict[str, Any]:
+    depth = len(path)
+    wrong = {key[depth] for key in faulty if key[:depth] == path and len(key) > depth}
+    return {name: value for name, value in table.items() if name not in wrong}
 
 
 def check_concepts(layout: Layout, names: Iterable[str]) -> None:
     """Raise CidmError NOT_FOUND, with place and suggestion, if a prompt names a concept not among `names`."""
+    for error in unknown_concepts(layout, names):
+        raise error
+
+
+def unknown_concepts(layout: Layout, names: Iterable[str]) -> Iterator[CidmError]:
+    """An error for every place where a prompt names a concept not among `names`, in the order of the file."""
     names = tuple(names)
     prompts: list[tuple[KeyPath, str]] = [(("base", "prompt"), layout.base.prompt)]
     prompts += [(("region", i, "prompt"), region.prompt) for i, region in enumerate(layout.regions)]
-    for path, prompt in prompts:
-        unknown = find_unknown(parse_prompt(prompt), names)
-        if unknown is not None:
-            message = f"{layout.origin.place(path)}: {shown_key(path)}: {unknown}"
-            raise CidmError(message, hint=unknown.hint, code=unknown.code)
+    for path, text in sorted(prompts, key=lambda one: layout.origin.line(one[0])):
+        prompt = parse_prompt(text)
+        for name in prompt.names:
+            unknown = find_unknown(replace(prompt, names=(name,)), names)
+            if unknown is not None:
+                message = f"{layout.origin.place(path)}: {shown_key(path)}: {unknown}"
+                yield CidmError(message, unknown.hint, unknown.code, _details_at(layout.origin, path))
 
 
 def _override(data: dict[str, Any], override: str) -> KeyPath:
@@ -120,10 +209,8 @@ def _value(text: str) -> Any:
     return data["value"] if len(data) == 1 else text
 
 
-def _explained(error: ValidationError, origin: Origin) -> CidmError:
-    """The first complaint in the order of the file, in our words."""
-    found = [(_path(details), details) for details in error.errors(include_url=False, include_input=False)]
-    path, details = min(found, key=lambda entry: origin.line(entry[0]) or math.inf)
+def _explained(path: KeyPath, details: ErrorDetails, origin: Origin) -> CidmError:
+    """A complaint of the models in our words."""
     context = details.get("ctx", {})
     kind, message = details["type"], details["msg"]
     if kind == "extra_forbidden":
@@ -152,7 +239,12 @@ def _known_keys(path: KeyPath) -> Iterable[str]:
 def _error(origin: Origin, path: KeyPath, message: str, hint: str = "") -> CidmError:
     place = origin.place(path)
     code = ExitCode.USAGE if place.startswith("--set ") else ExitCode.INVALID
-    return CidmError(f"{place}: {shown_key(path)} {message}", hint=hint or None, code=code)
+    message = f"{place}: {shown_key(path)} {message}"
+    return CidmError(message, hint or None, code, _details_at(origin, path))
+
+
+def _details_at(origin: Origin, path: KeyPath) -> dict[str, Any]:
+    return {"line": origin.line(path), "key": shown_key(path)}
 
 
 def _usage(message: str, hint: str | None = None) -> CidmError:

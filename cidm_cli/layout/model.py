@@ -6,6 +6,7 @@ and height (`units = "relative"`) or pixels of it (`units = "pixel"`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, NoReturn
@@ -28,6 +29,7 @@ from cidm_cli.prompts import parse_prompt
 from cidm_cli.safe_toml import KeyPath
 
 FORMAT_VERSION = 1
+OTHER_VERSION = (f"is not {FORMAT_VERSION}, the one this program reads", "a newer cidm may read it")
 MAX_SIDE = 4096
 SIDE_STEP = 8
 MAX_REGIONS = 100
@@ -180,7 +182,7 @@ class Region(_Table):
     seed: Seed | None = None
     """None: that of `[image]`"""
     feather: Annotated[Number, Field(ge=0)] = 0.0
-    """width of the soft edge in `image.units`; relative to the shorter side"""
+    """width of the box's soft edge in `image.units`; relative to the shorter side"""
 
 
 class Layout(_Table):
@@ -195,26 +197,9 @@ class Layout(_Table):
     @model_validator(mode="after")
     def _check_together(self) -> Layout:
         if self.version != FORMAT_VERSION:
-            problem(
-                ("version",),
-                f"is not {FORMAT_VERSION}, the one this program reads",
-                "a newer cidm may read it",
-            )
-        if self.image.units == "relative":
-            width, height = 1.0, 1.0
-        elif self.image.size is not None:
-            width, height = map(float, self.image.size)
-        elif self.regions:
-            problem(("image", "units"), 'is "pixel", which needs image.size', "write size = [width, height]")
-        for index, region in enumerate(self.regions):
-            path: KeyPath = ("region", index)
-            if region.box is None and region.mask is None:
-                problem(path, "has neither box nor mask", "write box = [x0, y0, x1, y1]")
-            if region.box is not None:
-                _check_inside(region.box, (width, height), (*path, "box"))
-            if region.feather > min(width, height) / 2:
-                feather = f"{region.feather:g}"
-                problem((*path, "feather"), f"is {feather}, more than half of the picture's shorter side")
+            problem(("version",), *OTHER_VERSION)
+        for fault in faults_together(self.image, enumerate(self.regions)):
+            problem(fault.path, fault.message, fault.hint)
         return self
 
     @property
@@ -238,6 +223,41 @@ class Layout(_Table):
         return tomlkit.dumps(self.model_dump(by_alias=True, exclude_none=True))
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with the value at a key."""
+
+    path: KeyPath
+    message: str
+    """goes on after the key's name: "is inverted: …" """
+    hint: str = ""
+
+
+def faults_together(image: ImageSettings, regions: Iterable[tuple[int, Region]]) -> Iterator[Fault]:
+    """What is wrong with regions, given by their place in the file, in the picture they stand in."""
+    if image.units == "relative":
+        size = (1.0, 1.0)
+    elif image.size is not None:
+        size = (float(image.size[0]), float(image.size[1]))
+    else:
+        if any(True for _ in regions):
+            hint = "write size = [width, height]"
+            yield Fault(("image", "units"), 'is "pixel", which needs image.size', hint)
+        return
+    for index, region in regions:
+        path: KeyPath = ("region", index)
+        if region.box is None and region.mask is None:
+            yield Fault(path, "has neither box nor mask", "write box = [x0, y0, x1, y1]")
+        if region.box is not None:
+            yield from _faults_of_box(region.box, size, (*path, "box"))
+        elif region.feather and region.mask is not None:
+            hint = "soften the mask itself, or give a box too"
+            yield Fault((*path, "feather"), "needs a box: a mask has edges of its own", hint)
+        if region.feather > min(size) / 2:
+            message = f"is {region.feather:g}, more than half of the picture's shorter side"
+            yield Fault((*path, "feather"), message)
+
+
 def thin_regions(layout: Layout, cells: tuple[int, int]) -> tuple[int, ...]:
     """Indices of the regions whose box holds the centre of no cell of an attention map of `cells`
     (across, down): at that map's layers such a region has no effect.
@@ -255,7 +275,7 @@ def _holds_centre(low: float, high: float, cells: int) -> bool:
     return any(low <= (cell + 0.5) / cells < high for cell in range(cells))
 
 
-def _check_inside(box: Box, size: tuple[float, float], path: KeyPath) -> None:
+def _faults_of_box(box: Box, size: tuple[float, float], path: KeyPath) -> Iterator[Fault]:
     x0, y0, x1, y1 = box
     if min(x0, y0) >= 0 and x1 <= size[0] and y1 <= size[1]:
         return
@@ -263,4 +283,5 @@ def _check_inside(box: Box, size: tuple[float, float], path: KeyPath) -> None:
     if size == (1.0, 1.0) and max(box) > 2:
         hint = 'for pixels, write units = "pixel" under [image]'
     shown = ", ".join(f"{edge:g}" for edge in box)
-    problem(path, f"[{shown}] leaves the picture, which is {size[0]:g} wide and {size[1]:g} high", hint)
+    message = f"[{shown}] leaves the picture, which is {size[0]:g} wide and {size[1]:g} high"
+    yield Fault(path, message, hint)
