@@ -13,10 +13,11 @@ unit length.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from statistics import fmean
 
 import torch
 
-from .metrics import image_alignment
+from .metrics import image_alignment, retention
 
 
 def likeness(crops: torch.Tensor, references: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -67,11 +68,9 @@ def identity_ratio(identity: Sequence[float], alone: Sequence[float]) -> float:
     return sum(identity) / sum(alone)
 
 
-def kept(identity: Sequence[float], base: Sequence[float], alone: Sequence[float]) -> float:
-    """The same with the base's level taken off, as retention does: Σ(identity - base) / Σ(alone - base).
+def kept(identity: Sequence[float], base: Sequence[float], alone: Sequence[float]) -> float | None:
+    """The same with the base's level taken off: retention of the means over the boxes.
 
-    The sums are over boxes. Raw cosines all lie close together; this is the stricter figure. NaN where the concepts
-    gain nothing alone.
+    Raw cosines all lie close together; this is the stricter figure. None where the concepts gain too little alone.
     """
-    gain = sum(alone) - sum(base)
-    return (sum(identity) - sum(base)) / gain if gain > 0 else float("nan")
+    return retention(fmean(identity), fmean(base), fmean(alone))
