@@ -19,6 +19,11 @@ def layout(name: str) -> str:
     return _read("layouts", name, ".toml")
 
 
+def about(name: str) -> str:
+    """What a layout template is for: its first line. Raises LookupError as `layout` does."""
+    return layout(name).splitlines()[0].removeprefix("#").strip()
+
+
 def prompt_sets() -> tuple[str, ...]:
     """The names of the prompt sets, sorted."""
     return _names("prompts", ".txt")

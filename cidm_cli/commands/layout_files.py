@@ -1,0 +1,64 @@
+"""What the `cidm layout` commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CidmError
+from ..invocation import Invocation
+
+if TYPE_CHECKING:
+    from cidm_registry import Registry
+
+    from ..layout import Layout
+    from ..layout.advice import Picture
+
+
+def write_layout(call: Invocation, text: str, out: Path, *, force: bool) -> Path | None:
+    """Writes a layout file, and returns its path; None for -, which is to be printed.
+
+    Raises CidmError FAILED if there is a file already and not `force`, or if it cannot be written.
+    """
+    if str(out) == "-":
+        return None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        raise CidmError(
+            f"{out} is there already", "give another name with -o, or --force to write over it"
+        ) from None
+    except OSError as error:
+        raise CidmError(f"{out}: cannot be written ({error.strerror})", "choose another -o") from error
+    return out
+
+
+def registry_if_any(call: Invocation) -> Registry | None:
+    """The registry that is meant, or None if there is none and none was asked for by --registry."""
+    from cidm_registry import NotFound
+
+    try:
+        return call.open_registry()
+    except NotFound:
+        if call.registry_flag is not None:
+            raise
+        return None
+
+
+def picture_of(layout: Layout, registry: Registry | None) -> Picture:
+    """What the registry's base would draw of a layout, as far as its configuration files tell."""
+    from ..layout.advice import Picture
+    from ..models.grids import coarsest_cells, default_size
+    from ..models.identity import folder_of
+
+    if registry is None:
+        return Picture(layout.image.size, None)
+    try:
+        folder = folder_of(registry.base)
+        size = layout.image.size or default_size(folder)
+        return Picture(size, coarsest_cells(folder, size))
+    except CidmError:
+        # A base that is not there, or not as a folder: what it would draw is not known, and nothing else is wrong.
+        return Picture(layout.image.size, None)

@@ -1,0 +1,60 @@
+"""The grey pictures that say where a region is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cidm_cli.errors import CidmError, ExitCode
+from cidm_cli.layout.model import Layout, shown_key
+from cidm_cli.reading import read_bounded
+from cidm_cli.safe_toml import KeyPath
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_BYTES = 16 << 20
+
+
+def mask_folder(layout: Layout) -> Path:
+    """Where a layout's masks lie: the folder of its file, or the working folder for standard input."""
+    return Path(layout.origin.source).parent
+
+
+def read_masks(layout: Layout, folder: Path) -> dict[int, Image.Image]:
+    """The masks of a layout's regions (mode L), by the region's index.
+
+    Raises CidmError with the mask's place in the layout: NOT_FOUND if there is no such file; INVALID if it leads out
+    of `folder`, is no picture, or is black all over.
+    """
+    return {
+        index: read_mask(layout, index, folder)
+        for index, region in enumerate(layout.regions)
+        if region.mask is not None
+    }
+
+
+def read_mask(layout: Layout, index: int, folder: Path) -> Image.Image:
+    """The mask of one region. Raises CidmError as `read_masks` does."""
+    from cidm_cli.data.decode import decode_mask
+
+    name = layout.regions[index].mask
+    assert name is not None
+    path: KeyPath = ("region", index, "mask")
+    place = f"{layout.origin.place(path)}: {shown_key(path)}"
+    file = folder / name
+    try:
+        inside = file.resolve().is_relative_to(folder.resolve())
+        content = read_bounded(file, MAX_BYTES) if inside else b""
+    except (CidmError, OSError, RuntimeError, ValueError) as error:
+        code = error.code if isinstance(error, CidmError) else ExitCode.INVALID
+        hint = "save a grey picture there, white where the region is" if code == ExitCode.NOT_FOUND else None
+        raise CidmError(f"{place}: {error}", hint, code) from None
+    if not inside:
+        hint = "copy the picture beside the layout"
+        raise CidmError(f"{place}: {name} leads out of the layout's folder", hint, ExitCode.INVALID)
+    mask = decode_mask(content, f"{place}: {name}").image
+    if mask.getextrema() == (0, 0):
+        hint = "paint white where the region is"
+        raise CidmError(f"{place}: {name} is black all over", hint, ExitCode.INVALID)
+    return mask

@@ -1,0 +1,77 @@
+"""How finely a base sees a picture, read from its configuration files. No torch: `cidm layout check` uses it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CidmError, ExitCode
+from ..reading import decode_utf8, read_bounded
+
+_MAX_BYTES = 1 << 20
+_MID = "UNetMidBlock2DCrossAttn"
+
+
+def default_size(folder: Path) -> tuple[int, int]:
+    """Width and height of the picture that a base (a diffusers folder) draws unless told otherwise.
+
+    Raises CidmError INVALID, naming the file, for a configuration that does not say it.
+    """
+    side = _number(_config(folder, "unet"), "sample_size", folder) * _factor(folder)
+    return side, side
+
+
+def coarsest_cells(folder: Path, size: tuple[int, int]) -> tuple[int, int]:
+    """Cells, across and down, of the coarsest map at which a base attends to text in a picture of `size` pixels.
+
+    Raises CidmError as `default_size` does.
+    """
+    unet = _config(folder, "unet")
+    blocks = unet.get("down_block_types")
+    if not isinstance(blocks, list) or not blocks:
+        raise _unknown(folder, "unet", "down_block_types")
+    # Every block but the last halves the picture at its end, and the middle block works where the last one does.
+    attending = [level for level, kind in enumerate(blocks) if "CrossAttn" in str(kind)]
+    if unet.get("mid_block_type", _MID) == _MID:
+        attending.append(len(blocks) - 1)
+    halvings, factor = max(attending, default=0), _factor(folder)
+    across, down = (_halved(side // factor, halvings) for side in size)
+    return across, down
+
+
+def _halved(cells: int, times: int) -> int:
+    """A UNet's convolutions round up where a side is odd."""
+    return max(-(-cells // 2**times), 1)
+
+
+def _factor(folder: Path) -> int:
+    """Pixels a latent cell spans."""
+    channels = _config(folder, "vae").get("block_out_channels")
+    if not isinstance(channels, list) or not 1 <= len(channels) <= 8:
+        raise _unknown(folder, "vae", "block_out_channels")
+    return int(2 ** (len(channels) - 1))
+
+
+def _number(config: Mapping[str, Any], key: str, folder: Path) -> int:
+    value = config.get(key)
+    if type(value) is not int or not 1 <= value <= 4096:
+        raise _unknown(folder, "unet", key)
+    return value
+
+
+def _config(folder: Path, part: str) -> Mapping[str, Any]:
+    file = folder / part / "config.json"
+    try:
+        config = json.loads(decode_utf8(read_bounded(file, _MAX_BYTES), str(file)))
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise CidmError(f"{file}: not a JSON object", "take the base's folder anew", ExitCode.INVALID)
+    return config
+
+
+def _unknown(folder: Path, part: str, key: str) -> CidmError:
+    file = folder / part / "config.json"
+    return CidmError(f"{file}: {key} is missing or odd", "take the base's folder anew", ExitCode.INVALID)
