@@ -110,23 +110,14 @@ def _draw(
     device: str | None,
     precision: str | None,
 ) -> list[tuple[Path, Picture]]:
-    from ..layout import check_concepts, load_layout
+    from ..layout import load_layout
 
     loaded = [load_layout(path, overrides=overrides) for path in layouts]
-    names = [record.name for record in registry.records()]
-    for layout in loaded:
-        check_concepts(layout, names)
-        if layout.regions:
-            raise CidmError(
-                f"{layout.origin.source}: has {len(layout.regions)} regions, which this version cannot draw yet",
-                "leave the [[region]] tables out, or draw each region's prompt by itself",
-                ExitCode.INVALID,
-            )
     settings = chosen(DrawOptions, "draw", {}, call.settings)
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
     said = {key: flags_given[key] for key in given}
-    wanted: list[tuple[str, dict[str, Any], str | None]] = [
-        (layout.base.prompt, {**settings, **_told(layout), **said}, layout.to_toml()) for layout in loaded
+    wanted: list[tuple[str, dict[str, Any], Layout | None]] = [
+        (layout.base.prompt, {**settings, **_told(layout), **said}, layout) for layout in loaded
     ]
     wanted += [(prompt, {**settings, **said}, None) for prompt in prompts]
 
@@ -168,7 +159,7 @@ def _again(
     call: Invocation, registry: Registry, pictures: list[Path], out: Path, device: str | None
 ) -> list[tuple[Path, Picture]]:
     from ..formats.png import read_facts
-    from ..workflow import generate as workflow
+    from ..workflow.again import redraw
     from ..workflow.bases import open_base
 
     told = [read_facts(path) for path in pictures]
@@ -179,7 +170,7 @@ def _again(
         compute = {"bfloat16": "bf16", "float16": "fp16"}.get(str(facts.get("compute")), "fp32")
         if compute not in bases:
             bases[compute] = open_base(registry, device=call.choice("device", device), precision=compute)
-        picture = workflow.redraw(registry, bases[compute], facts)
+        picture = redraw(registry, bases[compute], facts)
         written.append((_write(picture, out, single), picture))
     return written
 

@@ -182,16 +182,47 @@ def prompt_tokens(
 
 def deltas(base: Base, mixture: Mixture, load: Loader) -> dict[str, torch.Tensor]:
     """ΔŴ^l = Σ_i w_i^l ΔW_i^l of every site that a used concept has."""
+    return {
+        site: weighted_sum(
+            [delta(weights.up[site], weights.down[site], scale) for weights, scale, _ in having],
+            [w for _, _, w in having],
+        )
+        for site, having in _by_site(base, mixture, load).items()
+    }
+
+
+def factors(
+    base: Base, mixture: Mixture, load: Loader, strength: float = 1.0
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Each site's up [out, R] and down [R, in], whose product is ``strength`` times what `deltas` gives.
+
+    They are the concepts' own, side by side, with scale and weight in ``up``. Where that has more columns than the
+    layer has inputs, the product itself and the identity take less work.
+    """
+    out = {}
+    for site, having in _by_site(base, mixture, load).items():
+        up = torch.cat(
+            [strength * scale * w * weights.up[site].float() for weights, scale, w in having], dim=1
+        )
+        down = torch.cat([weights.down[site].float() for weights, _, _ in having])
+        if len(down) > down.shape[1]:
+            up, down = up @ down, torch.eye(down.shape[1], device=down.device)
+        out[site] = (up, down)
+    return out
+
+
+def _by_site(
+    base: Base, mixture: Mixture, load: Loader
+) -> dict[str, list[tuple[ConceptWeights, float, float]]]:
+    """The used concepts that each site has: their weights, their scale, and their weight in the mixture there."""
     layer_of = site_layers(base.unet)
     loaded = [
         (load(record), record.scale, w) for record, w in zip(mixture.used, mixture.weights, strict=True)
     ]
-    out = {}
-    for site in sorted({site for weights, _, _ in loaded for site in weights.up}):
-        having = [(weights, scale, w) for weights, scale, w in loaded if site in weights.up]
-        products = [delta(weights.up[site], weights.down[site], scale) for weights, scale, _ in having]
-        out[site] = weighted_sum(products, [w[layer_of[site]] for _, _, w in having])
-    return out
+    return {
+        site: [(weights, scale, w[layer_of[site]]) for weights, scale, w in loaded if site in weights.up]
+        for site in sorted({site for weights, _, _ in loaded for site in weights.up})
+    }
 
 
 def alone(mixture: Mixture) -> list[Mixture]:

@@ -252,7 +252,7 @@ def test_every_method_can_be_drawn_again_from_its_picture(method: str, cidm: Cid
 def test_edited_weights_and_methods_are_refused(
     change: dict[str, object], base: Base, taught: Registry, tmp_path: Path
 ) -> None:
-    from cidm_cli.workflow.generate import redraw
+    from cidm_cli.workflow.again import redraw
 
     (picture,) = draw(taught, base, [Job(PROMPT, options(base))])
     if change == {"concepts": None}:

@@ -1,0 +1,216 @@
+"""Drawing a picture again from what it says of itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from cidm_registry import Record, Registry, canonical_key
+
+from ..errors import CidmError, ExitCode
+from ..layout import Layout, load_layout
+from ..models.attention import cross_attention_layers
+from ..models.base import Base
+from ..options import DRAW_METHODS, DrawOptions, resolve_draw
+from ..prompts import parse_prompt
+from . import layouts
+from .generate import Job, Picture, Static, check_size, read_static, ready
+from .layouts import COMPLETE, FORMS, Ablation, Chosen
+from .mixtures import ONE_AT_A_TIME, Loader, Mixture
+
+
+@dataclass(frozen=True)
+class ToldConcept:
+    """A concept as a picture tells it."""
+
+    key: str
+    blob: str
+    named: bool
+    weights: tuple[float, ...]
+    """At each layer; none where only its tokens were used."""
+
+
+@dataclass(frozen=True)
+class ToldMixture:
+    """What a prompt was drawn with, as a picture tells it."""
+
+    method: str
+    concepts: tuple[ToldConcept, ...]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a picture says of itself, checked."""
+
+    job: Job
+    batch: tuple[int, ...]
+    """Seeds of the pictures it was drawn with."""
+    index: int
+    """Its own place among them."""
+    mixtures: tuple[ToldMixture, ...]
+    """Of the whole prompt, then of each region."""
+    masks: tuple[str | None, ...]
+    """Of each region, its mask's hash."""
+    base: str
+    merged: dict[str, str] | None
+
+
+def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
+    """Draws again the picture that carries ``facts``: with the batch it was drawn in, so that the bytes agree.
+
+    Raises:
+        CidmError: NOT_FOUND when a concept it shows or a file it was drawn with is gone, INVALID when the facts are
+            not such, REGISTRY when it was drawn on another base.
+    """
+    try:
+        told = _told(facts, registry.base.kind, base)
+    except (KeyError, TypeError, ValueError, IndexError, CidmError) as error:
+        raise CidmError(
+            f"the picture's cidm text is incomplete or was edited ({error!r})",
+            hint="give a picture that cidm generate wrote, unedited",
+            code=ExitCode.INVALID,
+        ) from error
+    if told.base != registry.base.fingerprint:
+        raise CidmError(
+            "the picture was drawn on another base than this registry's",
+            hint="give the registry it was drawn from with --registry PATH",
+            code=ExitCode.REGISTRY,
+        )
+    by_blob = {record.blob: record for record in registry.records(all_versions=True)}
+    whole, *regions = (_mixture(told, by_blob) for told in told.mixtures)
+    chosen = Chosen(whole, tuple(regions), _same_masks(told))
+    static = _same_file(told.merged, base) if told.merged else None
+    with ready(base, told.job, chosen, Loader(registry, base), static) as drawing:
+        images = drawing(told.batch, lambda: None)
+    return Picture(images[told.index], facts)
+
+
+def _told(facts: dict[str, Any], kind: str, base: Base) -> Told:
+    """What a picture says. Raises CidmError, KeyError, TypeError, ValueError or IndexError for what cannot be drawn."""
+    job = _job_of(facts, kind, base)
+    batch, index = tuple(int(seed) for seed in facts["batch"]), int(facts["index"])
+    batch[index], facts["seed"]
+    if not all(0 <= seed < 2**63 for seed in batch):
+        raise ValueError("its seeds are impossible")
+    merged = facts["merged"]
+    parts = [(job.prompt, facts)]
+    masks: list[str | None] = []
+    if job.regions:
+        parts += zip([r.prompt for r in job.regions.regions], facts["regions"], strict=True)
+        masks = [part["mask"] for part in facts["regions"]]
+    mixtures = tuple(_mixture_told(part, prompt, merged is not None, base) for prompt, part in parts)
+    if job.regions and any(mixture.method in ONE_AT_A_TIME for mixture in mixtures):
+        raise ValueError("its method draws no regions")
+    return Told(job, batch, index, mixtures, tuple(masks), facts["base"], merged)
+
+
+def _mixture_told(part: dict[str, Any], prompt: str, merged: bool, base: Base) -> ToldMixture:
+    """The mixture of one prompt, as a picture tells it. Raises KeyError, TypeError or ValueError."""
+    concepts = tuple(
+        ToldConcept(c["key"], c["blob"], c["named"], _layer_weights(c, base)) for c in part["concepts"]
+    )
+    named = {concept.key for concept in concepts if concept.named}
+    if {canonical_key(name) for name in parse_prompt(prompt).names} != named:
+        raise ValueError("its prompt names other concepts than it shows")
+    method = part["method"]
+    if method not in (*DRAW_METHODS[1:], "merged") or (method == "merged") != merged:
+        raise ValueError(f"its method is {method!r}")
+    return ToldMixture(method, concepts)
+
+
+def _mixture(told: ToldMixture, by_blob: dict[str, Record]) -> Mixture:
+    """The mixture of a prompt, with the concepts as they were then.
+
+    Raises:
+        CidmError: NOT_FOUND when one is gone.
+    """
+    missing = [concept.key for concept in told.concepts if concept.blob not in by_blob]
+    if missing:
+        raise CidmError(
+            f"the picture shows <{missing[0]}> as it was learned then, and the registry no longer has that version",
+            hint="`cidm list` shows what there is",
+            code=ExitCode.NOT_FOUND,
+        )
+    # Under the name it had then: the prompt calls it by that, whatever it was renamed to since.
+    then = [(replace(by_blob[c.blob], key=c.key), c) for c in told.concepts]
+    used = [(record, c.weights) for record, c in then if c.weights]
+    return Mixture(
+        told.method, tuple(record for record, c in then if c.named),
+        tuple(record for record, _ in used), tuple(weights for _, weights in used),
+    )  # fmt: skip
+
+
+def _layer_weights(told: dict[str, Any], base: Base) -> tuple[float, ...]:
+    """The weights of a concept at each layer, as a picture tells them; none where only its tokens were used."""
+    weights = tuple(float(weight) for weight in told["weights"])
+    if weights and len(weights) != len(cross_attention_layers(base.unet)):
+        raise ValueError(f"it tells {len(weights)} weights of a concept")
+    if not all(math.isfinite(weight) for weight in weights) or not isinstance(told["named"], bool):
+        raise ValueError("its weights are impossible")
+    return weights
+
+
+def _same_file(told: dict[str, str], base: Base) -> Static:
+    """The merged file a picture was drawn with.
+
+    Raises:
+        CidmError: NOT_FOUND when it is gone or another one by now.
+    """
+    path = Path(told["path"])
+    static = read_static(path, base) if path.is_file() else None
+    if static is None or static.sha256 != told["sha256"]:
+        raise CidmError(
+            f"the picture was drawn with the merged file {path}, which is gone or has changed",
+            hint="put it back, or merge the same concepts again",
+            code=ExitCode.NOT_FOUND,
+        )
+    return static
+
+
+def _same_masks(told: Told) -> tuple[layouts.Mask | None, ...]:
+    """The masks of the layout a picture was drawn with.
+
+    Raises:
+        CidmError: NOT_FOUND when one is gone or another one by now; what else reading it raises.
+    """
+    layout = told.job.regions
+    masks = layouts.masks_of(layout) if layout else ()
+    for index, (mask, then) in enumerate(zip(masks, told.masks, strict=True)):
+        if mask is not None and mask.sha256 != then:
+            raise CidmError(
+                f"the picture was drawn with a mask that has changed: {mask.path} (region.{index}.mask)",
+                hint="put the old one back",
+                code=ExitCode.NOT_FOUND,
+            )
+    return masks
+
+
+def _job_of(facts: dict[str, Any], kind: str, base: Base) -> Job:
+    """The job a picture says it comes from. Raises CidmError, KeyError or TypeError for one that cannot be drawn."""
+    told = DrawOptions(**{**facts["options"], "size": tuple(facts["options"]["size"])})
+    usual = resolve_draw(DrawOptions(), kind, base.pixels)
+    for field in fields(DrawOptions):
+        value, like = getattr(told, field.name), getattr(usual, field.name)
+        if not isinstance(value, (int, float) if isinstance(like, float) else type(like)):
+            raise TypeError(f"{field.name} is {value!r}")
+    options = resolve_draw(told, kind, base.pixels)
+    check_size(options, base)
+    layout = None if facts["layout"] is None else _layout_of(facts)
+    ablation = _ablation_of(facts) if layout and layout.regions else COMPLETE
+    return Job(facts["prompt"], options, layout, ablation)
+
+
+def _layout_of(facts: dict[str, Any]) -> Layout:
+    """The layout a picture says it comes from, as if read from the folder in which its masks lie."""
+    if not isinstance(facts["layout"], str):
+        raise TypeError("its layout is no text")
+    return load_layout(Path(facts.get("folder") or "") / "picture", text=facts["layout"])
+
+
+def _ablation_of(facts: dict[str, Any]) -> Ablation:
+    told = Ablation(**facts["ablation"])
+    if not all(isinstance(on, bool) for on in (told.attention, told.noise)) or told.form not in FORMS:
+        raise ValueError("it leaves out what cannot be left out")
+    return told
