@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +14,7 @@ from ..invocation import Invocation
 from ..options import resolve_draw
 from ..output import Result
 from .common import DeviceOption, PrecisionOption
+from .judging import evaluate_layouts, events, going_on, opened
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -61,6 +60,23 @@ def evaluate(
             help="Judge this file of cidm merge in place of the concepts' weights.",
         ),
     ] = None,
+    layouts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--layouts",
+            metavar="PATH",
+            help="Judge layouts instead: a layout file, or a folder of them. May be given again and again.",
+        ),
+    ] = None,
+    ways: Annotated[
+        str | None,
+        typer.Option(
+            "--rivals",
+            metavar="NAMES",
+            help="Ways of drawing each layout to compare: own,full,fast,crops,no-attention,paper,neither,plain. "
+            "[default: all]",
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where pictures and results go.")
     ] = Path("cidm-eval"),
@@ -71,27 +87,30 @@ def evaluate(
 ) -> Result:
     """Judge the learned concepts: likeness, text alignment, forgetting, retention, confusion.
 
-    Draws every concept by a set of prompts and compares the pictures with its reference pictures. Pictures are
-    kept in FOLDER/samples: an evaluation that was stopped goes on where it was, and none is drawn twice.
+    Draws every concept by a set of prompts and compares the pictures with its reference pictures. With --layouts,
+    looks into the boxes of layouts: is each region's concept the one found there? Pictures are kept in
+    FOLDER/samples: an evaluation that was stopped goes on where it was, and none is drawn twice.
     """
     options = EvalOptions(**chosen(EvalOptions, "eval", given, call.settings))
     check(options)
+    if layouts:
+        for flag, value in (("--prompts", prompts), ("--concepts", names), ("--merged", merged)):
+            if value is not None:
+                raise CidmError(f"{flag}: has no meaning with --layouts", "leave it out", ExitCode.USAGE)
+    elif ways is not None:
+        raise CidmError("--rivals: compares ways of drawing layouts", "give --layouts", ExitCode.USAGE)
     registry = call.open_registry()
     resolve_draw(drawing(options), registry.base.kind, 64)  # refuses before a model is loaded
     subjects, rivals, skipped = _subjects(call, registry, data, prompts, names, noun, options.limit_prompts)
+    where = call.choice("device", device), call.choice("precision", precision)
+    if layouts:
+        return evaluate_layouts(call, registry, rivals, layouts, ways, options, out, where)
     for name, why in skipped:
         call.output.note(f"{name} is not judged: {why}")
-    where = call.choice("device", device), call.choice("precision", precision)
-    try:
+    with going_on(out / "samples"):
         evaluation = _evaluate(
             call, registry, subjects, rivals, skipped, options, merged, out / "samples", where
         )
-    except KeyboardInterrupt:
-        raise CidmError(
-            f"interrupted; the pictures drawn so far are in {out / 'samples'}",
-            "the same command goes on from there",
-            ExitCode.INTERRUPTED,
-        ) from None
     from ..workflow.evaluate import keep_scores
     from ..workflow.evaluation_files import table, write
 
@@ -172,31 +191,16 @@ def _evaluate(
     pictures: Path,
     where: tuple[str, str],
 ) -> Evaluation:
-    from ..models.base import choose_device
-    from ..models.identity import MINI, folder_of
-    from ..models.judges import choose, open_judges
     from ..workflow import evaluate as workflow
-    from ..workflow.bases import open_base
     from ..workflow.generate import read_static
 
-    own = registry.base.kind == MINI
-    choice = choose(folder_of(registry.base), options.clip, options.dino, own=own)
-    if choice.dino is None and options.dino is None:
-        call.output.note("no second judge comes with this base: IA is CLIP's alone")
-    judges = open_judges(choice, choose_device(where[0]))
-    base = open_base(registry, device=where[0], precision=where[1])
+    base, judges = opened(call, registry, options, where)
     states = workflow.states_of(registry)
     if merged is not None:
         # One file is one state: what the concepts were before it was merged is not in it.
         last = states[-1]
         states = (workflow.State(last.number, last.records, read_static(merged, base)),)
-
-    @contextmanager
-    def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-        with call.output.progress(label, total) as bar:
-            yield bar.update
-
     return workflow.evaluate(
         registry, base, subjects, options, folder=pictures, judges=judges, states=states, rivals=rivals,
-        skipped=skipped, events=workflow.Events(progress, call.output.note),
+        skipped=skipped, events=events(call),
     )  # fmt: skip

@@ -106,18 +106,8 @@ def evaluate(
     settings = resolve_draw(drawing(options), registry.base.kind, base.pixels)
     plan = _plan(registry, base, subjects, states, settings, options.every_task, single or {}, events)
 
-    open_batches = samples.missing(folder, [batch for batches in plan.values() for batch in batches])
-    done = 0
-    with events.progress("drawing", len(open_batches) * (settings.steps or 0)) as update:
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            update(done)
-
-        samples.fill(registry, base, folder, open_batches, on_step=step)
-
-    references = _look_at_references(judges, by_key, events)
+    draw_missing(registry, base, folder, [batch for batches in plan.values() for batch in batches], events)
+    references = look_at_references(judges, by_key, events)
     keys = {place: [key for batch in batches for key in batch.keys] for place, batches in plan.items()}
     every = [key for some in keys.values() for key in some]
     with events.progress("judging", len(set(every))) as update:
@@ -172,13 +162,7 @@ def _plan(
 ) -> dict[_Place, list[samples.Batch]]:
     """Everything that has to be there, drawn or not. The states come last, so that a stopped run has the rest."""
     load = Loader(registry, base)
-    told: set[str] = set()
-
-    def note(text: str) -> None:
-        if text not in told:
-            told.add(text)
-            events.on_note(text)
-
+    note = once(events.on_note)
     alone = replace(settings, method="named", power=0.0)
     nothing = samples.Scene((), alone)
     scenes = {state.number: samples.Scene(state.records, settings, state.static) for state in states}
@@ -202,7 +186,35 @@ def _numbers_for(subject: Subject, states: Sequence[State], every_task: bool) ->
     return there if every_task else [there[0], there[-1]]
 
 
-def _look_at_references(
+def once(on_note: Callable[[str], None]) -> Callable[[str], None]:
+    """Passes each note on the first time it is said."""
+    told: set[str] = set()
+
+    def note(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            on_note(text)
+
+    return note
+
+
+def draw_missing(
+    registry: Registry, base: Base, folder: Path, batches: Sequence[samples.Batch], events: Events
+) -> None:
+    """Draws the batches that are not there yet."""
+    some = samples.missing(folder, batches)
+    done = 0
+    with events.progress("drawing", sum(batch.job.options.steps or 0 for batch in some)) as update:
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            update(done)
+
+        samples.fill(registry, base, folder, some, on_step=step)
+
+
+def look_at_references(
     judges: Judges, subjects: Mapping[str, Subject], events: Events
 ) -> dict[str, list[str]]:
     """The keys, for the judges, of each concept's reference pictures."""

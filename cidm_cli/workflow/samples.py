@@ -17,10 +17,12 @@ from cidm_registry import Record, Registry, canonical_key
 
 from ..errors import CidmError, ExitCode
 from ..formats import png
+from ..layout import Layout
 from ..models.base import Base
 from ..options import DrawOptions
 from ..prompts import parse_prompt
 from . import generate
+from .layouts import Ablation, masks_of
 from .mixtures import ONE_AT_A_TIME, Loader, Mixture, mixture, prompt_tokens
 
 _SETTINGS = ("steps", "guidance", "size", "sampler", "negative")
@@ -67,12 +69,57 @@ def plan(
         chosen = mixture(base, load, scene.records, prompt, scene.options)
         prompt_tokens(base, prompt, {record.key: load(record).tokens for record in chosen.named}, on_note)
         common = _content(registry, base, scene, chosen, prompt)
-        first, count = scene.options.seed, scene.options.count
-        for start in range(first, first + count, scene.options.batch):
-            seeds = list(range(start, min(start + scene.options.batch, first + count)))
-            keys = tuple(_hash({**common, "batch": seeds, "index": index}) for index in range(len(seeds)))
-            job = generate.Job(prompt, replace(scene.options, seed=start, count=len(seeds)))
-            out.append(Batch(keys, job, scene))
+        out += _batches(scene, generate.Job(prompt, scene.options), common)
+    return out
+
+
+def plan_layout(
+    registry: Registry,
+    base: Base,
+    load: Loader,
+    scene: Scene,
+    layout: Layout,
+    ablation: Ablation,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> list[Batch]:
+    """The batches that draw a layout's pictures: ``scene.options.count`` of them, as its options say.
+
+    Raises:
+        CidmError: USAGE when a prompt is so long that its concept is cut off; what reading its masks raises.
+    """
+    contents = []
+    for prompt in (layout.base.prompt, *(region.prompt for region in layout.regions)):
+        chosen = mixture(base, load, scene.records, prompt, scene.options)
+        prompt_tokens(base, prompt, {record.key: load(record).tokens for record in chosen.named}, on_note)
+        contents.append(_content(registry, base, scene, chosen, prompt))
+    common, *regions = contents
+    masks = masks_of(layout)
+    common["layout"] = {
+        **layout.image.model_dump(exclude={"size", "seed", "steps", "guidance", "count"}),
+        "alpha": layout.base.alpha,
+        "regions": [
+            {
+                **region.model_dump(exclude={"prompt", "mask"}),
+                "mask": mask and mask.sha256,
+                "prompt": content["prompt"],
+                "used": content["used"],
+            }
+            for region, content, mask in zip(layout.regions, regions, masks, strict=True)
+        ],
+        "ablation": asdict(ablation),
+    }
+    return _batches(scene, generate.Job(layout.base.prompt, scene.options, layout, ablation), common)
+
+
+def _batches(scene: Scene, job: generate.Job, common: dict[str, Any]) -> list[Batch]:
+    """A job in the batches it is drawn in; ``common`` is what all its pictures depend on."""
+    out = []
+    first, count = scene.options.seed, scene.options.count
+    for start in range(first, first + count, scene.options.batch):
+        seeds = list(range(start, min(start + scene.options.batch, first + count)))
+        keys = tuple(_hash({**common, "batch": seeds, "index": index}) for index in range(len(seeds)))
+        part = replace(job, options=replace(scene.options, seed=start, count=len(seeds)))
+        out.append(Batch(keys, part, scene))
     return out
 
 
