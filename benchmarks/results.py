@@ -1,8 +1,9 @@
-"""Writes docs/results.md, docs/results.json and their plots from what continual.py and promises.py printed.
+"""Writes docs/results.md, docs/results.json and their plots from what continual.py, promises.py and layouts.py printed.
 
 python -m benchmarks.continual --work W > continual.json
 python -m benchmarks.promises --work W --concepts DIR > promises.json
-python -m benchmarks.results --continual continual.json --promises promises.json --out docs
+python -m benchmarks.layouts --work W > layouts.json
+python -m benchmarks.results --continual continual.json --promises promises.json --layouts layouts.json --out docs
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ COLUMNS = (
     ("ia clip", "IA"), ("ia dino", "IA, second judge"), ("ta", "TA"), ("forgetting clip", "forgetting"),
     ("retention clip", "retention"), ("confusion clip", "confusion"),
 )  # fmt: skip
+BOXED = (
+    ("identity_ratio", "identity"), ("kept", "kept"), ("presence", "presence"), ("taken", "taken"),
+    ("background", "spill"),
+)  # fmt: skip
 
 
 def main() -> None:
@@ -27,6 +32,7 @@ def main() -> None:
     )
     parser.add_argument("--continual", type=Path)
     parser.add_argument("--promises", type=Path)
+    parser.add_argument("--layouts", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs"))
     given = parser.parse_args()
     path = given.out / "results.json"
@@ -38,6 +44,10 @@ def main() -> None:
         known["promises"] = json.loads(given.promises.read_text())
         known["retention"] = retention(known["promises"]["promises"])
         plot_promises(known["promises"]["promises"], given.out / "images" / "results-promises.png")
+    if given.layouts:
+        found = json.loads(given.layouts.read_text())
+        own = found["ways"]["own"]
+        known["layouts"] = {name: own[name]["clip"] for name in ("identity_ratio", "presence")} | found
     path.write_text(json.dumps(known, indent=1) + "\n")
     (given.out / "results.md").write_text(page(known))
     print(json.dumps({"written": [str(path), str(given.out / "results.md")]}))
@@ -60,10 +70,10 @@ def page(known: Mapping[str, Any]) -> str:
     lines = [
         "# Results on the embedded base",
         "",
-        "Made by `benchmarks/continual.py`, `benchmarks/promises.py` and `benchmarks/results.py`; the numbers",
-        "behind the tables are in `results.json`. What the figures mean: [evaluation.md](evaluation.md). How",
-        "concepts are put together: [aggregation.md](aggregation.md). How they are learned:",
-        "[methods.md](methods.md).",
+        "Made by `benchmarks/continual.py`, `benchmarks/promises.py`, `benchmarks/layouts.py` and",
+        "`benchmarks/results.py`; the numbers behind the tables are in `results.json`. What the figures mean:",
+        "[evaluation.md](evaluation.md). How concepts are put together: [aggregation.md](aggregation.md). How they",
+        "are learned: [methods.md](methods.md). How layouts are drawn: [layouts.md](layouts.md).",
     ]
     if "continual" in known:
         lines += methods_table(known["continual"])
@@ -76,7 +86,38 @@ def page(known: Mapping[str, Any]) -> str:
             *_protocol(known["promises"]["protocol"]),
         ]
         lines += routed_table(found) + composed_table(found) + static_table(found)
+    if "layouts" in known:
+        lines += layouts_tables(known["layouts"])
     return "\n".join(lines) + "\n"
+
+
+def layouts_tables(found: Mapping[str, Any]) -> list[str]:
+    told = found["protocol"]
+    lines = [
+        "", "## Layouts: is each region's concept the one in its box?", "",
+        f"{found['layouts']} layouts of two to four mini-CIFC objects, similar ones together, {found['boxes']} boxes;",
+        f"{told['samples']} pictures of each, {told['drawing_steps']} denoising steps; concepts learned by",
+        f"`{told['training']}` in {told['learning_steps']} steps. By CLIP, the second judge in brackets. *Identity*:",
+        "share of what the concept reaches at that place and size with no other region; *kept*: the same with the",
+        "base's level taken off; *taken*: boxes in which a concept of another box is likelier; *spill*: IA that the",
+        "background gains.",
+        "", "| drawn | " + " | ".join(title for _, title in BOXED) + " |", "|---" * (len(BOXED) + 1) + "|",
+    ]  # fmt: skip
+    for way, figures in found["ways"].items():
+        cells = [_both(figures[name], name) for name, _ in BOXED]
+        lines.append(f"| {way} | " + " | ".join(cells) + " |")
+    for title, parts in (("number of regions", found["by_regions"]), ("picture size", found["by_size"])):
+        lines += ["", f"Identity, presence by {title}:", "", f"| drawn | {' | '.join(parts)} |",
+                  "|---" * (len(parts) + 1) + "|"]  # fmt: skip
+        for way in found["ways"]:
+            pairs = [
+                (part[way]["identity_ratio"]["clip"], part[way]["presence"]["clip"])
+                for part in parts.values()
+            ]
+            lines.append(
+                f"| {way} | " + " | ".join(f"{100 * i:.0f} %, {100 * p:.0f} %" for i, p in pairs) + " |"
+            )
+    return lines
 
 
 def methods_table(found: Mapping[str, Any]) -> list[str]:
@@ -166,6 +207,15 @@ def _cell(value: Mapping[str, Any] | None) -> str:
     if not value or value["mean"] is None:
         return "–"
     return f"{value['mean']:.3f}" + (f" ± {value['sd']:.3f}" if value["sd"] is not None else "")
+
+
+def _both(value: Mapping[str, float | None], name: str) -> str:
+    """By CLIP, and in brackets by the second judge: shares in percent, cosines as they are."""
+    shown = [
+        "–" if one is None else f"{one:.3f}" if name == "background" else f"{100 * one:.0f} %"
+        for one in value.values()
+    ]
+    return shown[0] + "".join(f" ({one})" for one in shown[1:])
 
 
 def _pair(value: Mapping[str, Any]) -> str:

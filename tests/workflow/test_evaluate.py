@@ -81,7 +81,7 @@ def denoised(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     real = sampling.denoise
 
     def count(*args: object, **options: object) -> object:
-        drawn.append(args[3].shape[0])  # type: ignore[attr-defined]
+        drawn.append(args[2].shape[0])  # type: ignore[attr-defined]
         return real(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(sampling, "denoise", count)
