@@ -1,8 +1,11 @@
 """Options that several commands share."""
 
+import re
 from typing import Annotated
 
 import typer
+
+from ..errors import CidmError, ExitCode
 
 DeviceOption = Annotated[
     str | None,
@@ -12,3 +15,21 @@ PrecisionOption = Annotated[
     str | None,
     typer.Option("--precision", metavar="KIND", help="auto, fp32, bf16 or fp16. [default: auto]"),
 ]
+
+
+def class_noun(noun: str | None, name: str) -> str:
+    """What kind of thing a concept is: as said, else from its name, "dog2" being a dog.
+
+    Raises:
+        CidmError: USAGE for what is no noun of a line.
+    """
+    noun = " ".join((noun or re.sub(r"[\s_-]+", " ", name.rstrip("0123456789_- "))).split())
+    if not noun or len(noun) > 60 or not noun.isprintable() or "<" in noun:
+        raise CidmError(
+            f"concept {name}: {noun!r} is no class noun"
+            if noun
+            else f"concept {name}: its name holds no class noun",
+            "say what kind of thing it is with --class, for instance --class dog",
+            ExitCode.USAGE,
+        )
+    return noun

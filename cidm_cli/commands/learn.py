@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from ..flags import chosen, flags
 from ..invocation import Invocation
 from ..options import LearnOptions, check_said, resolve_learn
 from ..output import Result
-from .common import DeviceOption, PrecisionOption
+from .common import DeviceOption, PrecisionOption, class_noun
 
 
 @flags(LearnOptions)
@@ -60,7 +59,7 @@ def learn(
 
     registry = call.open_registry()
     name = display_name(name)
-    noun = _noun(noun or re.sub(r"[\s_-]+", " ", name.rstrip("0123456789_- ")), name)
+    noun = class_noun(noun, name)
     options = resolve_learn(
         LearnOptions(**chosen(LearnOptions, "learn", given, call.settings)), registry.base.kind
     )
@@ -108,19 +107,6 @@ def learn(
 
 def _example(name: str, style: bool) -> str:
     return f"a <{name}> of a house" if style else f"a photo of a <{name}> on the beach"
-
-
-def _noun(noun: str, name: str) -> str:
-    noun = " ".join(noun.split())
-    if not noun or len(noun) > 60 or not noun.isprintable() or "<" in noun:
-        raise CidmError(
-            f"concept {name}: {noun!r} is no class noun"
-            if noun
-            else f"concept {name}: its name holds no class noun",
-            "say what kind of thing it is with --class, for instance --class dog",
-            ExitCode.USAGE,
-        )
-    return noun
 
 
 def _plan(call: Invocation, task: Any, plan: Any) -> Result:

@@ -84,6 +84,7 @@ def _merge(
 
     from ..formats.merged import facts_as_metadata, pack_merged
     from ..formats.png import write
+    from ..models.attention import convolutions
     from ..workflow.bases import open_base
 
     base = open_base(registry, device=device, precision=precision)
@@ -96,7 +97,7 @@ def _merge(
             progress.update(done)
 
         merged = workflow.merge(registry, base, selection, on_step=step)
-    content = pack_merged(merged.factors, facts_as_metadata(merged.facts))
+    content = pack_merged(merged.factors, facts_as_metadata(merged.facts), convolutions(base.unet))
     write(out, content)
     report = {"difference": merged.difference, "lost": merged.lost, "strayed": merged.strayed}
     return Result(

@@ -1,27 +1,26 @@
 """One static LoRA file, as ``cidm merge`` writes it and diffusers, ComfyUI and others read it.
 
 ``unet.<site>.lora_A.weight`` [r, in] and ``.lora_B.weight`` [out, r] in float32, r the same for every site and all
-scales folded in, so that alpha = rank for every reader, also one that takes a file's first rank for all. The text
-``cidm`` in its metadata says what was merged and how, as JSON.
+scales folded in, so that alpha = rank for every reader, also one that takes a file's first rank for all. Factors of a
+1x1 convolution have two more dimensions of size 1. The text ``cidm`` in its metadata says what was merged and how, as
+JSON.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from ..errors import CidmError, ExitCode
+from .lora import Factors, as_stored, one_rank
+from .tensors import write_tensors
 
 _KINDS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
-Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-"""(up [out, r], down [r, in]) by site."""
 
 
 def facts_as_metadata(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -29,21 +28,20 @@ def facts_as_metadata(facts: Mapping[str, Any]) -> dict[str, str]:
     return {"format": "pt", "cidm": json.dumps(facts, ensure_ascii=False, sort_keys=True, allow_nan=False)}
 
 
-def pack_merged(factors: Factors, metadata: Mapping[str, str]) -> bytes:
-    """The file; equal factors and metadata give equal bytes. Sites of lower rank are filled up with zeros."""
-    rank = max(up.shape[1] for up, _ in factors.values())
+def pack_merged(
+    factors: Factors, metadata: Mapping[str, str], convolutions: Collection[str] = frozenset()
+) -> bytes:
+    """The file; equal factors and metadata give equal bytes. Sites of lower rank are filled up with zeros.
+
+    Args:
+        convolutions: the sites that are 1x1 convolutions.
+    """
+    padded, _ = one_rank(factors)
     tensors = {}
-    for site, (up, down) in factors.items():
-        missing = rank - up.shape[1]
-        tensors[f"unet.{site}.lora_A.weight"] = torch.nn.functional.pad(down, (0, 0, 0, missing))
-        tensors[f"unet.{site}.lora_B.weight"] = torch.nn.functional.pad(up, (0, missing))
-    plain = save({name: tensors[name].detach().cpu().float().contiguous() for name in sorted(tensors)})
-    # The library writes metadata in another order each time: it is put in front of the header here.
-    length = int.from_bytes(plain[:8], "little")
-    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(plain[8 : 8 + length])}
-    raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
-    return len(raw).to_bytes(8, "little") + raw + plain[8 + length :]
+    for site, (up, down) in padded.items():
+        tensors[f"unet.{site}.lora_A.weight"] = as_stored(down, site, convolutions)
+        tensors[f"unet.{site}.lora_B.weight"] = as_stored(up, site, convolutions)
+    return write_tensors(tensors, metadata)
 
 
 def read_merged(
@@ -52,7 +50,7 @@ def read_merged(
     """Factors (up, down) by site, float32, and the metadata.
 
     Args:
-        shapes: (out, in) of every linear layer of the base that a LoRA may sit on.
+        shapes: (out, in) of every layer of the base that a LoRA may sit on.
 
     Raises:
         CidmError: NOT_FOUND for no such file; INVALID, naming file and layer, for anything that does not fit.
@@ -75,7 +73,7 @@ def read_merged(
             raise _invalid(path, f"{name} holds {kind} values, not weights")
         if not torch.isfinite(tensor).all():
             raise _invalid(path, f"{name} holds NaN or infinite values")
-        sides[side][site] = tensor.float()
+        sides[side][site] = tensor.float().flatten(1) if tensor.shape[2:] == (1, 1) else tensor.float()
     factors = {}
     for site in sorted({*sides["lora_A"], *sides["lora_B"]}):
         down, up, (out, width) = sides["lora_A"].get(site), sides["lora_B"].get(site), shapes[site]

@@ -17,15 +17,45 @@ from torch import nn
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 #: What ``--targets`` may name, and the attention modules it stands for.
 TARGETS = {"attn2": ("attn2",), "attn1+attn2": ("attn1", "attn2")}
+#: Other linear layers, of a transformer block and around its blocks, that LoRA files of other programs change.
+BLOCK_LAYERS, OUTER_LAYERS = ("ff.net.0.proj", "ff.net.2"), ("proj_in", "proj_out")
 
 
 def cross_attention_layers(unet: UNet2DConditionModel) -> tuple[str, ...]:
-    """Names of the modules that attend to text, in forward order (16 in SD-1.5)."""
+    """Names of the modules that attend to text, in forward order (16 in SD-1.5, 70 in SDXL)."""
     return tuple(sorted((n for n, _ in unet.named_modules() if n.endswith(".attn2")), key=_forward_order))
 
 
+def layer_groups(unet: UNet2DConditionModel) -> tuple[int, ...]:
+    """For each cross-attention layer, the number of the transformer it belongs to.
+
+    In SD-1.5 each of the 16 layers is alone in one; SDXL's 70 layers are in 11.
+    """
+    transformers = [name.rpartition(".transformer_blocks.")[0] for name in cross_attention_layers(unet)]
+    number = {name: group for group, name in enumerate(dict.fromkeys(transformers))}
+    return tuple(number[name] for name in transformers)
+
+
+def copy_of_layer(unet: UNet2DConditionModel, copies: int, layers: int) -> tuple[int, ...]:
+    """Which of the copies of a concept's tokens each cross-attention layer sees.
+
+    There is one for all layers, one for each of ``layer_groups``, or one a layer.
+
+    Raises:
+        ValueError: for any other number of copies.
+    """
+    if copies == 1:
+        return (0,) * layers
+    if copies == layers:
+        return tuple(range(layers))
+    groups = layer_groups(unet)
+    if copies != max(groups) + 1:
+        raise ValueError(f"{copies} copies of a concept's tokens for {layers} layers")
+    return groups
+
+
 def lora_sites(unet: UNet2DConditionModel, targets: str = "attn2") -> tuple[str, ...]:
-    """Names of the linear layers a LoRA sits on, in forward order (64 for "attn2" in SD-1.5)."""
+    """Names of the linear layers a LoRA sits on, in forward order (64 for "attn2" in SD-1.5, 280 in SDXL)."""
     attention = sorted(
         (n for n, _ in unet.named_modules() if n.rsplit(".", 1)[-1] in TARGETS[targets]), key=_forward_order
     )
@@ -33,16 +63,29 @@ def lora_sites(unet: UNet2DConditionModel, targets: str = "attn2") -> tuple[str,
 
 
 def site_layers(unet: UNet2DConditionModel) -> dict[str, int]:
-    """The cross-attention layer each LoRA site belongs to: that of its own transformer block."""
-    number = {name.rpartition(".")[0]: layer for layer, name in enumerate(cross_attention_layers(unet))}
-    sites = {site for targets in TARGETS for site in lora_sites(unet, targets)}
-    return {site: number[site.split(".attn")[0]] for site in sorted(sites)}
+    """The cross-attention layer each LoRA site belongs to: that of its own transformer block.
+
+    Sites around several blocks belong to the block next to them.
+    """
+    out: dict[str, int] = {}
+    for layer, name in enumerate(cross_attention_layers(unet)):
+        block = name.rpartition(".")[0]
+        transformer = block.rpartition(".transformer_blocks.")[0]
+        own = [f"{attention}.{projection}" for attention in ("attn1", "attn2") for projection in PROJECTIONS]
+        out |= {f"{block}.{leaf}": layer for leaf in (*own, *BLOCK_LAYERS)}
+        out.setdefault(f"{transformer}.proj_in", layer)
+        out[f"{transformer}.proj_out"] = layer
+    return dict(sorted(out.items()))
 
 
 def linear_shapes(unet: UNet2DConditionModel) -> dict[str, tuple[int, int]]:
-    """(out, in) of every linear layer that any choice of targets may put a LoRA on."""
-    sites = {site for targets in TARGETS for site in lora_sites(unet, targets)}
-    return {site: tuple(unet.get_submodule(site).weight.shape) for site in sorted(sites)}
+    """(out, in) of every layer a LoRA may sit on: any choice of targets, and what other programs' files change."""
+    return {site: tuple(unet.get_submodule(site).weight.shape[:2]) for site in site_layers(unet)}
+
+
+def convolutions(unet: UNet2DConditionModel) -> frozenset[str]:
+    """The sites that are 1x1 convolutions: linear all the same, with two more dimensions in files of weights."""
+    return frozenset(site for site in site_layers(unet) if unet.get_submodule(site).weight.ndim == 4)
 
 
 def _forward_order(name: str) -> tuple[int, tuple[int, ...], str]:
@@ -78,12 +121,12 @@ def layer_contexts(unet: UNet2DConditionModel, contexts: Sequence[torch.Tensor])
 
 @contextmanager
 def merged(unet: UNet2DConditionModel, deltas: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """While open, each named linear layer's weight has its delta [out, in] added; then it is as before, to the bit."""
+    """While open, each named layer's weight has its delta [out, in] added; then it is as before, to the bit."""
     kept = {name: unet.get_submodule(name).weight for name in deltas}
     originals = {name: weight.data for name, weight in kept.items()}
     try:
         for name, delta in deltas.items():
-            kept[name].data = originals[name] + delta.to(originals[name])
+            kept[name].data = originals[name] + delta.to(originals[name]).view_as(originals[name])
         yield
     finally:
         for name, weight in kept.items():

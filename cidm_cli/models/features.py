@@ -36,6 +36,8 @@ class Gram:
 
 def feature_source(site: str) -> str:
     """The first of the sites that are fed what ``site`` is fed: an attention's keys and values see the same."""
+    if ".to_" not in site:
+        return site
     block, _, projection = site.rpartition(".to_")
     if projection == "v":
         projection = "k"
@@ -58,14 +60,15 @@ def text_gram(context: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def recorded(unet: UNet2DConditionModel, sites: Sequence[str]) -> Iterator[dict[str, Gram]]:
-    """While open, whatever each named linear layer is fed is counted; yields the Gram matrices by site."""
+    """While open, whatever each named layer, linear or 1x1, is fed is counted; yields the Gram matrices by site."""
     grams, handles = {}, []
     for site in sites:
         width = unet.get_submodule(site).weight.shape[1]
         gram = grams[site] = Gram(torch.zeros(width, width, dtype=torch.float64))
 
-        def count(_module: nn.Module, args: tuple[Any, ...], gram: Gram = gram) -> None:
-            gram.add(args[0])
+        def count(module: nn.Module, args: tuple[Any, ...], gram: Gram = gram) -> None:
+            # A convolution's channels come first, a linear layer's last.
+            gram.add(args[0].movedim(1, -1) if isinstance(module, nn.Conv2d) else args[0])
 
         handles.append(unet.get_submodule(site).register_forward_pre_hook(count))
     try:

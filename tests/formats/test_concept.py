@@ -185,8 +185,21 @@ def test_tokens_for_another_number_of_layers_are_refused(shape: tuple[int, ...])
     assert "2 cross-attention layers" in refused(blob)
 
 
-def test_a_blob_without_tokens_is_refused() -> None:
-    assert "no concept tokens" in refused(altered(lambda t: t.pop("tokens.text_encoder")))
+def test_a_concept_without_tokens_comes_back_without_any() -> None:
+    back = read(pack(replace(concept(), tokens=torch.zeros(1, 0, 8))))
+    assert back.tokens.shape[1] == 0
+    assert back.up.keys() == SHAPES.keys()
+    assert read(altered(lambda t: t.pop("tokens.text_encoder"))).tokens.shape[1] == 0
+
+
+def test_tokens_that_the_layers_share_come_back_as_one_set() -> None:
+    shared = replace(concept(), tokens=concept().tokens[:1])
+    assert torch.equal(read(pack(shared)).tokens, shared.tokens)
+
+
+def test_a_blob_that_holds_nothing_to_draw_with_is_refused() -> None:
+    only_state = save({"state.fisher": torch.ones(2)})
+    assert "neither low-rank weights nor tokens" in refused(only_state)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8, torch.float8_e4m3fn])

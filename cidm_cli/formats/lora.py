@@ -1,0 +1,133 @@
+"""Low-rank weights as LoRA files hold them, whatever the file's naming: taken apart and put together.
+
+| here | shape | kohya | diffusers, PEFT |
+|---|---|---|---|
+| ``up`` | [out, r] | ``lora_up.weight`` | ``lora_B.weight`` |
+| ``down`` | [r, in] | ``lora_down.weight`` | ``lora_A.weight`` |
+| ``alpha`` | | ``alpha`` | in the configuration |
+
+ΔW = alpha / r · up down. A 1x1 convolution's factors have two more dimensions of size 1 in files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import CidmError, ExitCode
+from .tensors import check_weights
+
+Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+"""(up [out, r], down [r, in]) by site."""
+LARGEST_RANK = 4096
+
+
+@dataclass(frozen=True)
+class Module:
+    """The low-rank weights of one layer."""
+
+    up: torch.Tensor
+    """[out, r], float32"""
+    down: torch.Tensor
+    """[r, in], float32"""
+    alpha: float
+    """ΔW = alpha / r · up down"""
+
+    @property
+    def scale(self) -> float:
+        """Factor on the product."""
+        return self.alpha / self.down.shape[0]
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """What a LoRA file of another program holds."""
+
+    kind: str
+    """"kohya", "diffusers" or "peft"."""
+    modules: Mapping[str, Module]
+    """By site of the base's UNet."""
+    left_out: tuple[str, ...]
+    """Layers of text encoders and embeddings in the file, which a concept has no place for."""
+    metadata: Mapping[str, str]
+
+
+def one_rank(factors: Factors) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], int]:
+    """The factors with as many columns and rows of zeros as make all ranks the largest, and that rank.
+
+    Several readers take one rank, or one alpha, for the whole file.
+    """
+    rank = max(down.shape[0] for _, down in factors.values())
+    pad = torch.nn.functional.pad
+    out = {
+        site: (pad(up, (0, rank - up.shape[1])), pad(down, (0, 0, 0, rank - down.shape[0])))
+        for site, (up, down) in sorted(factors.items())
+    }
+    return out, rank
+
+
+def as_stored(matrix: torch.Tensor, site: str, convolutions: Collection[str]) -> torch.Tensor:
+    """A factor as files hold it: float32, [.., .., 1, 1] where the layer is a 1x1 convolution."""
+    return matrix.float()[:, :, None, None] if site in convolutions else matrix.float()
+
+
+def modules(
+    ups: Mapping[str, torch.Tensor],
+    downs: Mapping[str, torch.Tensor],
+    alphas: Mapping[str, float],
+    *,
+    shapes: Mapping[str, tuple[int, int]],
+    source: str,
+) -> dict[str, Module]:
+    """Modules by site, checked against the base; a site without an alpha has its rank for one.
+
+    Args:
+        shapes: (out, in) of every layer of the base that a LoRA may sit on.
+
+    Raises:
+        CidmError: INVALID, naming the layer, for half a pair, what does not fit, and what no training leaves.
+    """
+    out = {}
+    for site in sorted({*ups, *downs}):
+        pair = {name: _flat(side[site]) for name, side in (("up", ups), ("down", downs)) if site in side}
+        check_weights({f"{site} ({name})": tensor for name, tensor in pair.items()}, source)
+        up, down, (height, width) = pair.get("up"), pair.get("down"), shapes[site]
+        if up is None or down is None:
+            raise refusal(source, f"{site} has only one of its two factors")
+        rank = down.shape[0] if down.ndim == 2 else 0
+        if up.shape != (height, rank) or down.shape != (rank, width) or not 0 < rank <= LARGEST_RANK:
+            raise refusal(
+                source,
+                f"{site} has factors {list(up.shape)} and {list(down.shape)}, and the base's layer is "
+                f"{height}x{width}",
+                hint="a LoRA fits bases of the family it was trained on only",
+            )
+        out[site] = Module(up.float(), down.float(), alphas.get(site, float(rank)))
+    if not out:
+        raise refusal(source, "holds no low-rank weights of the UNet")
+    return out
+
+
+def common_scale(modules: Iterable[Module]) -> float | None:
+    """The factor that all modules' products have, or None where they differ."""
+    scales = {module.scale for module in modules}
+    return scales.pop() if len(scales) == 1 else None
+
+
+def refusal(source: str, what: str, hint: str | None = None) -> CidmError:
+    """The error for a LoRA file that cannot be taken."""
+    usual = "LoRA files of kohya, diffusers and PEFT are read, on the UNet's attention and transformer layers"
+    return CidmError(f"{source}: {what}", hint or usual, ExitCode.INVALID)
+
+
+def listed(names: Collection[str]) -> str:
+    """The first of some names and how many more there are, for errors."""
+    first, *rest = sorted(names)
+    return f"{first[:120]!r}" + (f" and {len(rest)} more" if rest else "")
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """Without the two last dimensions of a 1x1 convolution."""
+    return tensor.flatten(1) if tensor.shape[2:] == (1, 1) else tensor

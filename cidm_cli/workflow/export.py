@@ -1,0 +1,304 @@
+"""Concepts and merged files as files of other programs, and what is lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cidm_registry import Record, Registry, check_safetensors
+
+from ..errors import CidmError, ExitCode
+from ..formats.bundle import Bundled, pack_bundle
+from ..formats.diffusers_lora import WEIGHTS_FILE, json_object, pack_diffusers, read_diffusers
+from ..formats.embedding import averaged, pack_embedding
+from ..formats.kohya import About, pack_kohya, read_kohya
+from ..formats.lora import Factors, LoraFile
+from ..formats.merged import read_merged
+from ..formats.peft_folder import CONFIG_FILE, pack_peft, read_peft
+from ..formats.peft_folder import WEIGHTS_FILE as PEFT_WEIGHTS
+from ..formats.tensors import read_tensors
+from ..method.lowrank import delta
+from ..models import text
+from ..models.attention import convolutions, cross_attention_layers, linear_shapes
+from ..models.base import Base
+from .bases import concept_weights
+from .features import Subject
+from .mixtures import CARRIED, SUMMED
+
+LORA_KINDS = ("kohya", "diffusers", "peft")
+"""Kinds of files that hold low-rank weights; docs/export.md says who reads which."""
+_PROMPTS = 6
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one LoRA file is made of."""
+
+    title: str
+    factors: Factors
+    scale: float
+    """Factor on every product."""
+    trigger: str
+    """What to write in a prompt."""
+    usage: str
+    date: str
+    images: int
+    merged_from: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished export of one concept or merged file."""
+
+    title: str
+    files: Mapping[str, bytes]
+    """Content by name: one file of any name (""), or those of a folder."""
+    layers: int
+    """Layers whose weights are in it."""
+    of: int
+    """Layers of the base that a LoRA may change."""
+    rank: int
+    difference: float
+    """Largest entry by which the weights that the file gives are off the concept's own."""
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """A finished export of a concept's tokens."""
+
+    title: str
+    content: bytes
+    tokens: int
+    """Vectors in it."""
+    sets: int
+    """Sets of tokens that were made one: a set for each layer, or one that all layers share."""
+    lost: float
+    """Relative distance of the text embeddings that the file gives from the concept's own."""
+    noun: float
+    """The same of its class noun's: what would be lost without the file."""
+
+
+def select(registry: Registry, names: Sequence[str], kind: str) -> list[Record]:
+    """The concepts to export: those named, each once, or all there are, in the order they were learned.
+
+    Raises:
+        CidmError: NOT_FOUND without any; FAILED for a concept that its own weights alone do not draw.
+        RegistryError: NOT_FOUND for an unknown name.
+    """
+    wanted = {registry.get(name).key for name in names}
+    every = registry.records()
+    records = [record for record in every if not names or record.key in wanted]
+    if not records:
+        raise CidmError("no concepts to export", "`cidm learn NAME IMAGES` learns one", ExitCode.NOT_FOUND)
+    for record in records if kind in LORA_KINDS else ():
+        newest = max(every, key=lambda one: one.sequence)
+        if (record.method in CARRIED and record != newest) or (record.method in SUMMED and len(every) > 1):
+            raise CidmError(
+                f"concept {record.name}: learned by {record.method}, and is drawn with other concepts' weights too",
+                hint=f"export {newest.name}, whose LoRA stands for all"
+                if record.method in CARRIED
+                else "make them one with `cidm merge --method sum`, and export that with --merged",
+            )
+    return records
+
+
+def concept_item(registry: Registry, base: Base, record: Record) -> Item:
+    """A concept's low-rank weights, with what a file tells of them.
+
+    Raises:
+        CidmError: FAILED for a concept that has none.
+    """
+    weights = concept_weights(registry, base, record)
+    if not weights.up:
+        raise CidmError(
+            f"concept {record.name}: has no low-rank weights", "export its tokens: --to embedding"
+        )
+    own = has_tokens(registry, record)
+    trigger = record.name if own else record.class_noun
+    return Item(
+        title=record.name,
+        factors={site: (weights.up[site].cpu(), weights.down[site].cpu()) for site in weights.up},
+        scale=record.scale,
+        trigger=trigger,
+        usage=f"write {record.name} with the embedding of that name loaded (cidm export --to embedding), "
+        f"else {record.class_noun}; strength 1"
+        if own
+        else f"write {record.class_noun}; strength 1",
+        date=record.created,
+        images=_count(record.extra.get("images")),
+        merged_from=(),
+        facts={
+            "format": 1, "name": record.name, "class_noun": record.class_noun, "style": record.style,
+            "blob": record.blob, "scale": record.scale, "base": record.base,
+        },
+    )  # fmt: skip
+
+
+def merged_item(registry: Registry, base: Base, path: Path) -> Item:
+    """A file of ``cidm merge``, with what a file of another kind tells of it.
+
+    Raises:
+        CidmError: as ``read_merged``.
+    """
+    factors, metadata = read_merged(path, shapes=linear_shapes(base.unet))
+    facts = json_object(metadata.get("cidm", "{}"), str(path), "its cidm text")
+    told = facts.get("concepts")
+    names = (
+        [c["name"] for c in told if isinstance(c, dict) and isinstance(c.get("name"), str)] if told else []
+    )
+    there = {record.name: record for record in registry.records()}
+    known = [there[name] for name in names if name in there]
+    return Item(
+        title=path.stem,
+        factors=factors,
+        scale=1.0,
+        trigger=", ".join(names),
+        usage="write the concepts' names with their embeddings loaded (cidm export --to embedding), else their "
+        "class nouns; strength 1",
+        date=max((record.created for record in known), default=""),
+        images=sum(_count(record.extra.get("images")) for record in known),
+        merged_from=tuple(names),
+        facts=facts,
+    )  # fmt: skip
+
+
+def lora(base: Base, kind: str, family: str, item: Item) -> Exported:
+    """A LoRA file of a kind, read back and compared.
+
+    Args:
+        family: the base's, "mini", "sd15" or "sdxl".
+    """
+    folded = convolutions(base.unet)
+    per_block = layers_per_block(base)
+    if kind == "kohya":
+        about = About(
+            title=item.title, kind=family, resolution=base.pixels, prediction=base.prediction, date=item.date,
+            trigger=item.trigger, usage=item.usage, tags=tuple(filter(None, [item.trigger])),
+            images=item.images, merged_from=item.merged_from, facts=item.facts,
+        )  # fmt: skip
+        files = {"": pack_kohya(item.factors, item.scale, folded, per_block, about)}
+    elif kind == "diffusers":
+        files = {WEIGHTS_FILE: pack_diffusers(item.factors, item.scale, folded, item.facts)}
+    else:
+        files = pack_peft(item.factors, item.scale, folded, item.facts)
+    back = _read_back(base, kind, family, files)
+    return Exported(
+        title=item.title, files=files, layers=len(back.modules), of=len(linear_shapes(base.unet)),
+        rank=max(module.down.shape[0] for module in back.modules.values()), difference=_apart(item, back),
+    )  # fmt: skip
+
+
+def tokens(registry: Registry, base: Base, record: Record) -> TokenFile:
+    """A concept's tokens as an embedding file. Where each layer has its own, their mean, and what that costs.
+
+    Raises:
+        CidmError: FAILED for a concept without tokens.
+    """
+    if not has_tokens(registry, record):
+        raise CidmError(
+            f"concept {record.name}: has no tokens of its own, it came from a LoRA file",
+            hint=f"its trigger word is {record.class_noun}; nothing more is needed",
+        )
+    own = concept_weights(registry, base, record).tokens
+    mean = averaged(own)
+    lost, noun = token_loss(base, record, own, mean)
+    content = pack_embedding(mean.cpu(), token_widths(base), {
+        "format": 1, "name": record.name, "class_noun": record.class_noun, "blob": record.blob,
+        "base": record.base, "sets": own.shape[0], "lost": lost,
+    })  # fmt: skip
+    return TokenFile(record.name, content, own.shape[1], own.shape[0], lost, noun)
+
+
+def token_loss(base: Base, record: Record, own: torch.Tensor, mean: torch.Tensor) -> tuple[float, float]:
+    """How far the text embeddings of prompts move, relative to their size, when one set of tokens is for all layers.
+
+    Over all layers and a few prompts, and all positions from the concept on: what stands before it does not depend
+    on it. Also how far they would move with the class noun's mean embedding in place of each token.
+    """
+    subject = Subject(text.Slot(record.key, own.shape[1]), record.style)
+    prompts = subject.prompts(base, _PROMPTS)
+    words = text.noun_vectors(base, record.class_noun).mean(0)
+    layers = len(cross_attention_layers(base.unet))
+
+    def rows(vectors: torch.Tensor) -> list[torch.Tensor]:
+        with torch.no_grad():
+            contexts = text.encode(base, prompts, {record.key: vectors}, layers=layers)
+        firsts = [prompt.slots[0][0] for prompt in prompts]
+        return [context[n, first:] for context in contexts for n, first in enumerate(firsts)]
+
+    exact = rows(own)
+    size = sum(float(row.square().sum()) for row in exact)
+    apart = [
+        sum(float((one - other).square().sum()) for one, other in zip(exact, rows(other), strict=True))
+        for other in (mean, words.expand(1, own.shape[1], -1))
+    ]
+    lost, noun = ((each / size) ** 0.5 for each in apart)
+    return lost, noun
+
+
+def bundle(registry: Registry, records: Sequence[Record]) -> bytes:
+    """Whole concepts in one file, as they lie in the registry.
+
+    Raises:
+        CidmError: FAILED for more than a file may hold.
+        RegistryError: for a damaged blob.
+    """
+    concepts = [
+        Bundled(
+            record, registry.read_blob(record.blob),
+            None if record.preview is None else registry.read_blob(record.preview),
+        )
+        for record in records
+    ]  # fmt: skip
+    return pack_bundle(concepts)
+
+
+def has_tokens(registry: Registry, record: Record) -> bool:
+    """Whether a concept has tokens of its own; one from a LoRA file of another program has none."""
+    return any(name.startswith("tokens.") for name in check_safetensors(registry.read_blob(record.blob)))
+
+
+def token_widths(base: Base) -> list[int]:
+    """Width of each text encoder's token embeddings."""
+    encoders = [base.text_encoder, getattr(base, "text_encoder_2", None)]
+    return [e.get_input_embeddings().embedding_dim for e in encoders if e is not None]
+
+
+def layers_per_block(base: Base) -> int:
+    """Pairs of residual block and attention in each level of the UNet, going down."""
+    return int(base.unet.config.layers_per_block)
+
+
+def _read_back(base: Base, kind: str, family: str, files: Mapping[str, bytes]) -> LoraFile:
+    """The file as a reader takes it: an unknown key would be an error."""
+    shapes = linear_shapes(base.unet)
+    name = {"kohya": "", "diffusers": WEIGHTS_FILE, "peft": PEFT_WEIGHTS}[kind]
+    tensors, metadata = read_tensors(files[name], "the exported file")
+    if kind == "kohya":
+        return read_kohya(
+            tensors, metadata, shapes=shapes, layers_per_block=layers_per_block(base), kind=family,
+            source="the exported file",
+        )  # fmt: skip
+    if kind == "diffusers":
+        return read_diffusers(tensors, metadata, shapes=shapes, source="the exported file")
+    config = json_object(files[CONFIG_FILE], "the exported folder", CONFIG_FILE)
+    return read_peft(tensors, metadata, config, shapes=shapes, source="the exported folder")
+
+
+def _apart(item: Item, back: LoraFile) -> float:
+    """Largest entry by which the products differ."""
+    worst = 0.0
+    for site, (up, down) in item.factors.items():
+        module = back.modules[site]
+        theirs = delta(module.up, module.down, module.scale)
+        worst = max(worst, float((delta(up, down, item.scale) - theirs).abs().max()))
+    return worst
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value > 0 else 0

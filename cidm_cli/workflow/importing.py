@@ -1,0 +1,267 @@
+"""LoRA files of other programs, and bundles, as concepts of a registry."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cidm_registry import Draft, InvalidName, Record, Registry, canonical_key, display_name
+
+from ..errors import CidmError, ExitCode
+from ..formats import bundle
+from ..formats.bundle import Bundled, read_bundle
+from ..formats.concept import ConceptWeights, pack
+from ..formats.diffusers_lora import WEIGHTS_FILE, json_object, read_diffusers
+from ..formats.kohya import PREFIX, TEXT_ENCODERS, read_kohya
+from ..formats.lora import LoraFile, common_scale, listed, refusal
+from ..formats.peft_folder import CONFIG_FILE, open_peft, read_peft
+from ..formats.tensors import LARGEST_FILE, read_tensors
+from ..models import text
+from ..models.attention import linear_shapes
+from ..models.base import Base
+from ..reading import read_bounded
+from .bases import fitting
+from .mixtures import CARRIED, SUMMED
+
+METHOD = "import"
+"""What the record of a concept from a LoRA file says of how it was learned."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or folder to import, its bytes read and its kind known, before any model is loaded."""
+
+    path: Path
+    kind: str
+    """"kohya", "diffusers", "peft" or "bundle"."""
+    digest: str
+    """sha256 of the file."""
+    tensors: Mapping[str, torch.Tensor]
+    metadata: Mapping[str, str]
+    config: Mapping[str, Any]
+    """PEFT's settings, where there are any."""
+    bundled: tuple[Bundled, ...]
+    """The concepts of a bundle."""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a file of our own says of its concept; nothing for files of other programs."""
+        text = self.metadata.get("cidm", "{}")
+        return json_object(text, str(self.path), "its cidm text") if self.kind != "bundle" else {}
+
+
+def read(path: Path) -> Source:
+    """The file, or the file in a folder that PEFT or diffusers saved.
+
+    Raises:
+        CidmError: NOT_FOUND for no such file, INVALID for what holds no LoRA and is no bundle.
+    """
+    config: dict[str, Any] = {}
+    if (path / CONFIG_FILE).exists():
+        content, config = open_peft(path)
+    elif path.is_dir() and not (path / WEIGHTS_FILE).exists():
+        raise CidmError(
+            f"{path}: a folder without {CONFIG_FILE} or {WEIGHTS_FILE}",
+            "give a .safetensors file, or a folder that PEFT or diffusers saved",
+            ExitCode.NOT_FOUND,
+        )
+    else:
+        content = read_bounded(path / WEIGHTS_FILE if path.is_dir() else path, LARGEST_FILE)
+    digest = hashlib.sha256(content).hexdigest()
+    tensors, metadata = read_tensors(content, str(path))
+    if bundle.MARK in metadata:
+        return Source(path, "bundle", digest, {}, metadata, {}, tuple(read_bundle(content, str(path))))
+    kind = "peft" if config else _kind(tensors, str(path))
+    return Source(path, kind, digest, tensors, metadata, config, ())
+
+
+def names(registry: Registry, source: Source, name: str | None, only: str | None) -> dict[str, str]:
+    """What to call each concept, by the name it has in the file; refused where a name is taken.
+
+    Args:
+        name: what to call it instead, of a file with one concept.
+        only: the one concept of a bundle that is wanted.
+
+    Raises:
+        CidmError: USAGE for a name that does not apply or cannot be used, NOT_FOUND for a concept that is not in the
+            bundle, FAILED for a name that is taken.
+    """
+    own = [one.record.name for one in source.bundled] or [str(source.told.get("name") or source.path.stem)]
+    if only is not None:
+        own = [one for one in own if source.bundled and canonical_key(one) == canonical_key(only)]
+        if not own:
+            raise CidmError(f"--concept {only}: not in {source.path}", code=ExitCode.NOT_FOUND)
+    if name is not None and len(own) > 1:
+        raise CidmError(
+            f"--as {name}: {source.path} holds {len(own)} concepts",
+            "name the one that is meant with --concept", ExitCode.USAGE,
+        )  # fmt: skip
+    taken = {record.key: record for record in registry.records()}
+    out = {one: _usable(one) if name is None else display_name(name) for one in own}
+    for one in out.values():
+        if canonical_key(one) in taken:
+            raise CidmError(
+                f"concept {one}: there already is one of that name",
+                "call the new one something else with --as NAME"
+                + (" and --concept, one at a time" if len(own) > 1 else ""),
+            )
+    return out
+
+
+def check(registry: Registry, source: Source, wanted: Mapping[str, str]) -> None:
+    """Refuses, before any model is loaded, what the registry cannot take.
+
+    Raises:
+        CidmError: INVALID for a bundle of another base, FAILED for concepts that do not go together.
+    """
+    chosen = [one.record for one in source.bundled if one.record.name in wanted]
+    for record in chosen:
+        if record.base != registry.base.fingerprint:
+            raise CidmError(
+                f"{source.path}: its concepts were learned on another base (weights {record.base[:12]}…) than this "
+                f"registry's ({registry.base.source}, {registry.base.fingerprint[:12]}…)",
+                "import it into a registry on the same base: cidm init --base … --registry PATH",
+                ExitCode.INVALID,
+            )
+    methods = {METHOD} if not source.bundled else {record.method for record in chosen}
+    methods |= {record.method for record in registry.records()}
+    if len(methods) > 1 and methods & {*CARRIED, *SUMMED}:
+        raise CidmError(
+            f"{source.path}: concepts learned by {', '.join(sorted(methods))} do not go together in one registry",
+            "import it into another registry: cidm init --registry PATH",
+        )
+
+
+def bring_lora(
+    registry: Registry, base: Base, source: Source, name: str, noun: str, *, style: bool
+) -> tuple[Record, LoraFile]:
+    """Commits the LoRA as a concept without tokens: where a prompt names it, its class noun's words stand.
+
+    Raises:
+        CidmError: INVALID for what does not fit the base; USAGE for a class noun that is too long for a prompt.
+        RegistryError: when the concept cannot be committed.
+    """
+    room = base.tokenizer.model_max_length - 2
+    if not 0 < len(text.noun_ids(base, noun)) <= room:
+        raise CidmError(
+            f"concept {name}: the class noun {noun!r} takes no token, or more than the {room} a prompt holds",
+            "say it in ordinary words with --class", ExitCode.USAGE,
+        )  # fmt: skip
+    found = _lora(registry, base, source)
+    scale = common_scale(found.modules.values())
+    weights = ConceptWeights(
+        up={site: m.up if scale is not None else m.scale * m.up for site, m in found.modules.items()},
+        down={site: m.down for site, m in found.modules.items()},
+        tokens=torch.zeros(1, 0, 0),
+    )
+    ranks = sorted({m.down.shape[0] for m in found.modules.values()})
+    alphas = sorted({m.alpha for m in found.modules.values()})
+    draft = Draft(
+        name=name, class_noun=noun, style=style, tokens=tuple(noun.split()), rank=ranks[-1],
+        scale=1.0 if scale is None else scale, method=METHOD,
+        config={"format": found.kind, "ranks": ranks, "alphas": alphas, "left_out": len(found.left_out)},
+        data_hash=source.digest, parents=(), losses={},
+        tools={tool: version(tool) for tool in ("cidm", "torch")} | {"python": platform.python_version()},
+        extra={"imported_from": source.path.name[:200]},
+    )  # fmt: skip
+    return registry.commit(draft, pack(weights), expected_head=registry.head()), found
+
+
+def bring_bundle(registry: Registry, base: Base, source: Source, wanted: Mapping[str, str]) -> list[Record]:
+    """Commits the concepts of a bundle, in the order they were learned, their files byte for byte.
+
+    All are checked before the first is committed.
+
+    Raises:
+        CidmError: INVALID for weights that do not fit the base.
+        RegistryError: when a concept cannot be committed.
+    """
+    chosen = [one for one in source.bundled if one.record.name in wanted]
+    for one in chosen:
+        read_tensors(one.blob, f"{source.path}: concept {one.record.name}")
+        fitting(base, one.blob, one.record)
+    out = []
+    for one in chosen:
+        draft = _draft(one.record, wanted[one.record.name])
+        record = registry.commit(draft, one.blob, expected_head=registry.head(), preview=one.preview)
+        out.append(registry.annotate(record, scores=one.record.scores) if one.record.scores else record)
+    return out
+
+
+def missing_parents(registry: Registry, records: Sequence[Record]) -> int:
+    """How many older concepts that these were learned against the registry does not have."""
+    there = {record.blob for record in registry.records(all_versions=True)}
+    return len({parent for record in records for parent in record.parents} - there)
+
+
+def _draft(record: Record, name: str) -> Draft:
+    """What was known about a concept where it comes from; number, version and date are the new registry's."""
+    values = {field.name: getattr(record, field.name) for field in fields(Draft)}
+    origin = {"name": record.name, "sequence": record.sequence, "created": record.created}
+    return Draft(**{**values, "name": name, "extra": {**record.extra, "bundled": origin}})
+
+
+def _lora(registry: Registry, base: Base, source: Source) -> LoraFile:
+    shapes = linear_shapes(base.unet)
+    if source.kind == "kohya":
+        return read_kohya(
+            source.tensors, source.metadata, shapes=shapes, kind=registry.base.kind, source=str(source.path),
+            layers_per_block=int(base.unet.config.layers_per_block),
+        )  # fmt: skip
+    if source.kind == "diffusers":
+        return read_diffusers(source.tensors, source.metadata, shapes=shapes, source=str(source.path))
+    return read_peft(
+        source.tensors, source.metadata, source.config, shapes=shapes, source=str(source.path)
+    )  # fmt: skip
+
+
+def _kind(tensors: Mapping[str, torch.Tensor], source: str) -> str:
+    """The kind of a LoRA file, by the names of its tensors.
+
+    Raises:
+        CidmError: INVALID, saying what it is where that can be told.
+    """
+    if any(name.startswith("base_model.model.") for name in tensors):
+        raise refusal(source, "is a part of a PEFT adapter", f"give its folder, with {CONFIG_FILE} in it")
+    if any(name.startswith((PREFIX, *TEXT_ENCODERS)) for name in tensors):
+        return "kohya"
+    if any(name.startswith(("unet.", "text_encoder.", "text_encoder_2.")) for name in tensors):
+        return "diffusers"
+    if {"emb_params"} == set(tensors) or {"clip_l", "clip_g"} >= set(tensors):
+        raise refusal(source, "is an embedding (textual inversion), and holds no LoRA")
+    if any(name.startswith(("transformer.", "lora_transformer_", "diffusion_model.")) for name in tensors):
+        raise refusal(source, "is a LoRA of a model that is no Stable Diffusion 1.x or SDXL")
+    if any(name.startswith(("model.diffusion_model.", "cond_stage_model.")) for name in tensors):
+        raise refusal(source, "is a whole model, not a LoRA", "cidm init --base FILE makes a registry on it")
+    if any(name.startswith("tokens.") for name in tensors):
+        raise refusal(
+            source, "is a concept's file out of a registry, without its record",
+            "export it as a bundle: cidm export NAME --to bundle -o FILE.safetensors",
+        )  # fmt: skip
+    raise refusal(source, f"holds no low-rank weights, but {listed(tensors) if tensors else 'nothing'}")
+
+
+def _usable(name: str) -> str:
+    """A concept's name, as near as may be to what a file is called.
+
+    Raises:
+        CidmError: USAGE when nothing usable is left.
+    """
+    try:
+        return display_name(name)
+    except InvalidName:
+        pass
+    try:
+        return display_name(re.sub(r"[^\w-]+", "_", name).strip("_-")[:60])
+    except InvalidName as error:
+        raise CidmError(
+            f"{name[:80]!r} cannot be a concept's name", "choose one with --as NAME", ExitCode.USAGE
+        ) from error
