@@ -24,7 +24,7 @@ from cidm_cli.workflow.evaluate import Events
 from cidm_cli.workflow.neglect import evaluate_layouts
 from cidm_cli.workflow.neglect_files import write
 from cidm_cli.workflow.neglect_scores import NeglectScores
-from cidm_cli.workflow.rivals import ALONE, BASE, RIVALS
+from cidm_cli.workflow.rivals import ALONE, BASE, RIVALS, SINGLE
 from cidm_cli.workflow.subjects import match
 
 from .continual import TRAININGS, learned
@@ -156,7 +156,7 @@ def spread(layouts: Mapping[str, Layout], limit: int | None) -> dict[str, Layout
 
 def summary(found: NeglectScores) -> dict[str, Any]:
     """The figures of each way of drawing, in all and by kind of layout."""
-    ways = (*found.rivals, ALONE, BASE)
+    ways = (*found.rivals, ALONE, SINGLE, BASE)
     by_count: dict[str, Any] = {}
     by_size: dict[str, Any] = {}
     for layout in found.layouts:

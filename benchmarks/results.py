@@ -21,8 +21,8 @@ COLUMNS = (
     ("retention clip", "retention"), ("confusion clip", "confusion"),
 )  # fmt: skip
 BOXED = (
-    ("identity_ratio", "identity"), ("kept", "kept"), ("presence", "presence"), ("taken", "taken"),
-    ("background", "spill"),
+    ("identity_ratio", "identity"), ("single_ratio", "of single"), ("kept", "kept"),
+    ("presence", "presence"), ("taken", "taken"), ("background", "spill"),
 )  # fmt: skip
 
 
@@ -98,9 +98,9 @@ def layouts_tables(found: Mapping[str, Any]) -> list[str]:
         f"{found['layouts']} layouts of two to four mini-CIFC objects, similar ones together, {found['boxes']} boxes;",
         f"{told['samples']} pictures of each, {told['drawing_steps']} denoising steps; concepts learned by",
         f"`{told['training']}` in {told['learning_steps']} steps. By CLIP, the second judge in brackets. *Identity*:",
-        "share of what the concept reaches at that place and size with no other region; *kept*: the same with the",
-        "base's level taken off; *taken*: boxes in which a concept of another box is likelier; *spill*: IA that the",
-        "background gains.",
+        "share of what the concept reaches at that place and size with no other region; *of single*: of what it",
+        "reaches as a picture of its own, made as large; *kept*: as *identity*, with the base's level taken off;",
+        "*taken*: boxes in which a concept of another box is likelier; *spill*: IA that the background gains.",
         "", "| drawn | " + " | ".join(title for _, title in BOXED) + " |", "|---" * (len(BOXED) + 1) + "|",
     ]  # fmt: skip
     for way, figures in found["ways"].items():

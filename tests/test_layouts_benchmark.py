@@ -14,7 +14,7 @@ from cidm_cli.data import load_tasks
 from cidm_cli.layout import Layout
 from cidm_cli.prompts import parse_prompt
 from cidm_cli.workflow.demo import tasks_folder
-from cidm_cli.workflow.rivals import ALONE, BASE, in_one_prompt
+from cidm_cli.workflow.rivals import ALONE, BASE, SINGLE, in_one_prompt
 
 TASKS = load_tasks(tasks_folder())
 LAYOUTS = made(TASKS)
@@ -79,7 +79,16 @@ def test_a_part_of_them_is_spread_over_the_list() -> None:
 
 def printed(ways: Sequence[str]) -> dict[str, object]:
     def figures(value: float) -> dict[str, dict[str, float]]:
-        names = ("identity", "identity_ratio", "kept", "presence", "presence_error", "taken", "background")
+        names = (
+            "identity",
+            "identity_ratio",
+            "single_ratio",
+            "kept",
+            "presence",
+            "presence_error",
+            "taken",
+            "background",
+        )
         return {name: {"clip": value, "dino": value / 2} for name in names}
 
     each = {way: figures(0.9 - 0.1 * number) for number, way in enumerate(ways)}
@@ -93,7 +102,7 @@ def printed(ways: Sequence[str]) -> dict[str, object]:
 def test_the_results_say_how_much_is_kept_of_the_layouts_own_way_and_show_all_ways(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "layouts.json").write_text(json.dumps(printed(("own", "plain", ALONE, BASE))))
+    (tmp_path / "layouts.json").write_text(json.dumps(printed(("own", "plain", ALONE, SINGLE, BASE))))
     said = ["results", "--layouts", str(tmp_path / "layouts.json"), "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", said)
     results.main()
@@ -101,7 +110,7 @@ def test_the_results_say_how_much_is_kept_of_the_layouts_own_way_and_show_all_wa
     assert (known["identity_ratio"], known["presence"]) == (0.9, 0.9)
     page = (tmp_path / "results.md").read_text()
     assert "41 layouts" in page
-    for way in ("own", "plain", ALONE, BASE):
+    for way in ("own", "plain", ALONE, SINGLE, BASE):
         assert f"| {way} |" in page
     assert "| plain | 80 % (40 %) |" in page
     assert "0.800 (0.400)" in page, "what spills is a cosine"

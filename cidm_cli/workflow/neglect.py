@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from cidm_registry import Registry, canonical_key
+from cidm_registry import Registry
 
 from ..errors import CidmError, ExitCode
 from ..eval_options import EvalOptions, drawing
 from ..layout import Layout
-from ..layout.masks import mask_folder, read_masks
 from ..method import neglect as figures
 from ..models.base import Base
 from ..models.judges import Judges
-from ..options import DrawOptions, as_config, resolve_draw
-from ..prompts import parse_prompt
+from ..options import as_config
 from . import crops, samples
 from .evaluate import Events, draw_missing, look_at_references, once
-from .generate import check_size
-from .layouts import Ablation
-from .mixtures import Loader, choose_method
+from .neglect_plan import Place, Scene, Spot, plan, scene
 from .neglect_scores import BoxScores, LayoutScores, NeglectScores, Seen
-from .rivals import ALONE, BASE, RIVALS, check_rivals, in_one_prompt, only, unlearned
+from .rivals import ALONE, BASE, RIVALS, SINGLE, check_rivals
 from .subjects import Subject
-
-WHOLE = Ablation()
-"""Nothing left out."""
-_Place = tuple[str, str]
-"""A layout's name, and how it is drawn: a rival, "base" or "alone" with the number of a region."""
-
-
-@dataclass(frozen=True)
-class Spot:
-    """A concept where a layout wants it."""
-
-    region: int
-    subject: Subject
-    part: crops.Part
-    excused: frozenset[str]
-    """Keys of concepts that belong into the same box: named beside it there, or for the whole picture."""
 
 
 def evaluate_layouts(
@@ -65,7 +44,7 @@ def evaluate_layouts(
             the options' seed is added to theirs, and the options' number of samples is drawn.
         folder: where pictures are kept, by content, as for ``evaluate``.
         subjects: the concepts that have reference pictures: those that are judged, and that a box may be taken for.
-        rivals: of RIVALS; alone and by the base they are drawn in any case.
+        rivals: of RIVALS; alone, as single pictures and by the base they are drawn in any case.
 
     Raises:
         CidmError: USAGE for prompts that are too long, sizes the base cannot draw and unknown rivals; NOT_FOUND when
@@ -74,14 +53,10 @@ def evaluate_layouts(
     events = events or Events()
     rivals = check_rivals(rivals)
     by_key = {subject.record.key: subject for subject in subjects}
-    settings = {name: _settings(layout, options, registry, base) for name, layout in layouts.items()}
-    spots, skipped = {}, []
-    parts = {name: _parts(layout, settings[name]) for name, layout in layouts.items()}
-    for name, layout in layouts.items():
-        spots[name], without = spots_of(layout, by_key, parts[name])
-        skipped += [(f"{name}, region {region}", why) for region, why in without]
-    judged = [name for name in layouts if spots[name]]
-    if not judged:
+    every = [scene(registry, base, name, layout, options, by_key) for name, layout in layouts.items()]
+    skipped = [(f"{one.name}, region {region}", why) for one in every for region, why in one.skipped]
+    scenes = [one for one in every if one.spots]
+    if not scenes:
         raise CidmError(
             "no region of the layouts names a concept that has reference pictures",
             "name concepts in the regions' prompts: <dog>; --data says where pictures are",
@@ -90,166 +65,42 @@ def evaluate_layouts(
     for what, why in skipped:
         events.on_note(f"{what} is not judged: {why}")
 
-    plan = _plan(registry, base, {n: layouts[n] for n in judged}, spots, settings, by_key, rivals, events)
-    draw_missing(registry, base, folder, [batch for batches in plan.values() for batch in batches], events)
+    drawn = plan(registry, base, scenes, by_key, rivals, once(events.on_note))
+    draw_missing(registry, base, folder, [batch for batches in drawn.values() for batch in batches], events)
     references = look_at_references(judges, by_key, events)
-    keys = {place: [key for batch in batches for key in batch.keys] for place, batches in plan.items()}
-    outside = {name: crops.background(parts[name], settings[name].size or (0, 0)) for name in judged}
-    _look_into_boxes(judges, folder, keys, spots, outside, events)
+    keys = {place: [key for batch in batches for key in batch.keys] for place, batches in drawn.items()}
+    _look_into_boxes(judges, folder, keys, scenes, events)
     return NeglectScores(
         base=registry.base.fingerprint,
         draw=as_config(drawing(options)),
         judges=judges.sources,
         concepts=tuple(subject.record.name for subject in subjects),
         rivals=rivals,
-        layouts=tuple(
-            _scores(judges, name, settings[name], spots[name], outside[name], keys, references, rivals)
-            for name in judged
-        ),
+        layouts=tuple(_scores(judges, one, keys, references, rivals) for one in scenes),
         skipped=tuple(skipped),
     )
 
 
-def spots_of(
-    layout: Layout, subjects: Mapping[str, Subject], parts: Sequence[crops.Part]
-) -> tuple[list[Spot], list[tuple[int, str]]]:
-    """What to look for and where, and (region, why) of what cannot be looked for.
-
-    Args:
-        subjects: by concept key.
-        parts: the pixels of each region.
-    """
-    whole = _keys_in(layout.base.prompt)
-    spots, without = [], []
-    for number, region in enumerate(layout.regions):
-        here = _keys_in(region.prompt)
-        if not here:
-            without.append((number, "its prompt names no concept"))
-        for key in here:
-            if key in subjects:
-                excused = frozenset((*whole, *here)) - {key}
-                spots.append(Spot(number, subjects[key], parts[number], excused))
-            else:
-                without.append((number, f"the data holds no pictures of <{key}>"))
-    return spots, without
-
-
-def _parts(layout: Layout, settings: DrawOptions) -> list[crops.Part]:
-    """The pixels of each region: its box, as far as its mask reaches. Raises what ``read_masks`` raises."""
-    assert settings.size
-    masks = read_masks(layout, mask_folder(layout))
-    whole = (0.0, 0.0, 1.0, 1.0)
-    return [
-        crops.part_of(crops.within(layout.relative_box(region) or whole, masks.get(number)), settings.size)
-        for number, region in enumerate(layout.regions)
-    ]
-
-
-def _keys_in(prompt: str) -> tuple[str, ...]:
-    return tuple(canonical_key(name) for name in parse_prompt(prompt).names)
-
-
-def _settings(layout: Layout, options: EvalOptions, registry: Registry, base: Base) -> DrawOptions:
-    """How a layout's pictures are drawn, complete. Raises CidmError USAGE for a size the base cannot draw."""
-    told, image = drawing(options), layout.image
-    settings = replace(
-        told,
-        seed=told.seed + (image.seed or 0),
-        steps=image.steps if told.steps is None else told.steps,
-        guidance=image.guidance if told.guidance is None else told.guidance,
-        size=image.size,
-        negative=told.negative or layout.base.negative,
-    )
-    whole = resolve_draw(settings, registry.base.kind, base.pixels)
-    check_size(whole, base)
-    return whole
-
-
-def _plan(
-    registry: Registry,
-    base: Base,
-    layouts: Mapping[str, Layout],
-    spots: Mapping[str, Sequence[Spot]],
-    settings: Mapping[str, DrawOptions],
-    subjects: Mapping[str, Subject],
-    rivals: Sequence[str],
-    events: Events,
-) -> dict[_Place, list[samples.Batch]]:
-    """Everything that has to be there, drawn or not."""
-    load = Loader(registry, base)
-    records = registry.records()
-    nouns = {r.key: subjects[r.key].noun if r.key in subjects else r.class_noun for r in records}
-    note = once(events.on_note)
-    out: dict[_Place, list[samples.Batch]] = {}
-    for name, layout in layouts.items():
-        scene = samples.Scene(tuple(records), settings[name])
-        nothing = samples.Scene((), replace(settings[name], method="named", power=0.0))
-        bare = unlearned(layout, nouns)
-        out[name, BASE] = samples.plan_layout(registry, base, load, nothing, bare, WHOLE, note)
-        for number in sorted({spot.region for spot in spots[name]}):
-            alone = only(layout, number)
-            out[name, f"{ALONE} {number}"] = samples.plan_layout(
-                registry, base, load, scene, alone, WHOLE, note
-            )
-        for rival in rivals:
-            if rival == "plain":
-                prompt = in_one_prompt(layout, nouns)
-                out[name, rival] = samples.plan(registry, base, load, scene, [prompt], note)
-            elif rival == "neither":
-                merged = _all_merged(layout, scene)
-                out[name, rival] = samples.plan(registry, base, load, merged, [layout.base.prompt], note)
-            else:
-                changed, ablation = _variant(layout, rival)
-                out[name, rival] = samples.plan_layout(registry, base, load, scene, changed, ablation, note)
-    return out
-
-
-def _variant(layout: Layout, rival: str) -> tuple[Layout, Ablation]:
-    """A layout, and what is left out in drawing it."""
-    if rival == "own":
-        return layout, WHOLE
-    image = {"mode": "fast" if rival == "fast" else "full", "crops": rival == "crops"}
-    changed = layout.model_copy(update={"image": layout.image.model_copy(update=image)})
-    return changed, Ablation(
-        attention=rival != "no-attention", form="paper" if rival == "paper" else "corrected"
-    )
-
-
-def _all_merged(layout: Layout, scene: samples.Scene) -> samples.Scene:
-    """The scene with the weights of all the layout's concepts, and no others', in every prompt."""
-    wanted = {
-        key
-        for prompt in (layout.base.prompt, *(r.prompt for r in layout.regions))
-        for key in _keys_in(prompt)
-    }
-    mine = tuple(record for record in scene.records if record.key in wanted)
-    if choose_method(scene.options.method, mine) != "named":
-        return scene
-    return samples.Scene(mine, replace(scene.options, method="sum", power=0.0))
-
-
 def _look_into_boxes(
-    judges: Judges,
-    folder: Path,
-    keys: Mapping[_Place, Sequence[str]],
-    spots: Mapping[str, Sequence[Spot]],
-    outside: Mapping[str, crops.Part | None],
-    events: Events,
+    judges: Judges, folder: Path, keys: Mapping[Place, Sequence[str]], scenes: Sequence[Scene], events: Events
 ) -> None:
     """Shows the judges every part of every picture that is judged."""
-    wanted: dict[str, tuple[str, crops.Part]] = {}
-    for (name, way), some in keys.items():
-        parts = [
-            spot.part for spot in spots[name] if not way.startswith(ALONE) or way == f"{ALONE} {spot.region}"
-        ]
-        back = outside[name]
-        if back is not None and not way.startswith(ALONE):
-            parts.append(back)
-        wanted |= {_crop_key(key, part): (key, part) for key in some for part in parts}
+    by_name = {one.name: one for one in scenes}
+    wanted: dict[str, tuple[str, crops.Part, str]] = {}
+    for (name, way, region), some in keys.items():
+        one = by_name[name]
+        parts = [spot.part for spot in one.spots if region in (None, spot.region)]
+        if region is None and one.background is not None:
+            parts.append(one.background)
+        wanted |= {_crop_key(way, key, part): (key, part, way) for key in some for part in parts}
 
     def crop(which: str) -> Image.Image:
-        key, part = wanted[which]
-        return crops.square(samples.read(folder, key), part)
+        key, part, way = wanted[which]
+        picture = samples.read(folder, key)
+        if way != SINGLE:
+            return crops.square(picture, part)
+        width, height = part[2] - part[0], part[3] - part[1]
+        return crops.square(picture.resize((width, height), Image.Resampling.LANCZOS), (0, 0, width, height))
 
     with events.progress("judging", len(wanted)) as update:
         judges.look(list(wanted), crop, update)
@@ -257,42 +108,32 @@ def _look_into_boxes(
 
 def _scores(
     judges: Judges,
-    name: str,
-    settings: DrawOptions,
-    spots: Sequence[Spot],
-    outside: crops.Part | None,
-    keys: Mapping[_Place, Sequence[str]],
+    one: Scene,
+    keys: Mapping[Place, Sequence[str]],
     references: Mapping[str, Sequence[str]],
     rivals: Sequence[str],
 ) -> LayoutScores:
-    assert settings.size
-    inside = tuple(dict.fromkeys(spot.subject.record.key for spot in spots))
+    inside = tuple(dict.fromkeys(spot.subject.record.key for spot in one.spots))
     boxes = []
-    for spot in spots:
-        drawn = {way: keys[name, way] for way in (BASE, *rivals)}
-        drawn[ALONE] = keys[name, f"{ALONE} {spot.region}"]
-        ways = _judge_box(judges, spot, drawn, references, inside)
+    for spot in one.spots:
+        drawn = {way: keys[one.name, way, None] for way in (BASE, *rivals)}
+        drawn |= {way: keys[one.name, way, spot.region] for way in (ALONE, SINGLE)}
         record = spot.subject.record
+        ways = _judge_box(judges, spot, drawn, references, inside)
         boxes.append(BoxScores(spot.region, record.name, record.key, spot.part, ways))
-    back: dict[str, dict[str, float]] = {}
-    if outside is not None:
-        back = {
-            way: {
-                judge: float(
-                    figures.background_gain(
-                        _crops(judges, judge, keys[name, way], outside),
-                        _crops(judges, judge, keys[name, BASE], outside),
-                        [judges.pictures(judge, references[key]) for key in inside],
-                    ).mean()
-                )
-                for judge in judges.names
-            }
-            for way in (*rivals, BASE)
-        }
+    back: dict[str, dict[str, float]] = {way: {} for way in (*rivals, BASE) if one.background is not None}
+    for way, judge in ((way, judge) for way in back for judge in judges.names):
+        mine, bare = (
+            _crops(judges, judge, some, keys[one.name, some, None], one.background) for some in (way, BASE)
+        )
+        known = [judges.pictures(judge, references[key]) for key in inside]
+        back[way][judge] = float(figures.background_gain(mine, bare, known).mean())
     shown = {
-        way: samples.file(Path(), some[0]).name for (layout, way), some in keys.items() if layout == name
+        way if region is None else f"{way} {region}": samples.file(Path(), some[0]).name
+        for (name, way, region), some in keys.items()
+        if name == one.name
     }
-    return LayoutScores(name, settings.size, tuple(boxes), outside, back, shown)
+    return LayoutScores(one.name, one.size, tuple(boxes), one.background, back, shown)
 
 
 def _judge_box(
@@ -311,7 +152,8 @@ def _judge_box(
     for judge in judges.names:
         rows = [judges.pictures(judge, some) for some in references.values()]
         similar = {
-            way: figures.likeness(_crops(judges, judge, keys, spot.part), rows) for way, keys in drawn.items()
+            way: figures.likeness(_crops(judges, judge, way, keys, spot.part), rows)
+            for way, keys in drawn.items()
         }
         level = float(similar[BASE][:, own].mean())
         for way, values in similar.items():
@@ -326,9 +168,14 @@ def _judge_box(
     }
 
 
-def _crops(judges: Judges, judge: str, keys: Sequence[str], part: crops.Part) -> torch.Tensor:
-    return judges.pictures(judge, [_crop_key(key, part) for key in keys])
+def _crops(
+    judges: Judges, judge: str, way: str, keys: Sequence[str], part: crops.Part | None
+) -> torch.Tensor:
+    """Embeddings of a part of pictures drawn in one way."""
+    assert part is not None
+    return judges.pictures(judge, [_crop_key(way, key, part) for key in keys])
 
 
-def _crop_key(key: str, part: crops.Part) -> str:
-    return f"{key} {part}"
+def _crop_key(way: str, key: str, part: crops.Part) -> str:
+    """Of a part of a picture; a single picture is all of it, made as large as the part."""
+    return f"{key} {'in ' if way == SINGLE else ''}{part}"

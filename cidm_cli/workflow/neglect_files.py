@@ -16,7 +16,7 @@ from ..report import Strip, page
 from . import samples
 from .evaluation_files import SHORT
 from .neglect_scores import LayoutScores, NeglectScores
-from .rivals import ALONE, BASE, RIVALS
+from .rivals import ALONE, BASE, RIVALS, SINGLE
 
 COLUMNS = (
     ("identity", "IDENTITY"), ("identity_ratio", "OF ALONE"), ("kept", "KEPT"), ("presence", "PRESENT"),
@@ -36,7 +36,7 @@ def table(found: NeglectScores) -> Table:
     for _, word in COLUMNS:
         heads += [f"{word} {SHORT[judges[0]]}", *(SHORT[judge] for judge in judges[1:])]
     body = []
-    for way in (*found.rivals, ALONE, BASE):
+    for way in (*found.rivals, ALONE, SINGLE, BASE):
         figures = found.figures(way)
         cells = [number(figures[name][judge], name) for name, _ in COLUMNS for judge in judges]
         body.append((way, *cells))
@@ -94,7 +94,8 @@ def _opening(found: NeglectScores) -> list[str]:
         "the bare class noun. TAKEN: share of boxes in which a concept of another box is likelier. SPILL: what the "
         "picture outside all boxes gains in likeness to the concepts.",
         *(f"{way}: {RIVALS[way]}." for way in found.rivals),
-        f"{ALONE}: each region with no other in the layout. {BASE}: class nouns in the concepts' places.",
+        f"{ALONE}: each region with no other in the layout. {SINGLE}: its prompt as a picture of its own, made as "
+        f"large as the box. {BASE}: class nouns in the concepts' places.",
         *(f"{what} was not judged: {why}." for what, why in found.skipped),
     ]
 
@@ -102,14 +103,21 @@ def _opening(found: NeglectScores) -> list[str]:
 def _strip(scores: LayoutScores, layout: Layout, folder: Path, rivals: Sequence[str]) -> Strip:
     parts = {box.region: box.part for box in scores.boxes}
     shown = []
-    for way in (*rivals, *(way for way in scores.shown if way.startswith(ALONE)), BASE):
-        picture = samples.read(folder, Path(scores.shown[way]).stem)
-        own = int(way.removeprefix(ALONE)) if way.startswith(ALONE) else None
-        edges = [(region, part) for region, part in parts.items() if own in (None, region)]
-        shown.append((outlined(picture, edges), way if own is None else f"{ALONE}: <{_names(scores, own)}>"))
+    for way in rivals:
+        shown.append((outlined(_picture(scores, way, folder), list(parts.items())), way))
+    for region, part in parts.items():
+        alone = outlined(_picture(scores, f"{ALONE} {region}", folder), [(region, part)])
+        single = _picture(scores, f"{SINGLE} {region}", folder)
+        names = _names(scores, region)
+        shown += [(alone, f"{ALONE}: {names}"), (single, f"{SINGLE}: {names}")]
+    shown.append((outlined(_picture(scores, BASE, folder), list(parts.items())), BASE))
     note = "; ".join([layout.base.prompt, *(region.prompt for region in layout.regions)])
     return Strip(scores.name, note, shown)
 
 
+def _picture(scores: LayoutScores, way: str, folder: Path) -> Image.Image:
+    return samples.read(folder, Path(scores.shown[way]).stem)
+
+
 def _names(scores: LayoutScores, region: int) -> str:
-    return ">, <".join(box.name for box in scores.boxes if box.region == region)
+    return ", ".join(f"<{box.name}>" for box in scores.boxes if box.region == region)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..method import neglect
 from .crops import Part
-from .rivals import ALONE, BASE
+from .rivals import ALONE, BASE, SINGLE
 
 FORMAT = 1
 """Of ``results.json``."""
@@ -39,7 +39,7 @@ class BoxScores:
     part: Part
     """The box in pixels."""
     ways: Mapping[str, Seen]
-    """By rival, and "alone" and "base"."""
+    """By rival, and "alone", "single" and "base"."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class LayoutScores:
     background: Mapping[str, Mapping[str, float]]
     """IA that the background gains by the layout's concepts over the base's drawing, by rival and judge."""
     shown: Mapping[str, str]
-    """File of the first picture drawn in each way, in the folder of samples; alone by region: "alone 0"."""
+    """File of the first picture drawn in each way, in the folder of samples; alone and single by region: "alone 0"."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,9 @@ class NeglectScores:
             "identity_ratio": by_judge(
                 lambda judge: neglect.identity_ratio(identity(way, judge), identity(ALONE, judge))
             ),
+            "single_ratio": by_judge(
+                lambda judge: neglect.identity_ratio(identity(way, judge), identity(SINGLE, judge))
+            ),
             "kept": by_judge(
                 lambda judge: neglect.kept(
                     identity(way, judge), identity(BASE, judge), identity(ALONE, judge)
@@ -110,7 +113,7 @@ class NeglectScores:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        ways = (*self.rivals, ALONE, BASE)
+        ways = (*self.rivals, ALONE, SINGLE, BASE)
         return {"format": FORMAT, **asdict(self), "figures": {way: self.figures(way) for way in ways}}
 
 

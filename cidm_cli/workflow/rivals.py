@@ -26,6 +26,8 @@ RIVALS: Mapping[str, str] = {
 """What ``--rivals`` may name, each with what it is."""
 ALONE = "alone"
 """Each region drawn with no other in the layout: what its concept reaches at that place and size."""
+SINGLE = "single"
+"""Each region's prompt as a picture of its own, of its box's shape, made as large as the box: no layout at all."""
 BASE = "base"
 """The layout with class nouns in the concepts' places: what the base draws there by itself."""
 

@@ -66,7 +66,7 @@ def test_json_and_files_tell_the_same_and_the_registry_is_left_alone(
     assert json.loads(Path("out/layouts.json").read_text()) == answer["layouts"]
     told = answer["layouts"]
     assert [scores["name"] for scores in told["layouts"]] == ["scenes/one.toml", "scenes/two.toml"]
-    assert set(told["figures"]) == {"own", "plain", "alone", "base"}
+    assert set(told["figures"]) == {"own", "plain", "alone", "single", "base"}
     assert all(
         (Path("out/samples") / name).is_file() for s in told["layouts"] for name in s["shown"].values()
     )
@@ -79,12 +79,12 @@ def test_people_see_a_row_for_each_way_and_a_page_of_all_pictures(run: Callable[
     assert ran.code == 0, ran.err
     head, *rows, told = ran.out.splitlines()
     assert head.split()[:4] == ["DRAWN", "IDENTITY", "CLIP", "DINO"]
-    assert [row.split()[0] for row in rows] == ["fast", "neither", "alone", "base"]
+    assert [row.split()[0] for row in rows] == ["fast", "neither", "alone", "single", "base"]
     assert max(len(row) for row in (head, *rows)) <= 120
     assert "out" in told
     page = Path("out/layouts.html").read_text()
-    # Of each layout: two rivals, each of its two concepts alone, and the base.
-    assert page.count("data:image/png;base64,") == 2 * (2 + 2 + 1)
+    # Of each layout: two rivals, each of its two concepts alone and as a single picture, and the base.
+    assert page.count("data:image/png;base64,") == 2 * (2 + 2 + 2 + 1)
     assert "alone: &lt;dog&gt;" in page
     assert 'src="http' not in page
 

@@ -27,6 +27,7 @@ from cidm_cli.workflow.evaluate import Events
 from cidm_cli.workflow.generate import Job, draw
 from cidm_cli.workflow.layouts import Ablation
 from cidm_cli.workflow.neglect import evaluate_layouts
+from cidm_cli.workflow.neglect_plan import single_size
 from cidm_cli.workflow.neglect_scores import NeglectScores
 from cidm_cli.workflow.subjects import Subject, match
 from cidm_registry import Registry
@@ -179,6 +180,36 @@ def test_alone_is_drawn_with_its_own_region_and_no_other(
         )
 
 
+def test_single_is_the_regions_prompt_as_a_picture_of_its_own_made_as_large_as_the_box(
+    done: tuple[NeglectScores, Path], taught: Registry, base: Base, data: Path, judges: Judges
+) -> None:
+    (scores,) = done[0].layouts
+    pictures = drawn_again(taught, base, Job("a red <cat>", replace(OPTIONS, size=(64, 64))))
+    shown = [picture.resize((48, 48), Image.Resampling.LANCZOS) for picture in pictures]
+    rows = means(judges, "clip", data, shown)
+    found = scores.boxes[1].ways["single"]
+    assert found.identity["clip"] == pytest.approx(rows[:, 1].mean(), abs=1e-5)
+    ratio = sum(b.ways["own"].identity["clip"] for b in scores.boxes) / sum(
+        b.ways["single"].identity["clip"] for b in scores.boxes
+    )
+    assert done[0].figures("own")["single_ratio"]["clip"] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(
+    ("part", "size"),
+    [
+        ((0, 0, 64, 64), (64, 64)),
+        ((0, 0, 32, 48), (64, 96)),
+        ((8, 8, 136, 72), (128, 64)),
+        ((0, 0, 9, 900), (64, 896)),
+    ],
+)
+def test_a_single_picture_has_its_boxs_shape_and_a_size_the_base_can_draw(
+    base: Base, part: tuple[int, int, int, int], size: tuple[int, int]
+) -> None:
+    assert single_size(base, part) == size
+
+
 def test_neither_is_the_whole_prompt_with_the_layouts_concepts_merged_and_no_others(
     done: tuple[NeglectScores, Path], taught: Registry, base: Base, data: Path, judges: Judges
 ) -> None:
@@ -205,7 +236,7 @@ def test_the_figures_of_all_boxes_are_those_of_the_single_ones(done: tuple[Negle
     assert found.figures("base")["background"] == {"clip": pytest.approx(0), "dino": pytest.approx(0)}
     assert found.figures("alone")["background"] == {"clip": None, "dino": None}
     told = found.to_json()
-    assert set(told["figures"]) == {*SOME, "alone", "base"}
+    assert set(told["figures"]) == {*SOME, "alone", "single", "base"}
     assert told["figures"]["own"] == found.figures("own")
 
 
