@@ -21,7 +21,10 @@ OPENINGS = (
 
 
 def test_the_templates_are_there() -> None:
-    assert cidm_templates.layouts() == ("single", "two-side-by-side", "two-together")
+    assert cidm_templates.layouts() == (
+        *("foreground-background", "grid-2x2", "portrait-and-pet", "priority-overlap", "single"),
+        *("three-in-a-row", "two-side-by-side", "two-together", "with-mask"),
+    )
     assert cidm_templates.prompt_sets() == ("object", "pet", "style")
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from cidm_cli.layout.lettering import Plate, place
@@ -24,6 +25,8 @@ COLOURS = (
     (86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (0, 114, 178), (240, 228, 66),
 )  # fmt: skip
 """Okabe and Ito's palette: people with any kind of colour vision can tell these apart. A region has its number too."""
+
+Grid = npt.NDArray[np.float32]
 
 FILL = 0.5
 """Opacity of a region's colour where it is at full strength."""
@@ -83,7 +86,8 @@ def _plates(layout: Layout, extents: Sequence[Box]) -> list[Plate]:
         Plate(str(index), region.prompt, where(region), _dark(COLOURS[index % len(COLOURS)]), extents[index])
         for index, region in enumerate(layout.regions)
     ]
-    plates.sort(key=lambda plate: (plate.extent[2] - plate.extent[0]) * (plate.extent[3] - plate.extent[1]))
+    sizes = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in extents]
+    plates = [plates[index] for index in sorted(range(len(plates)), key=sizes.__getitem__)]
     alpha = f"alpha {layout.base.alpha:g}, " if layout.regions else ""
     about = f"whole picture: {alpha}overlap {layout.image.overlap}, mode {layout.image.mode}"
     return [*plates, Plate("", layout.base.prompt, about, INK, None)]
@@ -103,8 +107,8 @@ def _paper(width: int, height: int) -> Image.Image:
 def _filled(canvas: Image.Image, layout: Layout, masks: Mapping[int, Image.Image]) -> Image.Image:
     """One region after the other, so that a hundred of them need no more memory than one."""
     width, height = canvas.size
-    colour = np.zeros((height, width, 3), np.float32)
-    cover = np.zeros((height, width), np.float32)
+    colour: Grid = np.zeros((height, width, 3), np.float32)
+    cover: Grid = np.zeros((height, width), np.float32)
     regions = np.zeros((height, width), np.uint8)
     for index, region in enumerate(layout.regions):
         weight = _weight(layout, region, masks.get(index), canvas.size)
@@ -115,7 +119,7 @@ def _filled(canvas: Image.Image, layout: Layout, masks: Mapping[int, Image.Image
         colour += weight[:, :, None] * own
         cover += weight
         regions += weight > 0.02
-    shares = np.maximum(cover, 1)
+    shares: Grid = np.maximum(cover, np.float32(1))
     colour, cover = colour / shares[:, :, None], cover / shares
     pixels = np.asarray(canvas, np.float32)
     pixels = pixels * (1 - FILL * cover[:, :, None]) + FILL * colour
@@ -125,10 +129,10 @@ def _filled(canvas: Image.Image, layout: Layout, masks: Mapping[int, Image.Image
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _weight(layout: Layout, region: Region, mask: Image.Image | None, size: tuple[int, int]) -> np.ndarray:
+def _weight(layout: Layout, region: Region, mask: Image.Image | None, size: tuple[int, int]) -> Grid:
     """How much of each pixel a region holds, [height, width] in 0..1."""
     width, height = size
-    weight = np.ones((height, width), np.float32)
+    weight: Grid = np.ones((height, width), np.float32)
     if (box := layout.relative_box(region)) is not None:
         soft = _feather(layout, region, size)
         across = _ramp(box[0] * width, box[2] * width, width, soft)
@@ -136,11 +140,11 @@ def _weight(layout: Layout, region: Region, mask: Image.Image | None, size: tupl
         weight = np.minimum(down[:, None], across[None, :])
     if mask is not None:
         scaled = mask.resize(size, Image.Resampling.BILINEAR)
-        weight = weight * (np.asarray(scaled, np.float32) / 255)
+        weight = weight * (np.asarray(scaled, np.float32) / np.float32(255))
     return weight
 
 
-def _ramp(low: float, high: float, count: int, soft: float) -> np.ndarray:
+def _ramp(low: float, high: float, count: int, soft: float) -> Grid:
     """[count]: 1 between `low` and `high`, rising over `soft` pixels from each; an edge of the picture is sharp."""
     at = np.arange(count, dtype=np.float32) + 0.5
     inside = np.where((at >= low) & (at < high), 1, 0).astype(np.float32)
@@ -166,8 +170,8 @@ def _extent(layout: Layout, index: int, mask: Image.Image | None, size: tuple[in
     width, height = size
     box = layout.relative_box(layout.regions[index])
     if box is None and mask is not None:
-        x0, y0, x1, y1 = mask.point(lambda grey: 255 if grey > 100 else 0).getbbox() or (0, 0, *mask.size)
-        box = x0 / mask.width, y0 / mask.height, x1 / mask.width, y1 / mask.height
+        white = mask.point(lambda grey: 255 if grey > 100 else 0).getbbox() or (0, 0, *mask.size)
+        box = white[0] / mask.width, white[1] / mask.height, white[2] / mask.width, white[3] / mask.height
     x0, y0, x1, y1 = box or (0.0, 0.0, 1.0, 1.0)
     return x0 * width, y0 * height, x1 * width, y1 * height
 
@@ -199,7 +203,7 @@ def _dashes(
             draw.line([(x, y), (x, min(y + 6, y1))], colour, width)
 
 
-def _mask_outline(canvas: Image.Image, weight: np.ndarray, colour: tuple[int, int, int]) -> None:
+def _mask_outline(canvas: Image.Image, weight: Grid, colour: tuple[int, int, int]) -> None:
     """A line along where the mask, within its box, passes a half."""
     inside = Image.fromarray(((weight >= 0.5) * 255).astype(np.uint8))
     shrunk = inside.filter(ImageFilter.MinFilter(7))
