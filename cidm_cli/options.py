@@ -62,6 +62,10 @@ class LearnOptions:
     """lwf: weight of the distance from the previous model's prediction."""
     clora_weight: float = 1e3
     """c-lora: weight of the overlap with the older concepts' weights, entry by entry."""
+    token_groups: str = "block"
+    """Layers that share a copy of the concept's tokens: block (those of one transformer block) or layer (none)."""
+    portable: bool = False
+    """Share the concept's tokens among all layers, so that an embedding file holds them exactly."""
     checkpoint_every: int = 50
     """Steps between checkpoints."""
     seed: int = 0
@@ -113,15 +117,17 @@ DRAW_METHODS = (
 )  # fmt: skip
 """What ``--method`` of drawing may be; docs/aggregation.md says what each does."""
 
-# Defaults that depend on the base's family: the paper's for SD-1.5 (method.md), measured ones for the small
-# base.
+# Defaults that depend on the base's family: the paper's for SD-1.5 and SDXL, which it trains and draws alike
+# (arXiv 2410.17594, section 4.1), measured ones for the small base.
 LEARN_DEFAULTS: dict[str, dict[str, Any]] = {
     "mini": {"steps": 100, "batch": 8, "lr": 2e-3, "token_lr": 1e-2},
     "sd15": {"steps": 800, "batch": 1, "lr": 1e-4, "token_lr": 1e-3},
+    "sdxl": {"steps": 800, "batch": 1, "lr": 1e-4, "token_lr": 1e-3},
 }
 DRAW_DEFAULTS: dict[str, dict[str, Any]] = {
     "mini": {"steps": 20, "guidance": 4.0},
     "sd15": {"steps": 50, "guidance": 7.5},
+    "sdxl": {"steps": 50, "guidance": 7.5},
 }
 POWERS = {"sharp": 16.0, "official": 4.0}
 """Exponents where none is given: one that leaves unnamed concepts next to nothing, and the published code's."""
@@ -151,6 +157,8 @@ def resolve_learn(options: LearnOptions, kind: str) -> LearnOptions:
         raise _usage("weight_decay", whole.weight_decay, "must be from 0 to below 1")
     if whole.targets not in ("attn2", "attn1+attn2"):
         raise _usage("targets", whole.targets, "must be attn2 or attn1+attn2")
+    if whole.token_groups not in ("block", "layer"):
+        raise _usage("token-groups", whole.token_groups, "must be block or layer")
     if not 0 <= whole.seed < 2**32:
         raise _usage("seed", whole.seed, "must be from 0 to 4294967295")
     return whole

@@ -29,6 +29,27 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save(tmp_path_factory.mktemp("base") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an SDXL made very small, with random weights. Do not change."""
+    import torch
+
+    import tiny
+
+    torch.set_num_threads(1)
+    return tiny.save_sdxl(tmp_path_factory.mktemp("base") / "tiny-sdxl")
+
+
+@pytest.fixture(scope="module")
+def sdxl(tiny_sdxl: Path) -> Base:
+    """The small SDXL, loaded. Whoever changes it has to leave it as it was."""
+    import torch
+
+    from cidm_cli.models.base import load
+
+    return load(tiny_sdxl, device=torch.device("cpu"), compute=torch.float32)
+
+
 @pytest.fixture(scope="module")
 def base(tiny_base: Path) -> Base:
     """The tiny base, loaded. Whoever changes it, for a training or a drawing, has to leave it as it was."""

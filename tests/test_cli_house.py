@@ -246,7 +246,7 @@ def test_init_makes_a_registry_once_and_keeps_it(
     cidm: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bases = {"mini": BASE, "other": BaseRef("sd", "/other", "0" * 64)}
-    monkeypatch.setattr("cidm_cli.models.identity.identify", bases.__getitem__)
+    monkeypatch.setattr("cidm_cli.models.identity.identify", lambda base, *_: bases[base])
     target = tmp_path / "new" / "registry"
     assert cidm("init", "--registry", target, "--json").answer["created"] is True
     assert Registry.open(target).base == BASE

@@ -17,11 +17,15 @@ def init(
         str | None,
         typer.Option("--base", metavar="BASE", help=f"The model to learn on. [default: {DEFAULT_BASE}]"),
     ] = None,
+    vae: Annotated[
+        str, typer.Option("--vae", metavar="VAE", help="A VAE to use in place of the base's own.")
+    ] = "",
 ) -> Result:
     """Make a registry for concepts learned on one base.
 
-    BASE is `mini`, the small model that comes along, or a diffusers folder. A registry that is already there
-    for the same base is left as it is.
+    BASE is `mini`, the small model that comes along; `sd15`, `sdxl` or OWNER/NAME[@REVISION], fetched from the
+    Hugging Face hub unless it is there; a diffusers folder; or a single .safetensors checkpoint. VAE is a folder or
+    OWNER/NAME on the hub. A registry that is already there for the same base is left as it is.
     """
     from cidm_registry import Exists, Registry
 
@@ -30,7 +34,7 @@ def init(
     if base is None:
         found = call.settings.find("base")
         base = DEFAULT_BASE if found is None else found.value
-    reference = identify(base)
+    reference = identify(base, vae, call.output.note)
     path = call.registry_path
     try:
         registry = Registry.create(path, reference)

@@ -25,6 +25,18 @@ class Placement:
         """`place` with these parameters."""
         return place(image, size, crop=self.crop, shift=self.shift, mirror=self.mirror)
 
+    def corner(self, image: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+        """Where the piece begins, from the left and from the top, in pixels of the resized picture.
+
+        ``image`` and ``size`` are (width, height) of the picture and of the canvas.
+        """
+        scale = self.crop * min(image[0] / size[0], image[1] / size[1])
+        left, top = (
+            (whole / scale - seen) * (1.0 + shift) / 2.0
+            for whole, seen, shift in zip(image, size, self.shift, strict=True)
+        )
+        return round(left), round(top)
+
 
 def place(
     image: Image.Image, size: tuple[int, int], *, crop: float, shift: tuple[float, float], mirror: bool

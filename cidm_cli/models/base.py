@@ -11,28 +11,43 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..errors import CidmError, ExitCode
+from .loading import load_parts
 
 
 @dataclass(frozen=True)
 class Base:
-    """The frozen parts of a text-to-image base. Weights are float32 unless the device computes in half."""
+    """The frozen parts of a text-to-image base. Weights are float32, on GPUs that compute in half in half."""
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
+    """Always float32."""
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     scheduler_config: dict[str, Any]
     device: torch.device
     compute: torch.dtype
     """What matrix products are computed in: autocast where it is not float32."""
+    text_encoder_2: CLIPTextModelWithProjection | None = None
+    """SDXL's second one."""
+    tokenizer_2: CLIPTokenizer | None = None
+    """SDXL's second one: it splits as the first does, and pads otherwise."""
+    zero_empty: bool = False
+    """Whether an empty prompt is embedded as zeros, as SDXL was trained."""
+
+    @property
+    def family(self) -> str:
+        """What its architecture is: "sd15" (the embedded base, too) or "sdxl"."""
+        return "sd15" if self.text_encoder_2 is None else "sdxl"
+
+    @property
+    def encoders(self) -> tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]:
+        """Its text encoders."""
+        return tuple(e for e in (self.text_encoder, self.text_encoder_2) if e is not None)
 
     @property
     def pixels(self) -> int:
@@ -52,6 +67,12 @@ class Base:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
 
+    def vae_autocast(self) -> torch.autocast:
+        """As ``autocast``, but float32 for a VAE that says it leaves the range of float16, as SDXL's first one does."""
+        overflows = self.compute == torch.float16 and self.vae.config.force_upcast
+        enabled = self.compute != torch.float32 and not overflows
+        return torch.autocast(self.device.type, self.compute, enabled=enabled)
+
 
 def peak_memory(base: Base) -> int:
     """Most bytes used so far: of the GPU by this process, or of main memory."""
@@ -67,14 +88,17 @@ def trainable_attention(base: Base) -> Iterator[None]:
     if base.device.type != "cpu":
         yield
         return
-    processors, implementation = base.unet.attn_processors, base.text_encoder.config._attn_implementation
+    processors = base.unet.attn_processors
+    implementations = [encoder.config._attn_implementation for encoder in base.encoders]
     base.unet.set_attn_processor(AttnProcessor())
-    base.text_encoder.set_attn_implementation("eager")
+    for encoder in base.encoders:
+        encoder.set_attn_implementation("eager")
     try:
         yield
     finally:
         base.unet.set_attn_processor(dict(processors))
-        base.text_encoder.set_attn_implementation(implementation)
+        for encoder, implementation in zip(base.encoders, implementations, strict=True):
+            encoder.set_attn_implementation(implementation)
 
 
 def choose_device(name: str) -> torch.device:
@@ -115,35 +139,27 @@ def choose_compute(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def load(folder: Path, *, device: torch.device, compute: torch.dtype) -> Base:
-    """Loads a diffusers folder part by part: safetensors only, weights in float32, no code from the folder runs.
+def load(place: Path, *, device: torch.device, compute: torch.dtype, vae: Path | None = None) -> Base:
+    """Loads a diffusers folder or a single file: safetensors only, no code from it runs.
+
+    On a GPU that computes in half, the UNet and the text encoders are kept in half.
+
+    Args:
+        vae: the folder of a VAE that stands in for the base's own.
 
     Raises:
-        CidmError: INVALID when diffusers or transformers cannot read the folder.
+        CidmError: INVALID when diffusers or transformers cannot read it, or it is not whole.
     """
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    try:
-        unet = UNet2DConditionModel.from_pretrained(
-            folder, subfolder="unet", dtype=torch.float32, use_safetensors=True, local_files_only=True
-        )
-        vae = AutoencoderKL.from_pretrained(
-            folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
-        )
-        encoder = CLIPTextModel.from_pretrained(
-            folder, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
-        )
-        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
-        scheduler = DDPMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CidmError(
-            f"base {folder}: diffusers cannot load it ({str(error).splitlines()[0]})",
-            hint="check that the folder is whole; cidm init --base mini needs no download",
-            code=ExitCode.INVALID,
-        ) from error
-    for part in (unet, vae, encoder):
-        part.requires_grad_(False).eval().to(device)
+    kept = compute if device.type != "cpu" else torch.float32
+    parts = load_parts(place, dtype=kept, vae=vae)
+    for part in (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2):
+        if part is not None:
+            part.requires_grad_(False).eval().to(device)
+    if parts.text_encoder_2 is not None:
+        # Pictures of 1024 pixels are decoded one after another: a batch of them would not fit.
+        parts.vae.enable_slicing()
     return Base(
-        unet=unet, vae=vae, text_encoder=encoder, tokenizer=tokenizer, scheduler_config=dict(scheduler),
-        device=device, compute=compute,
+        unet=parts.unet, vae=parts.vae, text_encoder=parts.text_encoder, tokenizer=parts.tokenizer,
+        scheduler_config=parts.scheduler_config, device=device, compute=compute,
+        text_encoder_2=parts.text_encoder_2, tokenizer_2=parts.tokenizer_2, zero_empty=parts.zero_empty,
     )  # fmt: skip

@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cidm_registry import BaseRef
 
 from ..errors import CidmError, ExitCode
+from . import checkpoint, hub
+from .digests import digest
 
 MINI = "mini"
+#: Names for well-known bases, and the hub's names of them.
+KNOWN = {
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+}
 #: The parts whose weights decide what a concept means; the scheduler and the evaluation models do not.
-_WEIGHTY = ("unet", "text_encoder", "text_encoder_2", "vae")
+STEMS = {
+    "unet": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+    "vae": "diffusion_pytorch_model",
+}
+_FAMILIES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
+#: Parts that each family cannot be without.
+PARTS = {"sd15": ("unet", "text_encoder", "vae"), "sdxl": tuple(STEMS)}
+_HUB_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,200})?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weight files of one part of a diffusers folder."""
+
+    variant: str | None
+    """ "fp16" for half precision ones."""
+    files: tuple[Path, ...]
+    """More than one where they are sharded."""
 
 
 def mini_folder() -> Path:
@@ -21,76 +51,273 @@ def mini_folder() -> Path:
 
 
 def folder_of(base: BaseRef) -> Path:
-    """The diffusers folder of a base.
+    """The diffusers folder of a base, or its single file.
 
     Raises:
-        CidmError: NOT_FOUND when the folder is gone.
+        CidmError: NOT_FOUND when it is gone.
     """
-    folder = mini_folder() if base.kind == MINI else Path(base.source)
-    if not (folder / "model_index.json").is_file():
+    place = mini_folder() if base.kind == MINI else _place(base.source)
+    if place is None or not ((place / "model_index.json").is_file() or place.is_file()):
+        hint = "put it back, or make a registry on another base with: cidm init --base PATH"
+        if _HUB_NAME.fullmatch(base.source):
+            hint = f"fetch it again, with a network: cidm init --base {base.source} --registry ANY_NEW_FOLDER"
+        raise CidmError(f"base {base.source}: it is no longer there", hint=hint, code=ExitCode.NOT_FOUND)
+    return place
+
+
+def vae_of(base: BaseRef) -> Path | None:
+    """The folder of the VAE that stands in for the base's own, or None.
+
+    Raises:
+        CidmError: NOT_FOUND when it is gone.
+    """
+    if not base.vae:
+        return None
+    place = _place(base.vae)
+    if place is None or not (place / "config.json").is_file():
         raise CidmError(
-            f"base {base.source}: no diffusers folder there",
-            hint="put the folder back, or make a registry on another base with: cidm init --base PATH",
+            f"VAE {base.vae}: no longer there",
+            hint="put it back, or fetch it again by making a registry with the same --base and --vae",
             code=ExitCode.NOT_FOUND,
         )
-    return folder
+    return place
 
 
-def identify(base: str) -> BaseRef:
-    """The base a user means by ``mini`` or by the path of a diffusers folder, with its weight fingerprint.
+def _place(source: str) -> Path | None:
+    """A path that exists, or what the hub's cache holds under a name."""
+    path = Path(source)
+    return path if path.exists() or not _HUB_NAME.fullmatch(source) else hub.cached(source)
+
+
+def identify(base: str, vae: str = "", on_note: Callable[[str], None] = lambda note: None) -> BaseRef:
+    """The base a user means, with its weight fingerprint; one on the hub is fetched if it is not there yet.
+
+    Args:
+        base: ``mini``, a name of ``KNOWN``, a diffusers folder, a .safetensors file, or ``OWNER/NAME[@REVISION]`` on
+            the hub.
+        vae: a folder or hub name of a VAE to use in place of the base's own.
+        on_note: hears of a download.
 
     Raises:
-        CidmError: NOT_FOUND when there is no such folder, INVALID when it is not a pipeline this version can use.
+        CidmError: NOT_FOUND when there is no such base, INVALID when it is none this version can use.
     """
     if base == MINI:
-        return BaseRef(kind=MINI, source=MINI, fingerprint=fingerprint(mini_folder()))
-    folder = Path(base).expanduser()
-    if not folder.is_dir():
+        found = BaseRef(kind=MINI, source=MINI, fingerprint=fingerprint(mini_folder()))
+    else:
+        found = _identify(base, on_note)
+    if not vae:
+        return found
+    path = Path(vae).expanduser()
+    source = str(path.resolve())
+    if not path.is_dir():
+        _need_hub_name(vae, "--vae", "a folder with config.json")
+        source = hub.fetch(
+            vae,
+            "--vae",
+            wanted=_wanted_of_vae,
+            whole=lambda there: _alone(there) is not None,
+            on_note=on_note,
+        )
+    found = replace(found, vae=source)
+    folder = vae_of(found)
+    assert folder is not None
+    return replace(found, fingerprint=fingerprint(folder_of(found), folder))
+
+
+def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
+    path = Path(base).expanduser()
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise CidmError(
+                f"base {base!r}: not a .safetensors file",
+                hint="give a model saved as .safetensors; files that need unpickling (.ckpt, .pt) are never read",
+                code=ExitCode.INVALID,
+            )
+        path = path.resolve()
+        return BaseRef(kind=checkpoint.inspect(path).family, source=str(path), fingerprint=fingerprint(path))
+    if path.is_dir():
+        folder, source = path, str(path.resolve())
+    else:
+        name, at, revision = base.partition("@")
+        name = KNOWN.get(name, name) + at + revision
+        _need_hub_name(name, "--base", "a folder with model_index.json, or a .safetensors file")
+        source = hub.fetch(
+            name,
+            "--base",
+            wanted=wanted,
+            whole=_whole,
+            check=lambda there: _checked(there, name),
+            on_note=on_note,
+        )
+        cached = hub.cached(source)
+        assert cached is not None
+        folder = cached
+    kind = _checked(folder, base)
+    for part in PARTS[kind]:
+        if part_weights(folder, part) is None:
+            raise _no_weights(folder, part)
+    return BaseRef(kind=kind, source=source, fingerprint=fingerprint(folder))
+
+
+def _need_hub_name(name: str, flag: str, what: str) -> None:
+    if not _HUB_NAME.fullmatch(name):
+        known = f" ({', '.join((MINI, *KNOWN))})" if flag == "--base" else ""
         raise CidmError(
-            f"base {base!r}: not {MINI!r} and not a folder",
-            hint="give the path of a diffusers folder (it holds model_index.json), or use --base mini",
+            f"{flag} {name!r}: neither a known name{known} nor a path that exists",
+            hint=f"give {what}, or OWNER/NAME of a model on the hub",
             code=ExitCode.NOT_FOUND,
         )
-    family = _family(folder)
-    return BaseRef(kind=family, source=str(folder.resolve()), fingerprint=fingerprint(folder))
 
 
-def fingerprint(folder: Path) -> str:
-    """sha256 over the names and contents of the base's weight files.
+def _whole(folder: Path) -> bool:
+    """Whether a folder of the hub's cache holds all files that a base needs."""
+    try:
+        parts = PARTS[_checked(folder, str(folder))]
+        weights = all(
+            part_weights(folder, part) and (folder / part / "config.json").is_file() for part in parts
+        )
+    except CidmError:
+        return False
+    tokenizers = ("tokenizer", "tokenizer_2")[: len(parts) - 2]
+    words = all(any((folder / t / n).is_file() for n in ("vocab.json", "tokenizer.json")) for t in tokenizers)
+    return weights and words and (folder / "scheduler" / "scheduler_config.json").is_file()
+
+
+def part_weights(folder: Path, part: str) -> Weights | None:
+    """A part's safetensors files, in half precision where there are such; None without any.
+
+    Raises:
+        CidmError: INVALID for an index of shards that names anything but files beside it.
+    """
+    place, stem = folder / part, STEMS[part]
+    for variant, single, index in (
+        ("fp16", f"{stem}.fp16.safetensors", f"{stem}.safetensors.index.fp16.json"),
+        (None, f"{stem}.safetensors", f"{stem}.safetensors.index.json"),
+    ):
+        if (place / single).is_file():
+            return Weights(variant, (place / single,))
+        if (place / index).is_file():
+            return Weights(variant, _shards(place / index))
+    return None
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    listed = _json(index).get("weight_map")
+    names = set(listed.values()) if isinstance(listed, dict) else {""}
+    files = [index.parent / str(name) for name in sorted(map(str, names))]
+    for file in files:
+        if file.parent != index.parent or file.suffix != ".safetensors" or not file.is_file():
+            raise CidmError(
+                f"base {index}: lists {file.name!r}, which is no safetensors file beside it",
+                hint="save the base again with pipeline.save_pretrained(PATH)",
+                code=ExitCode.INVALID,
+            )
+    return tuple(files)
+
+
+def fingerprint(place: Path, vae: Path | None = None) -> str:
+    """sha256 over the names and contents of the base's weight files; ``vae`` stands in for its own VAE.
 
     Raises:
         CidmError: INVALID when there are no safetensors weights (pickled ones are never read).
     """
-    total = hashlib.sha256()
-    files = sorted(f for part in _WEIGHTY for f in (folder / part).glob("*.safetensors"))
-    if not files:
-        raise CidmError(
-            f"base {folder}: no safetensors weights in its unet, vae and text_encoder folders",
-            hint="save it with pipeline.save_pretrained(PATH, safe_serialization=True)",
-            code=ExitCode.INVALID,
-        )
-    for file in files:
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{file.relative_to(folder).as_posix()} {digest}\n".encode())
-    return total.hexdigest()
+    if place.is_file():
+        lines = [f"checkpoint {digest(place)}"]
+    else:
+        found = {part: part_weights(place, part) for part in STEMS if part != "vae" or vae is None}
+        files = sorted(file for weights in found.values() if weights for file in weights.files)
+        if not files:
+            raise _no_weights(place, "unet")
+        lines = [f"{file.relative_to(place).as_posix()} {digest(file)}" for file in files]
+    if vae is not None:
+        other = _alone(vae)
+        if other is None:
+            raise _no_weights(vae, "vae")
+        lines += [f"vae/{file.name} {digest(file)}" for file in other.files]
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
-def _family(folder: Path) -> str:
-    """ "sd15" for a Stable Diffusion 1.x folder."""
-    index = folder / "model_index.json"
+def _alone(vae: Path) -> Weights | None:
+    """Those of a VAE in a folder of its own."""
+    for variant, end in (("fp16", ".fp16.safetensors"), (None, ".safetensors")):
+        if (file := vae / f"{STEMS['vae']}{end}").is_file():
+            return Weights(variant, (file,))
+    return None
+
+
+def wanted(names: list[str]) -> list[str]:
+    """Of the files of a base on the hub, those to fetch: settings, tokenizers, and one set of weights a part."""
+    there = set(names)
+    out = [
+        n
+        for n in names
+        if re.fullmatch(r"model_index\.json|(scheduler|tokenizer(_2)?)/[\w.-]+\.(json|txt)", n)
+    ]
+    for part, stem in STEMS.items():
+        out += [n for n in (f"{part}/config.json",) if n in there]
+        for middle in (r"\.fp16", ""):
+            weights = rf"{part}/{stem}({middle}(-\d+-of-\d+)?\.safetensors|\.safetensors\.index{middle}\.json)"
+            if found := [n for n in names if re.fullmatch(weights, n)]:
+                out += found
+                break
+    return out
+
+
+def _wanted_of_vae(names: list[str]) -> list[str]:
+    files = [n for n in (f"{STEMS['vae']}.fp16.safetensors", f"{STEMS['vae']}.safetensors") if n in names]
+    return [n for n in ("config.json",) if n in names] + files[:1]
+
+
+def _checked(folder: Path, base: str) -> str:
+    """The family of a diffusers folder, read from its settings alone.
+
+    Raises:
+        CidmError: INVALID, saying what it is, for another kind of model.
+    """
+    name = _json(folder / "model_index.json").get("_class_name")
+    family = _FAMILIES.get(str(name))
+    if family is None:
+        raise _unusable(base, f"is a {name}")
+    unet = _json(folder / "unet" / "config.json")
+    if (channels := unet.get("in_channels", 4)) == 9:
+        raise _unusable(base, "is an inpainting model")
+    if channels == 8 and unet.get("out_channels") != 8:
+        raise _unusable(base, "is an image editing model (InstructPix2Pix)")
+    if family == "sd15" and unet.get("cross_attention_dim") == 1024:
+        raise _unusable(base, "is a Stable Diffusion 2.x model")
+    if family == "sdxl" and not (folder / "text_encoder").is_dir():
+        raise _unusable(base, "is the refiner of SDXL")
+    schedule = folder / "scheduler" / "scheduler_config.json"
+    if schedule.is_file() and str(_json(schedule).get("_class_name", "")).startswith("EDM"):
+        raise _unusable(base, "is a model with EDM's noise schedule")
+    return family
+
+
+def _json(file: Path) -> dict[str, Any]:
     try:
-        name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("it holds no object")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CidmError(
-            f"base {folder}: model_index.json is missing or not JSON ({error})",
+            f"base {file.parent}: {file.name} is missing or not JSON ({str(error).splitlines()[0]})",
             hint="give the path of a diffusers pipeline folder",
             code=ExitCode.INVALID,
         ) from error
-    if name != "StableDiffusionPipeline":
-        raise CidmError(
-            f"base {folder}: is a {name}, and this version draws with StableDiffusionPipeline folders only",
-            hint="use a Stable Diffusion 1.x folder, or --base mini",
-            code=ExitCode.INVALID,
-        )
-    return "sd15"
+    return content
+
+
+def _no_weights(folder: Path, part: str) -> CidmError:
+    return CidmError(
+        f"base {folder}: no safetensors weights in its {part} folder",
+        hint="save it with pipeline.save_pretrained(PATH, safe_serialization=True)",
+        code=ExitCode.INVALID,
+    )
+
+
+def _unusable(base: str, what: str) -> CidmError:
+    return CidmError(
+        f"base {base}: {what}, and this version draws with Stable Diffusion 1.x and SDXL only",
+        hint="use another base, for instance --base mini, sd15 or sdxl",
+        code=ExitCode.INVALID,
+    )

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from .attention import cross_attention_layers
 from .base import Base
+from .prediction import ask
 
 Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 """Of each LoRA site: up [out, r] and down [r, in]; what they are scaled by is in ``up``."""
@@ -35,6 +36,8 @@ class Source:
     contexts: Sequence[torch.Tensor]
     """The text as each cross-attention layer sees it, [tokens, width]."""
     factors: Factors
+    pooled: torch.Tensor | None = None
+    """The text as a whole [width], where the base wants it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Cache:
     """Of the sites that do not belong to attention to text."""
     unread: torch.Tensor
     """A text in the shape the UNet expects, [1, tokens, width]; nothing attends to it."""
+    pooled: torch.Tensor | None
+    """[sources, width]"""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ class Arranged:
     """By the name of a layer that does not belong to attention to text."""
     unread: torch.Tensor
     """[rows, tokens, width]"""
+    pooled: torch.Tensor | None
+    """Of each row's own source [rows, width]."""
 
 
 @torch.no_grad()
@@ -120,7 +127,11 @@ def cached(base: Base, sources: Sequence[Source]) -> Cache:
     others = sorted({site for source in sources for site in source.factors if ".attn2." not in site})
     elsewhere = {site: _stacked(base, site, sources) for site in others}
     first = torch.stack([source.contexts[0] for source in sources[:1]])
-    return Cache(texts, {site: some for site, some in elsewhere.items() if some is not None}, first)
+    wholes = [source.pooled for source in sources if source.pooled is not None]
+    return Cache(
+        texts, {site: some for site, some in elsewhere.items() if some is not None}, first,
+        torch.stack(wholes) if wholes else None,
+    )  # fmt: skip
 
 
 def arranged(base: Base, cache: Cache, rows: Rows, size: tuple[int, int]) -> Arranged:
@@ -143,13 +154,14 @@ def arranged(base: Base, cache: Cache, rows: Rows, size: tuple[int, int]) -> Arr
         sources = len(next(iter(cache.texts.values())).keys)
         mixed = {w * h: _by_source(rows, shares.get(w * h), w * h, sources, base) for w, h in levels}
         hooks = {site: partial(_added, change, mixed) for site, change in cache.elsewhere.items()}
-    return Arranged(processors, hooks, cache.unread.expand(len(rows.whole), -1, -1))
+    pooled = None if cache.pooled is None else cache.pooled[list(rows.whole)]
+    return Arranged(processors, hooks, cache.unread.expand(len(rows.whole), -1, -1), pooled)
 
 
 def predict(base: Base, latents: torch.Tensor, t: torch.Tensor, rows: Arranged) -> torch.Tensor:
     """The UNet's prediction for each row of latents [rows, channels, h, w]."""
     with _attending(base.unet, rows):
-        return base.unet(latents, t, rows.unread).sample.float()
+        return ask(base, latents, t, rows.unread, rows.pooled)
 
 
 @dataclass(frozen=True)

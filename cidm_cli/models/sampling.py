@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .attention import layer_contexts
 from .base import Base
+from .prediction import predict
 
 #: Names for ``--sampler``, and the diffusers scheduler behind each.
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -48,21 +49,50 @@ def guided(
     unconditional: Sequence[torch.Tensor],
     guidance: float,
     evaluate: Callable[[int, Callable[[], torch.Tensor]], torch.Tensor] = lambda number, predict: predict(),
+    *,
+    pooled: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
 ) -> Estimate:
     """Classifier-free guidance of one prompt's prediction away from another's.
 
     ``conditional`` and ``unconditional`` hold, for each cross-attention layer, text embeddings [batch, tokens, width].
     ``evaluate`` is given an evaluation's number and what asks the UNet for its predictions [2 batch, ...], without
-    and with the prompt: it may ask under changed weights, or more than once.
+    and with the prompt: it may ask under changed weights, or more than once. ``pooled`` are the prompts as wholes,
+    conditional and unconditional [batch, width], where the base wants them.
     """
     both = [torch.cat(pair) for pair in zip(unconditional, conditional, strict=True)]
+    given_whole, without_whole = pooled
+    wholes = None if given_whole is None or without_whole is None else torch.cat([without_whole, given_whole])
 
     def estimate(latents: torch.Tensor, t: torch.Tensor, number: int) -> torch.Tensor:
-        predict = partial(_predict, base, torch.cat([latents, latents]), t, both)
-        without, given = evaluate(number, predict).chunk(2)
+        ask = partial(predict, base, torch.cat([latents, latents]), t, both, wholes)
+        without, given = evaluate(number, ask).chunk(2)
         return without + guidance * (given - without)
 
     return estimate
+
+
+@dataclass(frozen=True)
+class Level:
+    """How noisy a sampler's latents are: signal · clean + noise · ε, with ε standard normal."""
+
+    signal: float
+    noise: float
+
+
+CLEAN = Level(1.0, 0.0)
+
+
+def levels(scheduler: diffusers.SchedulerMixin, sampler: str) -> list[Level]:
+    """Of the latents before each evaluation, and, clean, after the last; its timesteps must be set."""
+    if sampler == "ddim":
+        shares = [float(scheduler.alphas_cumprod[int(t)]) for t in scheduler.timesteps]
+        return [*(Level(share**0.5, (1 - share) ** 0.5) for share in shares), CLEAN]
+    # The last of them is left out: a configuration may end a little above 0, and decoding knows only clean ones.
+    sigmas = [float(sigma) for sigma in scheduler.sigmas[:-1]]
+    if sampler in ("euler", "heun"):
+        return [*(Level(1.0, sigma) for sigma in sigmas), CLEAN]
+    shrink = [(1 + sigma**2) ** -0.5 for sigma in sigmas]
+    return [*(Level(share, sigma * share) for share, sigma in zip(shrink, sigmas, strict=True)), CLEAN]
 
 
 @torch.no_grad()
@@ -73,31 +103,36 @@ def denoise(
     *,
     sampler: str,
     steps: int,
+    first: int = 0,
+    begin: Callable[[Level], torch.Tensor] | None = None,
+    keep: Callable[[torch.Tensor, Level], torch.Tensor] = lambda latents, level: latents,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> torch.Tensor:
     """Latents drawn from ``noise`` [batch, channels, h, w], following ``estimate``.
 
-    ``on_step`` hears 1, 2, …, ``steps``, also from a sampler that looks more than once a step.
+    Args:
+        first: steps of the ``steps`` that are left out, from the noisy end.
+        begin: the latents to start from, at the level they must have; else they are ``noise`` alone.
+        keep: changes latents, given their level, before the first evaluation and after each one.
+        on_step: hears 1, 2, …, ``steps`` - ``first``, also from a sampler that looks more than once a step.
     """
     scheduler = make_scheduler(base, sampler)
     scheduler.set_timesteps(steps, device=base.device)
-    latents = noise.to(base.device) * scheduler.init_noise_sigma
+    passed = levels(scheduler, sampler)
+    start = min(first * scheduler.order, len(scheduler.timesteps))
+    if start and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(start)
+    latents = noise.to(base.device) * scheduler.init_noise_sigma if begin is None else begin(passed[start])
+    latents = keep(latents, passed[start])
     done = 0
     with base.autocast():
-        for number, t in enumerate(scheduler.timesteps):
+        for number, t in enumerate(scheduler.timesteps[start:], start):
             prediction = estimate(scheduler.scale_model_input(latents, t), t, number)
-            latents = scheduler.step(prediction, t, latents).prev_sample
-            if (number + 1) * steps // len(scheduler.timesteps) > done:
+            latents = keep(scheduler.step(prediction, t, latents).prev_sample, passed[number + 1])
+            if (number + 1 - start) * (steps - first) // (len(scheduler.timesteps) - start) > done:
                 done += 1
                 on_step(done)
     return latents
-
-
-def _predict(
-    base: Base, latents: torch.Tensor, t: torch.Tensor, contexts: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    with layer_contexts(base.unet, contexts):
-        return base.unet(latents, t, contexts[0]).sample.float()
 
 
 @torch.no_grad()
@@ -105,7 +140,7 @@ def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
     """RGB pictures of unscaled sampler latents."""
     config = base.vae.config
     unscaled = latents / config.scaling_factor + (config.shift_factor or 0.0)
-    with base.autocast():
+    with base.vae_autocast():
         pixels = base.vae.decode(unscaled).sample.float()
     array = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(np.ascontiguousarray(picture)) for picture in array]
@@ -117,7 +152,7 @@ def encode(base: Base, images: Sequence[Image.Image]) -> tuple[torch.Tensor, tor
     config = base.vae.config
     array = np.stack([np.asarray(image.convert("RGB"), dtype=np.uint8) for image in images])
     pixels = torch.from_numpy(array).permute(0, 3, 1, 2).float().to(base.device) / 127.5 - 1
-    with base.autocast():
+    with base.vae_autocast():
         posterior = base.vae.encode(pixels).latent_dist
     mean = (posterior.mean.float() - (config.shift_factor or 0.0)) * config.scaling_factor
     return mean, posterior.std.float() * config.scaling_factor

@@ -84,11 +84,12 @@ def lwf(
         chosen = names[int(np.random.default_rng((options.seed, trainee.step, 0, 0x1F)).integers(len(names)))]
         prompts = [texts[chosen][picture] for picture in batch.pictures]
         layers = len(cross_attention_layers(trainee.base.unet))
+        pooled = text.pooled(trainee.base, prompts)
         with torch.no_grad():
             contexts = text.encode(trainee.base, prompts, vectors, layers=layers)
             with _in_place(trainee, previous):
-                before = predict(trainee, batch, contexts)
-        now = predict(trainee, batch, contexts)
+                before = predict(trainee, batch, contexts, pooled)
+        now = predict(trainee, batch, contexts, pooled)
         return {"lwf": Term(options.lwf_weight, baselines.distillation(now, before))}
 
     return Regulariser(penalty=penalty)

@@ -121,7 +121,7 @@ def _accumulate(total: dict[str, torch.Tensor], more: Mapping[str, torch.Tensor]
 
 def concept_subject(load: Loader, record: Record) -> Subject:
     """The concept itself, as prompts name it."""
-    return Subject(text.Slot(record.key, load(record).tokens.shape[1]), record.style)
+    return Subject(text.Slot(record.key, load(record).tokens.shape[1], record.class_noun), record.style)
 
 
 def noun_subjects(records: Sequence[Record]) -> list[Subject]:
@@ -190,8 +190,9 @@ def denoised(
     with torch.no_grad(), merged(base.unet, deltas):
         given = text.encode(base, prompts, vectors, layers=layers)
         without = text.encode(base, [nothing] * len(prompts), {}, layers=layers)
+        wholes = text.pooled(base, prompts), text.pooled(base, [nothing] * len(prompts))
         return sampling.denoise(
-            base, sampling.guided(base, given, without, DRAW_DEFAULTS[kind]["guidance"]),
+            base, sampling.guided(base, given, without, DRAW_DEFAULTS[kind]["guidance"], pooled=wholes),
             sampling.initial_noise(base, seeds, (base.pixels, base.pixels)),
             sampler="dpm++", steps=steps, on_step=lambda _: on_step(),
         )  # fmt: skip

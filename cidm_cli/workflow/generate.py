@@ -28,7 +28,7 @@ from ..options import DrawOptions
 from ..prompts import find_unknown, parse_prompt
 from . import layouts
 from .layouts import COMPLETE, Ablation, Chosen
-from .mixtures import Applied, Loader, Mixture, applied, mixture, prompt_tokens
+from .mixtures import Applied, Loader, Mixture, applied, mixture, nouns, prompt_tokens
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,9 @@ def ready(
             yield partial(_draw_regions, base, scene)
     else:
         weights = Applied(static.deltas) if static else applied(base, chosen.whole, load)
-        contexts = _contexts(base, job, chosen.whole, load, on_note)
+        told = texts_of(base, job, chosen.whole, load, on_note)
         with weights.merged(base):
-            yield partial(_draw_prompt, base, job, contexts, weights)
+            yield partial(_draw_prompt, base, job, told, weights)
 
 
 def _without_weights(chosen: Chosen) -> Chosen:
@@ -184,30 +184,49 @@ def _without_weights(chosen: Chosen) -> Chosen:
     return replace(chosen, whole=whole, regions=tuple(regions))
 
 
+Text = tuple[tuple[torch.Tensor, ...], torch.Tensor | None]
+"""What each cross-attention layer attends to [1, tokens, width], and the text as a whole [1, width] if need be."""
+
+
 @torch.no_grad()
-def _contexts(
+def texts_of(
     base: Base, job: Job, chosen: Mixture, load: Loader, on_note: Callable[[str], None]
-) -> tuple[tuple[torch.Tensor, ...], ...]:
-    """Without the prompt and with it: what each cross-attention layer attends to, [1, tokens, width]."""
+) -> tuple[Text, Text]:
+    """Without the prompt and with it."""
     layers = len(cross_attention_layers(base.unet))
     vectors = {record.key: load(record).tokens for record in chosen.named}
     without = text.tokenize(base.tokenizer, [job.options.negative])
-    given = prompt_tokens(base, job.prompt, vectors, on_note)
-    return tuple(text.encode(base, [tokens], vectors, layers=layers) for tokens in (without, given))
+    given = prompt_tokens(base, job.prompt, vectors, on_note, nouns=nouns(chosen.named))
+    first, second = (
+        (text.encode(base, [tokens], vectors, layers=layers), text.pooled(base, [tokens]))
+        for tokens in (without, given)
+    )
+    return first, second
+
+
+def prompt_estimate(
+    base: Base, options: DrawOptions, told: tuple[Text, Text], weights: Applied, count: int
+) -> sampling.Estimate:
+    """What ``count`` pictures of one prompt are denoised by; ``told`` is what ``texts_of`` gives."""
+    without, given = ([c.expand(count, -1, -1) for c in contexts] for contexts, _ in told)
+    without_whole, given_whole = (None if whole is None else whole.expand(count, -1) for _, whole in told)
+    assert options.guidance is not None
+    return sampling.guided(
+        base, given, without, options.guidance, partial(weights.evaluate, base),
+        pooled=(given_whole, without_whole),
+    )  # fmt: skip
 
 
 def _draw_prompt(
     base: Base,
     job: Job,
-    contexts: Sequence[Sequence[torch.Tensor]],
+    told: tuple[Text, Text],
     weights: Applied,
     seeds: Sequence[int],
     on_step: Callable[[], None],
 ) -> list[Image.Image]:
-    without, given = ([c.expand(len(seeds), -1, -1) for c in some] for some in contexts)
     assert job.options.size
-    assert job.options.guidance is not None
-    estimate = sampling.guided(base, given, without, job.options.guidance, partial(weights.evaluate, base))
+    estimate = prompt_estimate(base, job.options, told, weights, len(seeds))
     noise = sampling.initial_noise(base, seeds, job.options.size)
     return _denoised(base, job.options, estimate, noise, on_step)
 
@@ -249,7 +268,7 @@ def _facts(
         "options": asdict(job.options),
         "batch": list(batch),
         "index": index,
-        **_told(chosen.whole),
+        **told_mixture(chosen.whole),
         "merged": None if static is None else {"path": str(static.path), "sha256": static.sha256},
         "base": registry.base.fingerprint,
         "layout": job.layout.to_toml() if job.layout else None,
@@ -260,14 +279,14 @@ def _facts(
     if not job.regions:
         return facts
     regions = [
-        {**_told(mix), "mask": mask.sha256 if mask else None}
+        {**told_mixture(mix), "mask": mask.sha256 if mask else None}
         for mix, mask in zip(chosen.regions, chosen.masks, strict=True)
     ]
     folder = str(mask_folder(job.regions).resolve()) if any(chosen.masks) else None
     return {**facts, "regions": regions, "folder": folder, "ablation": asdict(job.ablation)}
 
 
-def _told(chosen: Mixture) -> dict[str, Any]:
+def told_mixture(chosen: Mixture) -> dict[str, Any]:
     """A mixture, as pictures tell it."""
     weights = dict(zip([record.blob for record in chosen.used], chosen.weights, strict=True))
     shown = {record.blob: record for record in (*chosen.named, *chosen.used)}

@@ -28,7 +28,7 @@ from ..models import regional, sampling, text
 from ..models.attention import cross_attention_layers
 from ..models.base import Base
 from ..options import DrawOptions
-from .mixtures import ONE_AT_A_TIME, Loader, Mixture, factors, mixture, prompt_tokens
+from .mixtures import ONE_AT_A_TIME, Loader, Mixture, factors, mixture, nouns, prompt_tokens
 
 WITHOUT, WHOLE = 0, 1
 """Sources of the whole picture: its negative prompt and its prompt. A region's follow, in the same order."""
@@ -265,15 +265,18 @@ def _sources(
     layers = len(cross_attention_layers(base.unet))
     vectors = {record.key: load(record).tokens for record in chosen.named}
     changes = factors(base, chosen, load, strength)
+    both = [
+        text.tokenize(base.tokenizer, [negative]),
+        prompt_tokens(base, prompt, vectors, on_note, nouns=nouns(chosen.named)),
+    ]
+    wholes = text.pooled(base, both)
     return [
         regional.Source(
-            [context[0] for context in text.encode(base, [tokens], vectors, layers=layers)], changes
+            [context[0] for context in text.encode(base, [tokens], vectors, layers=layers)], changes,
+            None if wholes is None else wholes[number],
         )
-        for tokens in (
-            text.tokenize(base.tokenizer, [negative]),
-            prompt_tokens(base, prompt, vectors, on_note),
-        )
-    ]
+        for number, tokens in enumerate(both)
+    ]  # fmt: skip
 
 
 def _mask(layout: Layout, index: int, file: Mask | None, size: tuple[int, int]) -> torch.Tensor:

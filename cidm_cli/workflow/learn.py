@@ -124,7 +124,7 @@ class Plan:
     sites: int
     """Layers that get low-rank weights."""
     layers: int
-    """Cross-attention layers, each with its own tokens."""
+    """Copies of the concept's tokens, one for each cross-attention layer or group of layers."""
     parameters: int
     """Trained numbers."""
     seconds: float
@@ -186,7 +186,7 @@ def caption_tokens(base: Base, task: Task, events: Events) -> tuple[text.Tokens,
     Raises:
         CidmError: USAGE when not even the bare concept fits.
     """
-    slot = text.Slot(task.name, 1 + len(_kept_noun(base, task)))
+    slot = text.Slot(task.name, 1 + len(_kept_noun(base, task)), task.noun)
     room = base.tokenizer.model_max_length - 2
     if slot.tokens > room:
         raise CidmError(

@@ -101,7 +101,7 @@ def build(
 
     def load(record: Record) -> ConceptWeights:
         if record.blob not in loaded:
-            loaded[record.blob] = concept_weights(registry, base, record.blob, record.name)
+            loaded[record.blob] = concept_weights(registry, base, record)
         return loaded[record.blob]
 
     older = older_than(records, name)
@@ -121,7 +121,7 @@ def build(
         regulariser = baselines.ewc(sites, previous, last.name if last else "", options.ewc_weight)
     elif options.method == "lwf" and factors:
         vectors = {record.key: load(record).tokens for record in older}
-        texts = {key: _captions(base, captions, key, tokens) for key, tokens in vectors.items()}
+        texts = {r.key: _captions(base, captions, r, vectors[r.key]) for r in older}
         regulariser = baselines.lwf(factors, vectors, texts, options)
     return Method(factors=factors, regulariser=regulariser)
 
@@ -170,9 +170,11 @@ def _summed(older: Sequence[Record], load: Load) -> dict[str, torch.Tensor]:
     return total
 
 
-def _captions(base: Base, captions: Sequence[str], key: str, tokens: torch.Tensor) -> tuple[text.Tokens, ...]:
+def _captions(
+    base: Base, captions: Sequence[str], record: Record, tokens: torch.Tensor
+) -> tuple[text.Tokens, ...]:
     """The captions with an older concept in the new one's place."""
-    slot = text.Slot(key, tokens.shape[1])
+    slot = text.Slot(record.key, tokens.shape[1], record.class_noun)
     return tuple(slotted(base, caption, slot)[0] for caption in captions)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 
 import torch
 
@@ -57,7 +58,7 @@ class Loader:
 
     def __call__(self, record: Record) -> ConceptWeights:
         if record.blob not in self._weights:
-            self._weights[record.blob] = concept_weights(self.registry, self.base, record.blob, record.name)
+            self._weights[record.blob] = concept_weights(self.registry, self.base, record)
         return self._weights[record.blob]
 
     def rows(self, record: Record) -> torch.Tensor:
@@ -150,13 +151,24 @@ def similarity_weights(
     return aggregation.sharp_weights(M, torch.tensor([record in named for record in records]), power)
 
 
+def nouns(records: Sequence[Record]) -> dict[str, str]:
+    """The class nouns of concepts by key."""
+    return {record.key: record.class_noun for record in records}
+
+
 def prompt_tokens(
     base: Base,
     prompt: str,
     vectors: Mapping[str, torch.Tensor],
     on_note: Callable[[str], None] = lambda note: None,
+    *,
+    nouns: Mapping[str, str] = MappingProxyType({}),
 ) -> text.Tokens:
-    """A prompt's token ids, with a slot for each concept in it; ``vectors`` are their tokens by key.
+    """A prompt's token ids, with a slot for each concept in it.
+
+    Args:
+        vectors: their tokens by key.
+        nouns: their class nouns by key; ``text.pooled`` needs them.
 
     Raises:
         CidmError: USAGE when the prompt is so long that a concept in it is cut off.
@@ -165,7 +177,7 @@ def prompt_tokens(
     for part in parse_prompt(prompt).parts:
         if isinstance(part, Mention):
             key = canonical_key(part.name)
-            parts.append(text.Slot(key, vectors[key].shape[1]))
+            parts.append(text.Slot(key, vectors[key].shape[1], nouns.get(key, "")))
         else:
             parts.append(part)
     tokens = text.tokenize(base.tokenizer, parts)

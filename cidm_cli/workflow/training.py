@@ -17,13 +17,13 @@ from diffusers import DDPMScheduler
 from safetensors.torch import load, save
 from torch import nn
 
-from ..data import Dataset, draw_augmentation
+from ..data import Dataset, Placement, draw_augmentation
 from ..errors import CidmError, ExitCode
 from ..formats.concept import ConceptWeights
 from ..method.objective import denoising_loss, noised, target
 from ..method.tokens import initial_tokens
-from ..models import text
-from ..models.attention import cross_attention_layers, layer_contexts, lora_sites, merged
+from ..models import prediction, text
+from ..models.attention import cross_attention_layers, layer_groups, lora_sites, merged
 from ..models.base import Base, trainable_attention
 from ..models.lora import adapter
 from ..models.sampling import encode
@@ -44,6 +44,10 @@ class Prepared:
     """[pictures, variants, 1, h, w], or None when no picture has one."""
     prompts: tuple[text.Tokens, ...]
     """Caption of each picture."""
+    pooled: torch.Tensor | None = None
+    """The captions as wholes [pictures, width], where the base wants them."""
+    sizes: torch.Tensor | None = None
+    """What SDXL is told of each variant's size and cutting (``prediction.ask``) [pictures, variants, 6]."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,10 @@ class Batch:
     """Number of the picture that each sample shows"""
     mask: torch.Tensor | None
     """[batch, 1, h, w], or None"""
+    pooled: torch.Tensor | None = None
+    """The captions as wholes [batch, width], where the base wants them"""
+    sizes: torch.Tensor | None = None
+    """[batch, 6], like those of ``Prepared``"""
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class Trainee:
     factors: Mapping[str, tuple[nn.Parameter, nn.Parameter]]
     """(up, down) of each LoRA site"""
     tokens: nn.Parameter
-    """[layers, n_tokens, width]"""
+    """[copies, n_tokens, width]: a copy for each layer or group of layers, or one for all"""
     optimizer: torch.optim.AdamW
     signal: torch.Tensor
     """ᾱ of each timestep of the base's schedule"""
@@ -147,7 +155,7 @@ def prepare(base: Base, dataset: Dataset, prompts: Sequence[text.Tokens], option
     size = (base.pixels, base.pixels)
     variants = options.variants if options.crop or options.mirror else 1
     cells = base.pixels // base.factor
-    means, stds, masks = [], [], []
+    means, stds, masks, sizes = [], [], [], []
     for number, example in enumerate(dataset.examples):
         placements = [
             draw_augmentation(
@@ -160,6 +168,7 @@ def prepare(base: Base, dataset: Dataset, prompts: Sequence[text.Tokens], option
         mean, std = encode(base, [p.apply(example.image, size) for p in placements])
         means.append(mean)
         stds.append(std)
+        sizes.append([_told_size(p, example.image.size, size) for p in placements])
         if any(e.mask for e in dataset.examples):
             for p in placements:
                 cell_mask = p.apply(example.mask, size).resize((cells, cells)) if example.mask else None
@@ -168,7 +177,24 @@ def prepare(base: Base, dataset: Dataset, prompts: Sequence[text.Tokens], option
     stacked = (
         torch.stack(masks).view(len(means), variants, 1, cells, cells).to(base.device) if masks else None
     )
-    return Prepared(torch.stack(means), torch.stack(stds), stacked, tuple(prompts))
+    return Prepared(
+        torch.stack(means), torch.stack(stds), stacked, tuple(prompts), text.pooled(base, prompts),
+        torch.tensor(sizes, dtype=torch.float32, device=base.device) if base.family == "sdxl" else None,
+    )  # fmt: skip
+
+
+def _told_size(placement: Placement, image: tuple[int, int], canvas: tuple[int, int]) -> list[int]:
+    """Height and width of a picture, top and left of the piece that is seen, and its height and width."""
+    left, top = placement.corner(image, canvas)
+    return [image[1], image[0], top, left, canvas[1], canvas[0]]
+
+
+def token_copies(base: Base, options: LearnOptions) -> int:
+    """How many copies of its tokens a concept gets: one a group of layers, one a layer, or one for all."""
+    if options.portable:
+        return 1
+    groups = layer_groups(base.unet)
+    return len(groups) if options.token_groups == "layer" else max(groups) + 1
 
 
 @contextmanager
@@ -176,11 +202,11 @@ def training(
     base: Base, name: str, noun: str, options: LearnOptions, method: Method = PLAIN
 ) -> Iterator[Trainee]:
     """While open, the base carries the adapter of a new concept, at its start; then the base is as it was."""
-    layers = len(cross_attention_layers(base.unet))
-    table = base.text_encoder.get_input_embeddings().weight
+    copies = token_copies(base, options)
+    table = text.token_table(base)
     generator = torch.Generator().manual_seed(options.seed)
     kept = table[text.noun_ids(base, noun) if method.noun else []]
-    tokens = nn.Parameter(initial_tokens(kept, table, layers, generator))
+    tokens = nn.Parameter(initial_tokens(kept, table, copies, generator))
     sites = lora_sites(base.unet, options.targets)
     with (
         trainable_attention(base),
@@ -240,15 +266,15 @@ def denoising(trainee: Trainee, batch: Batch) -> torch.Tensor:
     layers = len(cross_attention_layers(trainee.base.unet))
     contexts = text.encode(trainee.base, batch.prompts, {trainee.name: trainee.tokens}, layers=layers)
     wanted = target(trainee.base.prediction, batch.clean, batch.noise, trainee.signal[batch.times])
-    return denoising_loss(predict(trainee, batch, contexts), wanted, batch.mask)
+    return denoising_loss(predict(trainee, batch, contexts, batch.pooled), wanted, batch.mask)
 
 
-def predict(trainee: Trainee, batch: Batch, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
+def predict(
+    trainee: Trainee, batch: Batch, contexts: Sequence[torch.Tensor], pooled: torch.Tensor | None
+) -> torch.Tensor:
     """ε_θ'(z_t | c, t) of the batch's noised latents under other texts, like ``batch.clean``; θ' as it now is."""
-    base = trainee.base
     latents = noised(batch.clean, batch.noise, trainee.signal[batch.times])
-    with layer_contexts(base.unet, contexts), base.autocast():
-        return base.unet(latents, batch.times, contexts[0]).sample.float()
+    return prediction.predict(trainee.base, latents, batch.times, contexts, pooled, batch.sizes)
 
 
 def draw(data: Prepared, options: LearnOptions, step: int, timesteps: int) -> Batch:
@@ -256,7 +282,7 @@ def draw(data: Prepared, options: LearnOptions, step: int, timesteps: int) -> Ba
     count = options.batch
     assert count is not None
     pictures, variants = data.mean.shape[:2]
-    clean, noise, times, shown, masks = [], [], [], [], []
+    clean, noise, times, shown, masks, sizes = [], [], [], [], [], []
     for sample in range(count):
         epoch, place = divmod(step * count + sample, pictures)
         picture = int(np.random.default_rng((options.seed, epoch, 0xE)).permutation(pictures)[place])
@@ -272,10 +298,13 @@ def draw(data: Prepared, options: LearnOptions, step: int, timesteps: int) -> Ba
         shown.append(picture)
         if data.masks is not None:
             masks.append(data.masks[picture, variant])
+        if data.sizes is not None:
+            sizes.append(data.sizes[picture, variant])
     return Batch(
         clean=torch.stack(clean), noise=torch.stack(noise), times=torch.tensor(times, device=data.mean.device),
         prompts=tuple(data.prompts[picture] for picture in shown), pictures=tuple(shown),
         mask=torch.stack(masks) if masks else None,
+        pooled=None if data.pooled is None else data.pooled[shown], sizes=torch.stack(sizes) if sizes else None,
     )  # fmt: skip
 
 

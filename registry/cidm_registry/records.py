@@ -37,6 +37,8 @@ class BaseRef:
     """Where it comes from: a built-in name, a folder, a file or a hub id."""
     fingerprint: str
     """Hash of its weights; concepts of another base are refused by it."""
+    vae: str = ""
+    """Where the autoencoder comes from that stands in for the base's own; empty where none does."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,9 @@ class Registry:
             if type(version) is not int or version < 1:
                 raise ValueError("its format is not a number")
             described = content["base"]
-            base = BaseRef(described["kind"], described["source"], described["fingerprint"])
+            base = BaseRef(
+                described["kind"], described["source"], described["fingerprint"], described.get("vae", "")
+            )
             if not all(isinstance(value, str) for value in asdict(base).values()):
                 raise ValueError("its base is not described by text")
         except (FileNotFoundError, NotADirectoryError) as error:

@@ -1,16 +1,24 @@
-"""A Stable Diffusion 1.5 made very small: the same parts, layers and files, random weights, ready in a second."""
+"""Stable Diffusion 1.5 and SDXL made very small: the same parts, layers and files, random weights, quick to make."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image
 from tokenizers import pre_tokenizers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging
 
 WORDS = ("a", "photo", "of", "dog", "cat", "duck", "toy", "on", "the", "beach", "in", "snow", "red")
@@ -18,10 +26,12 @@ WORDS = ("a", "photo", "of", "dog", "cat", "duck", "toy", "on", "the", "beach", 
 TOKENS = 24
 """What the text encoder holds, with its two special tokens."""
 TEXT_WIDTH = 32
+SECOND_WIDTH, POOLED_WIDTH = 48, 40
+"""Of SDXL's second text encoder: a token, and a prompt as a whole."""
 PIXELS = 64
 
 
-def tokenizer() -> CLIPTokenizer:
+def tokenizer(pad: str = "<|endoftext|>") -> CLIPTokenizer:
     """A real CLIP byte-pair tokenizer that joins the letters of WORDS and of nothing else."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {piece: n for n, piece in enumerate([*alphabet, *(c + "</w>" for c in alphabet)])}
@@ -36,7 +46,7 @@ def tokenizer() -> CLIPTokenizer:
             pieces[-2:] = [left + right]
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[special] = len(vocabulary)
-    return CLIPTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=TOKENS)
+    return CLIPTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=TOKENS, pad_token=pad)
 
 
 def unet() -> UNet2DConditionModel:
@@ -57,25 +67,71 @@ def sd15_unet() -> UNet2DConditionModel:
     )  # fmt: skip
 
 
+def sdxl_unet(**full: Any) -> UNet2DConditionModel:
+    """SDXL's three levels, the first without attention: 18 cross-attention layers in 7 groups."""
+    small = dict(
+        sample_size=PIXELS // 8, block_out_channels=(16, 32, 32), layers_per_block=1, norm_num_groups=8,
+        attention_head_dim=(2, 2, 4), cross_attention_dim=TEXT_WIDTH + SECOND_WIDTH,
+        transformer_layers_per_block=(1, 2, 3), addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + POOLED_WIDTH,
+    )  # fmt: skip
+    return UNet2DConditionModel(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        addition_embed_type="text_time", use_linear_projection=True, **(full or small),
+    )  # fmt: skip
+
+
+def _text_config(words: CLIPTokenizer, width: int, projected: int, act: str) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(words), hidden_size=width, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=TOKENS, projection_dim=projected,
+        bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id, hidden_act=act,
+    )  # fmt: skip
+
+
+def _vae(**settings: Any) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16), down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=8, latent_channels=4, **settings,
+    )  # fmt: skip
+
+
+def save_sdxl(folder: Path) -> Path:
+    """Writes a small SDXL's folder; the same bytes each time."""
+    words, second_words = tokenizer(), tokenizer("!")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(16)
+        text_encoder = CLIPTextModel(_text_config(words, TEXT_WIDTH, TEXT_WIDTH, "quick_gelu"))
+        second = CLIPTextModelWithProjection(_text_config(second_words, SECOND_WIDTH, POOLED_WIDTH, "gelu"))
+        for encoder in (text_encoder, second):
+            encoder.get_input_embeddings().weight.data.mul_(20)
+        second.text_projection.weight.data.mul_(20)
+        vae = _vae(scaling_factor=0.13025)
+        model = sdxl_unet()
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+        timestep_spacing="leading",
+    )  # fmt: skip
+    pipeline = StableDiffusionXLPipeline(
+        vae=vae, text_encoder=text_encoder, text_encoder_2=second, tokenizer=words, tokenizer_2=second_words,
+        unet=model, scheduler=scheduler, add_watermarker=False,
+    )  # fmt: skip
+    logging.disable_progress_bar()
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
 def save(folder: Path) -> Path:
     """Writes the pipeline's folder; the same bytes each time."""
     words = tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(15)
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(words), hidden_size=TEXT_WIDTH, intermediate_size=64, num_hidden_layers=2,
-                num_attention_heads=2, max_position_embeddings=TOKENS, projection_dim=TEXT_WIDTH,
-                bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
-                pad_token_id=words.pad_token_id, hidden_act="quick_gelu",
-            )
-        )  # fmt: skip
+        text_encoder = CLIPTextModel(_text_config(words, TEXT_WIDTH, TEXT_WIDTH, "quick_gelu"))
         # As freshly made, all words nearly mean the same to the layers above.
         text_encoder.get_input_embeddings().weight.data.mul_(20)
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8, 16, 16), down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=8, latent_channels=4,
-        )  # fmt: skip
+        vae = _vae()
         model = unet()
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,

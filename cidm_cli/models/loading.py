@@ -1,0 +1,194 @@
+"""Reading a base's parts from a diffusers folder or from a single file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.loaders.single_file_utils import SingleFileComponentError
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from ..errors import CidmError, ExitCode
+from .checkpoint import inspect
+from .identity import part_weights
+
+#: What diffusers and transformers raise for files that are not what they should be.
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, SafetensorError,
+    SingleFileComponentError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a base is made of, on the CPU."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    text_encoder_2: CLIPTextModelWithProjection | None
+    tokenizer_2: CLIPTokenizer | None
+    scheduler_config: dict[str, Any]
+    zero_empty: bool
+    """Whether an empty prompt is embedded as zeros."""
+
+
+def settings_folder(family: str) -> Path:
+    """The settings of a family's parts, as a diffusers folder without weights: single files bring none."""
+    return Path(__file__).parent.parent / "bases" / family
+
+
+def load_parts(place: Path, *, dtype: torch.dtype, vae: Path | None) -> Parts:
+    """The parts of a diffusers folder or a single .safetensors file, the VAE in float32, the others in ``dtype``.
+
+    Raises:
+        CidmError: INVALID when diffusers or transformers cannot read it, or it is not whole.
+    """
+    with _quiet():
+        try:
+            parts = _from_file(place, dtype, vae) if place.is_file() else _from_folder(place, dtype, vae)
+        except _UNREADABLE as error:
+            raise _unreadable(place, next(iter(str(error).splitlines()), type(error).__name__)) from error
+    _check_whole(place, parts)
+    return parts
+
+
+def _from_folder(folder: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    second = index.get("_class_name") == "StableDiffusionXLPipeline"
+
+    def read(cls: Any, part: str, dtype: torch.dtype = dtype) -> Any:
+        weights = part_weights(folder, part)
+        return cls.from_pretrained(
+            folder, subfolder=part, dtype=dtype, variant=weights.variant if weights else None,
+            use_safetensors=True, local_files_only=True,
+        )  # fmt: skip
+
+    def words(part: str) -> CLIPTokenizer:
+        return CLIPTokenizer.from_pretrained(folder, subfolder=part, local_files_only=True)
+
+    return Parts(
+        unet=read(UNet2DConditionModel, "unet"),
+        vae=_vae(vae) if vae else read(AutoencoderKL, "vae", torch.float32),
+        text_encoder=read(CLIPTextModel, "text_encoder"),
+        tokenizer=words("tokenizer"),
+        text_encoder_2=read(CLIPTextModelWithProjection, "text_encoder_2") if second else None,
+        tokenizer_2=words("tokenizer_2") if second else None,
+        scheduler_config=_schedule(folder),
+        zero_empty=second and bool(index.get("force_zeros_for_empty_prompt", True)),
+    )
+
+
+def _from_file(file: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
+    """diffusers' own conversion, with the settings and the vocabulary that come with this program: no network."""
+    about = inspect(file)
+    folder = settings_folder(about.family)
+    given: dict[str, Any] = {"tokenizer": _clip_tokenizer("<|endoftext|>")}
+    if vae:
+        given["vae"] = _vae(vae)
+    if about.family == "sdxl":
+        cls, given["tokenizer_2"], given["add_watermarker"] = (
+            StableDiffusionXLPipeline,
+            _clip_tokenizer("!"),
+            False,
+        )
+    else:
+        cls, given["safety_checker"] = StableDiffusionPipeline, None
+    pipeline = cls.from_single_file(
+        str(file), config=str(folder), dtype=dtype, local_files_only=True, use_safetensors=True, **given
+    )
+    return Parts(
+        unet=pipeline.unet, vae=pipeline.vae.float(),
+        text_encoder=pipeline.text_encoder, tokenizer=given["tokenizer"],
+        text_encoder_2=getattr(pipeline, "text_encoder_2", None), tokenizer_2=given.get("tokenizer_2"),
+        scheduler_config={**_schedule(folder), **about.schedule}, zero_empty=about.family == "sdxl",
+    )  # fmt: skip
+
+
+def _vae(folder: Path) -> AutoencoderKL:
+    half = (folder / "diffusion_pytorch_model.fp16.safetensors").is_file()
+    return AutoencoderKL.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        variant="fp16" if half else None,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+
+
+def _schedule(folder: Path) -> dict[str, Any]:
+    return dict(DDPMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True))
+
+
+def _clip_tokenizer(pad: str) -> CLIPTokenizer:
+    """CLIP's own, from its list of merges: the rest of its vocabulary follows from the order it was made in."""
+    lines = (settings_folder("clip-tokenizer") / "merges.txt").read_text(encoding="utf-8").splitlines()
+    merges = [(left, right) for left, right in (line.split() for line in lines)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    others = (256 + number for number in range(256 - len(printable)))
+    bytes_ = [chr(code) for code in (*printable, *others)]
+    pieces = [*bytes_, *(f"{byte}</w>" for byte in bytes_), *(left + right for left, right in merges)]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad, model_max_length=77)
+
+
+def _check_whole(place: Path, parts: Parts) -> None:
+    """Refuses a base in which some layer's weights were not found, or whose parts do not go together."""
+    models = (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2)
+    for model in models:
+        for name, parameter in model.named_parameters() if model is not None else ():
+            if parameter.is_meta:
+                raise _unreadable(place, f"it holds no weights for {type(model).__name__}'s {name}")
+    encoders = [model for model in models[2:] if model is not None]
+    width, wanted = sum(e.config.hidden_size for e in encoders), parts.unet.config.cross_attention_dim
+    if wanted != width:
+        raise _unreadable(
+            place, f"its text encoders give {width} numbers a token, and its UNet takes {wanted}"
+        )
+    if parts.tokenizer_2 is not None and parts.tokenizer_2.get_vocab() != parts.tokenizer.get_vocab():
+        raise _unreadable(place, "its two tokenizers have different vocabularies")
+
+
+def _unreadable(place: Path, what: str) -> CidmError:
+    return CidmError(
+        f"base {place}: diffusers cannot load it ({what})",
+        hint="check that it is whole; cidm init --base mini needs no download",
+        code=ExitCode.INVALID,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without bars and warnings of the libraries: what is wrong is raised here."""
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    loggers = (diffusers_logging, transformers_logging)
+    before = [logger.get_verbosity() for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.set_verbosity(level)
