@@ -220,7 +220,8 @@ def _attending(unet: UNet2DConditionModel, rows: Arranged) -> Iterator[None]:
             for name, module in modules.items():
                 module.set_processor(rows.processors[name])
             for site, hook in rows.hooks.items():
-                stack.callback(unet.get_submodule(site).register_forward_hook(hook).remove)
+                # Before anybody who listens: what they hear is then what the layer does.
+                stack.callback(unet.get_submodule(site).register_forward_hook(hook, prepend=True).remove)
             yield
         finally:
             for name, module in modules.items():
