@@ -1,4 +1,7 @@
-"""The command line's commands. Adding one: a file in `commands/`, and a line in COMMANDS."""
+"""The command line's commands. Adding one: a file in `commands/`, and a line in COMMANDS.
+
+A name of two words, "layout new", is a command of a group.
+"""
 
 import inspect
 import os
@@ -12,11 +15,18 @@ import typer
 from . import __version__
 from .commands import (
     demo,
+    edit,
     eval,
     explain,
+    export,
     gc,
     generate,
+    import_,
     init,
+    layout_check,
+    layout_import,
+    layout_new,
+    layout_show,
     learn,
     list,
     merge,
@@ -24,6 +34,7 @@ from .commands import (
     rename,
     rm,
     show,
+    stylize,
     verify,
 )
 from .config import load_settings
@@ -43,9 +54,13 @@ COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
     ("init", init.init),
     ("learn", learn.learn),
     ("generate", generate.generate),
+    ("stylize", stylize.stylize),
+    ("edit", edit.edit),
     ("explain", explain.explain),
     ("merge", merge.merge),
     ("eval", eval.evaluate),
+    ("export", export.export),
+    ("import", import_.import_concepts),
     ("list", list.list_concepts),
     ("show", show.show),
     ("rm", rm.remove),
@@ -53,20 +68,34 @@ COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
     ("verify", verify.verify),
     ("gc", gc.collect),
     ("path", path.path),
+    ("layout new", layout_new.new),
+    ("layout check", layout_check.check),
+    ("layout show", layout_show.show),
+    ("layout import", layout_import.import_layout),
 )
 """In the order of the help page. Each takes an Invocation and its own options, and returns a Result."""
 
 ALIASES = {"ls": "list"}
 
-app = typer.Typer(
-    name="cidm",
-    help="Teach a text-to-image model one new concept after another, and draw them together.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    # Plain help pages: text is never read as markup, and `--help` does not load a terminal library.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    suggest_commands=True,
-)
+GROUPS = {
+    "layout": "Layout files: begin one, check it, look at its boxes, bring one over from another program."
+}
+"""What a group's help page says."""
+
+
+def _typer(name: str, help_line: str) -> typer.Typer:
+    return typer.Typer(
+        name=name,
+        help=help_line,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        # Plain help pages: text is never read as markup, and `--help` does not load a terminal library.
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        suggest_commands=True,
+    )
+
+
+app = _typer("cidm", "Teach a text-to-image model one new concept after another, and draw them together.")
 
 
 def _print_version(wanted: bool) -> None:
@@ -86,9 +115,31 @@ def options_before_the_command(
     ] = False,
 ) -> None:
     """The same options work before and after the command's name."""
-    context.meta["cidm"] = {"registry": registry, "as_json": as_json, "quiet": quiet}
+    _remember(context, registry, as_json, quiet)
+
+
+def _remember(context: typer.Context, registry: Path | None, as_json: bool, quiet: bool) -> None:
+    before = context.meta.get("cidm", {"registry": None, "as_json": False, "quiet": False})
+    said = {"registry": registry, "as_json": as_json, "quiet": quiet}
+    context.meta["cidm"] = {name: value or before[name] for name, value in said.items()}
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+
+
+def _group(name: str, help_line: str) -> typer.Typer:
+    group = _typer(name, help_line)
+
+    @group.callback(invoke_without_command=True)
+    def options_before_the_verb(
+        context: typer.Context,
+        registry: RegistryOption = None,
+        as_json: JsonOption = False,
+        quiet: QuietOption = False,
+    ) -> None:
+        _remember(context, registry, as_json, quiet)
+
+    app.add_typer(group, help=help_line)
+    return group
 
 
 def _add(name: str, function: Callable[..., Result], *, hidden: bool = False) -> None:
@@ -107,7 +158,8 @@ def _add(name: str, function: Callable[..., Result], *, hidden: bool = False) ->
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__doc__ = function.__doc__
-    app.command(name, hidden=hidden)(command)
+    *group, verb = name.split()
+    (_groups[group[0]] if group else app).command(verb, hidden=hidden)(command)
 
 
 def _shared_options(
@@ -150,6 +202,7 @@ def _user_folder() -> Path:
     return user_config_path("cidm", appauthor=False)
 
 
+_groups = {_name: _group(_name, _line) for _name, _line in GROUPS.items()}
 for _name, _function in COMMANDS:
     _add(_name, _function)
 for _alias, _name in ALIASES.items():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .edit_options import EditOptions, StylizeOptions
 from .errors import CidmError, ExitCode
 from .eval_options import EvalOptions
 from .flags import setting_types
@@ -20,6 +21,8 @@ SETTINGS: Mapping[str, type] = {
     **setting_types("draw", DrawOptions),
     **setting_types("eval", EvalOptions),
     **setting_types("merge", MergeOptions),
+    **setting_types("stylize", StylizeOptions),
+    **setting_types("edit", EditOptions),
 }
 """Every setting there is, with its type. `a.b` is key b of table [a] in a file, and CIDM_A_B in the environment."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cidm_cli.config import SETTINGS, load_settings, variable_for
+from cidm_cli.edit_options import EditOptions, StylizeOptions
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.eval_options import EvalOptions
 from cidm_cli.flags import chosen, documented, plain_type
@@ -23,8 +24,10 @@ COMMANDS = (
     ("generate", DrawOptions),
     ("merge", MergeOptions),
     ("eval", EvalOptions),
+    ("stylize", StylizeOptions),
+    ("edit", EditOptions),
 )
-TABLES = (("learn", LearnOptions), ("draw", DrawOptions), ("merge", MergeOptions), ("eval", EvalOptions))
+TABLES = (("draw", DrawOptions), *((command, cls) for command, cls in COMMANDS if command != "generate"))
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def test_documented_reads_the_line_under_each_field() -> None:
     assert documented(Example) == {"steps": "How many.", "name": "What it is called,\n    over two lines."}
 
 
-@pytest.mark.parametrize("cls", [LearnOptions, DrawOptions, MergeOptions, EvalOptions])
+@pytest.mark.parametrize("cls", [cls for _, cls in COMMANDS])
 def test_every_option_is_documented(cls: type) -> None:
     lines = documented(cls)
     assert set(lines) == {option.name for option in fields(cls)}
@@ -63,7 +66,7 @@ def test_help_shows_every_option_with_its_line_and_default(command: str, cls: ty
             default = str(option.default).replace("True", "on").replace("False", "off")
             line += f" [default: {default}]"
         assert line in shown, flag
-    assert shown.count("--no-crop") == (command == "learn")
+    assert shown.count("--no-crop") == (command in ("learn", "edit"))
 
 
 def test_a_short_flag_is_the_long_one(cidm: Cidm) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from ..invocation import Invocation
 from ..options import DrawOptions, resolve_draw
 from ..output import Result
 from .common import DeviceOption, PrecisionOption
+from .pictures import command_for, is_file, words, write
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -128,7 +128,7 @@ def _draw(
     workflow.check(registry, first)
     for job in first:
         resolve_draw(job.options, registry.base.kind, 64)  # refuses before a model is loaded
-    single = _is_file(out, sum(job.options.count for job in first))
+    single = is_file(out, sum(job.options.count for job in first))
     base = open_base(
         registry, device=call.choice("device", device), precision=call.choice("precision", precision)
     )
@@ -159,13 +159,20 @@ def _again(
     call: Invocation, registry: Registry, pictures: list[Path], out: Path, device: str | None
 ) -> list[tuple[Path, Picture]]:
     from ..formats.png import read_facts
-    from ..workflow.again import redraw
     from ..workflow.bases import open_base
+    from ..workflow.again import redraw
 
     told = [read_facts(path) for path in pictures]
+    for path, facts in zip(pictures, told, strict=True):
+        if command := command_for(facts):
+            raise CidmError(
+                f"{path}: was drawn over a given picture, which is not in it",
+                f"with that picture, run: {command}",
+                ExitCode.USAGE,
+            )
     bases: dict[str, Any] = {}
     written = []
-    single = _is_file(out, len(told))
+    single = is_file(out, len(told))
     for facts in told:
         compute = {"bfloat16": "bf16", "float16": "fp16"}.get(str(facts.get("compute")), "fp32")
         if compute not in bases:
@@ -173,14 +180,6 @@ def _again(
         picture = redraw(registry, bases[compute], facts)
         written.append((_write(picture, out, single), picture))
     return written
-
-
-def _is_file(out: Path, pictures: int) -> bool:
-    """Whether -o names a file and not a folder. Raises CidmError USAGE for one file and several pictures."""
-    single = out.suffix.lower() == ".png"
-    if single and pictures > 1:
-        raise CidmError(f"-o {out}: one file for several pictures", "give a folder", ExitCode.USAGE)
-    return single
 
 
 def _told(layout: Layout) -> dict[str, Any]:
@@ -193,22 +192,5 @@ def _told(layout: Layout) -> dict[str, Any]:
 
 
 def _write(picture: Picture, out: Path, single: bool) -> Path:
-    """Writes a picture under the given name, or in the folder under one that says what it is.
-
-    An equal picture of that name is written again; a different one is left, and a number is added.
-    """
-    from ..formats import png
-
-    content = png.encode(picture.image, picture.facts)
-    if single:
-        path = out
-    else:
-        words = "-".join(re.findall(r"\w+", picture.facts["prompt"].lower()))[:60].rstrip("-") or "picture"
-        stem = f"{words}-{picture.facts['seed']}"
-        path = out / f"{stem}.png"
-        number = 1
-        while path.exists() and path.read_bytes() != content:
-            number += 1
-            path = out / f"{stem}-{number}.png"
-    png.write(path, content)
-    return path
+    stem = f"{words(picture.facts['prompt'])}-{picture.facts['seed']}"
+    return write(picture.image, picture.facts, out, single, stem)

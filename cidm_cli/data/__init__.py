@@ -3,6 +3,7 @@
 from cidm_cli.data.benchmarks import BRACES, Benchmark, load_benchmark
 from cidm_cli.data.captions import replace_noun
 from cidm_cli.data.examples import Dataset, Example, load_examples
+from cidm_cli.data.given import Given, read_given, read_mask
 from cidm_cli.data.placement import Placement, draw_augmentation, place
 from cidm_cli.data.tasks import CONCEPT_MARK, Task, load_tasks, read_prompts
 
@@ -12,6 +13,7 @@ __all__ = [
     "Benchmark",
     "Dataset",
     "Example",
+    "Given",
     "Placement",
     "Task",
     "draw_augmentation",
@@ -19,6 +21,8 @@ __all__ = [
     "load_examples",
     "load_tasks",
     "place",
+    "read_given",
+    "read_mask",
     "read_prompts",
     "replace_noun",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,18 @@ from PIL import Image
 import tiny
 from cidm_cli.models.attention import layer_contexts
 from cidm_cli.models.base import Base
-from cidm_cli.models.sampling import SAMPLERS, decode, denoise, encode, guided, initial_noise, make_scheduler
+from cidm_cli.models.sampling import (
+    CLEAN,
+    SAMPLERS,
+    Level,
+    decode,
+    denoise,
+    encode,
+    guided,
+    initial_noise,
+    levels,
+    make_scheduler,
+)
 from cidm_cli.models.text import encode as encode_text
 from cidm_cli.models.text import tokenize
 
@@ -181,6 +194,132 @@ def test_stock_diffusers_draws_the_same_picture(base: Base, sampler: str) -> Non
     assert ours.size == theirs.size == SIZE
     assert distance.max() <= 1
     assert distance.mean() < 0.01, "rounded alike: only ties may fall otherwise"
+
+
+# Starting from given latents, and keeping a part of them
+
+
+GIVEN_LATENTS = 2 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+
+
+def at(clean: torch.Tensor, noise: torch.Tensor, level: Level) -> torch.Tensor:
+    return level.signal * clean + level.noise * noise
+
+
+def oracle(base: Base, sampler: str, steps: int, clean: torch.Tensor, asked: list[float]) -> Any:
+    """Always predicts ``clean``, and notes how far what it is asked about is from the noise level it is told."""
+    scheduler = make_scheduler(base, sampler)
+    scheduler.set_timesteps(steps)
+    signals = torch.cumprod(1 - scheduler.betas.double(), 0)
+
+    def estimate(scaled: torch.Tensor, t: torch.Tensor, number: int) -> torch.Tensor:
+        asked.append(float(t))
+        low, part = int(t), float(t) - int(t)
+        share = float(torch.lerp(signals[low], signals[min(low + 1, 999)], part))
+        return (scaled - share**0.5 * clean) / (1 - share) ** 0.5
+
+    return estimate
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("first", [0, 3, 19])
+def test_a_start_part_of_the_way_is_at_the_level_the_sampler_expects(
+    base: Base, sampler: str, first: int
+) -> None:
+    """The noise in the start is the noise that a perfect estimate finds, and denoising removes all of it."""
+    noise = initial_noise(base, [1, 2], SIZE)
+    found: list[torch.Tensor] = []
+    asked: list[float] = []
+    perfect = oracle(base, sampler, 20, GIVEN_LATENTS, asked)
+
+    def estimate(scaled: torch.Tensor, t: torch.Tensor, number: int) -> torch.Tensor:
+        found.append(perfect(scaled, t, number))
+        return found[-1]
+
+    out = denoise(
+        base, estimate, noise, sampler=sampler, steps=20, first=first, begin=partial(at, GIVEN_LATENTS, noise)
+    )
+    # Interpolating between two timesteps, samplers take the noise level and this oracle the signal.
+    torch.testing.assert_close(found[0], noise, rtol=0.02, atol=0.05)
+    torch.testing.assert_close(out, GIVEN_LATENTS, rtol=0.05, atol=0.15)
+    assert asked == sorted(asked, reverse=True)
+    assert len(asked) == (2 * (20 - first) - 1 if sampler == "heun" else 20 - first)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_with_every_step_left_out_the_given_latents_come_back_unchanged(base: Base, sampler: str) -> None:
+    said: list[int] = []
+    out = denoise(
+        base, guided(base, GIVEN, WITHOUT, 5.0), initial_noise(base, [1, 2], SIZE), sampler=sampler, steps=STEPS,
+        first=STEPS, begin=partial(at, GIVEN_LATENTS, torch.ones(())), on_step=said.append,
+    )  # fmt: skip
+    assert torch.equal(out, GIVEN_LATENTS)
+    assert said == []
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_steps_left_out_are_not_counted(base: Base, sampler: str) -> None:
+    said: list[int] = []
+    noise = initial_noise(base, [1], SIZE)
+    denoise(
+        base, guided(base, GIVEN, WITHOUT, 5.0), noise, sampler=sampler, steps=5, first=2,
+        begin=partial(at, GIVEN_LATENTS[:1], noise), on_step=said.append,
+    )  # fmt: skip
+    assert said == [1, 2, 3]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_kept_latents_are_met_at_the_level_of_every_evaluation_and_clean_at_the_end(
+    base: Base, sampler: str
+) -> None:
+    """All kept: each evaluation sees the given latents with just the noise of its timestep."""
+    noise = initial_noise(base, [1, 2], SIZE)
+    asked: list[float] = []
+    found: list[torch.Tensor] = []
+    perfect = oracle(base, sampler, STEPS, GIVEN_LATENTS, asked)
+
+    def estimate(scaled: torch.Tensor, t: torch.Tensor, number: int) -> torch.Tensor:
+        found.append(perfect(scaled, t, number))
+        return torch.randn(scaled.shape, generator=torch.Generator().manual_seed(number))
+
+    out = denoise(
+        base, estimate, noise, sampler=sampler, steps=STEPS,
+        keep=lambda latents, level: at(GIVEN_LATENTS, noise, level),
+    )  # fmt: skip
+    assert torch.equal(out, GIVEN_LATENTS)
+    assert len(found) == (2 * STEPS - 1 if sampler == "heun" else STEPS)
+    for noise_found, t in zip(found, asked, strict=True):
+        # Below timestep 1 there is next to no noise to find.
+        if t > 1:
+            torch.testing.assert_close(noise_found, noise, rtol=0.03, atol=0.08)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_levels_fall_to_clean_and_are_one_more_than_the_evaluations(base: Base, sampler: str) -> None:
+    scheduler = make_scheduler(base, sampler)
+    scheduler.set_timesteps(STEPS)
+    found = levels(scheduler, sampler)
+    assert len(found) == len(scheduler.timesteps) + 1
+    assert found[-1] == CLEAN
+    ratios = [level.noise / level.signal for level in found]
+    assert ratios == sorted(ratios, reverse=True)
+    for level in found:
+        # Euler and Heun add noise to an undiminished signal.
+        whole = level.signal if sampler in ("euler", "heun") else level.signal**2 + level.noise**2
+        assert whole == pytest.approx(1)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_keeping_nothing_from_no_given_start_is_plain_drawing(base: Base, sampler: str) -> None:
+    noise = initial_noise(base, [5], SIZE)
+    out = denoise(
+        base, guided(base, GIVEN, WITHOUT, 5.0), noise, sampler=sampler, steps=STEPS, first=0,
+        keep=lambda latents, level: 1.0 * latents + 0.0 * at(GIVEN_LATENTS[:1], noise, level),
+    )  # fmt: skip
+    assert torch.equal(out, draw(base, [5], sampler=sampler))
+
+
+# Pixels to latents and back
 
 
 def pictures() -> list[Image.Image]:

@@ -1,0 +1,76 @@
+"""`cidm edit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..edit_options import EditOptions, check
+from ..errors import CidmError, ExitCode
+from ..flags import chosen, flags
+from ..invocation import Invocation
+from ..output import Result
+from . import pictures
+from .common import DeviceOption, PrecisionOption
+
+
+@flags(EditOptions)
+def edit(
+    call: Invocation,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WEBP pictures.")],
+    concept: Annotated[str, typer.Option("--concept", metavar="NAME", help="A learned object.")],
+    box: Annotated[
+        str | None,
+        typer.Option(
+            "--box", metavar="X0,Y0,X1,Y1",
+            help="Where: left, upper, right and lower edge, as shares of the picture (0 to 1) or in pixels.",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", metavar="MASK.png", help="Where: a picture of the same size, white there."),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", "-p",
+            help='What is to be seen: "a red <dog>". [default: "a photo of a <NAME>"]', show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture."),
+    ] = Path(),
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    *,
+    given: dict[str, Any],
+) -> Result:  # fmt: skip
+    """Draw a learned object into a part of pictures. Prints the new pictures' paths.
+
+    The result has the picture's own size. Outside the box or mask every pixel stays as it was.
+    """
+    if (box is None) == (mask is None):
+        raise CidmError("give either --box or --mask", "--box 0,0,0.5,1 is the left half", ExitCode.USAGE)
+    options = EditOptions(**chosen(EditOptions, "edit", given, call.settings))
+    check(options)
+    registry = call.open_registry()
+    single = pictures.is_file(out, len(images) * options.count)
+
+    from ..data import read_mask
+    from ..workflow import edit as workflow
+    from ..workflow.bases import open_base
+
+    given_pictures = pictures.read_all(call, images, out)
+    if mask is not None:
+        pictures.refuse_overwriting(mask, out)
+    given_mask = None if mask is None else read_mask(mask)
+    task = workflow.plan(registry, given_pictures, concept, prompt, options, box=box, mask=given_mask)
+    if task.record.style:
+        call.output.note(f"<{task.record.name}> was learned as a style, not as an object")
+    base = open_base(
+        registry, device=call.choice("device", device), precision=call.choice("precision", precision)
+    )
+    return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)

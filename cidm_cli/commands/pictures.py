@@ -1,0 +1,130 @@
+"""Where pictures are written, and what drawing over given pictures shares on the command line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..edit_options import EditOptions, StylizeOptions
+from ..errors import CidmError, ExitCode
+from ..invocation import Invocation
+from ..output import Result
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..data import Given
+    from ..models.base import Base
+    from ..workflow.redrawing import Work
+
+OVER: dict[str, tuple[type[StylizeOptions | EditOptions], str]] = {
+    "stylize": (StylizeOptions, "--style"),
+    "edit": (EditOptions, "--concept"),
+}
+"""Commands that draw over given pictures: their options, and the flag that names the concept."""
+
+
+def is_file(out: Path, pictures: int) -> bool:
+    """Whether -o names a file and not a folder. Raises CidmError USAGE for one file and several pictures."""
+    single = out.suffix.lower() == ".png"
+    if single and pictures > 1:
+        raise CidmError(f"-o {out}: one file for several pictures", "give a folder", ExitCode.USAGE)
+    return single
+
+
+def words(text: str) -> str:
+    """What of a text can stand in any system's file names: its letters and digits, 60 at most."""
+    return "-".join(re.findall(r"\w+", text.lower()))[:60].rstrip("-") or "picture"
+
+
+def write(image: Image.Image, facts: dict[str, Any], out: Path, single: bool, stem: str) -> Path:
+    """Writes a picture under the given name, or in the folder under one that says what it is.
+
+    An equal picture of that name is written again; a different one is left, and a number is added.
+    """
+    from ..formats import png
+
+    content = png.encode(image, facts)
+    if single:
+        path = out
+    else:
+        path = out / f"{stem}.png"
+        number = 1
+        while path.exists() and path.read_bytes() != content:
+            number += 1
+            path = out / f"{stem}-{number}.png"
+    png.write(path, content)
+    return path
+
+
+def read_all(call: Invocation, paths: list[Path], out: Path) -> list[Given]:
+    """The given pictures. Raises CidmError for one that cannot be read, or that -o would overwrite."""
+    from ..data import read_given
+
+    given = [read_given(path) for path in paths]
+    for picture in given:
+        refuse_overwriting(picture.path, out)
+        if picture.animated:
+            call.output.note(f"{picture.path}: animated; only its first frame is used")
+    return given
+
+
+def refuse_overwriting(given: Path, out: Path) -> None:
+    """Raises CidmError USAGE where the result would take the place of what was given."""
+    if out.resolve() == given.resolve():
+        raise CidmError(f"-o {out}: that is the given picture", "give another name", ExitCode.USAGE)
+
+
+def paint(call: Invocation, base: Base, work: Work, out: Path, single: bool) -> Result:
+    """Draws over the given pictures and writes what comes, picture by picture. The result tells paths and facts."""
+    from ..workflow import redrawing
+
+    written = []
+    done = 0
+    with call.output.progress("drawing", work.steps) as progress:
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            progress.update(done)
+
+        for picture in redrawing.paint(base, work, step):
+            name = words(f"{picture.given.path.stem} {picture.facts['concept']}")
+            stem = f"{name}-{picture.facts['seed']}"
+            written.append((write(picture.image, picture.facts, out, single, stem), picture.facts))
+    return Result(
+        data={"images": [{"path": path, **facts} for path, facts in written]},
+        human=[str(path) for path, _ in written],
+        ids=[str(path) for path, _ in written],
+    )
+
+
+def command_for(facts: dict[str, Any]) -> str | None:
+    """The command line that draws such a picture over the given one; None for a picture drawn from nothing."""
+    if facts.get("command") not in [*OVER]:
+        return None
+    try:
+        cls, flag = OVER[facts["command"]]
+        picture, told = facts["picture"]["name"], facts["options"]
+        line = ["cidm", facts["command"], picture, flag, facts["concept"], "--prompt", facts["prompt"]]
+        if mask := facts.get("mask"):
+            line += ["--mask", mask["name"]]
+        elif box := facts.get("box"):
+            line += ["--box", ",".join(map(str, box))]
+        for field in fields(cls):
+            value = {**told, "count": 1, "seed": facts["seed"]}[field.name]
+            if value != field.default:
+                line += _said(field.name, value)
+        return shlex.join(str(word) for word in line)
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _said(name: str, value: Any) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    return [flag, "x".join(map(str, value)) if isinstance(value, list) else str(value)]

@@ -1,0 +1,58 @@
+"""`cidm stylize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..edit_options import StylizeOptions, check
+from ..flags import chosen, flags
+from ..invocation import Invocation
+from ..output import Result
+from . import pictures
+from .common import DeviceOption, PrecisionOption
+
+
+@flags(StylizeOptions)
+def stylize(
+    call: Invocation,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WEBP pictures.")],
+    style: Annotated[str, typer.Option("--style", metavar="NAME", help="A learned style.")],
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", "-p",
+            help='What is to be seen: "a <painting> of a house". [default: "a <NAME>"]', show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture."),
+    ] = Path(),
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    *,
+    given: dict[str, Any],
+) -> Result:  # fmt: skip
+    """Give pictures a learned style. Prints the new pictures' paths.
+
+    The result has the picture's shape and as many pixels as the base is used to; --size says otherwise. A prompt
+    that says what is to be seen keeps it better than the style alone.
+    """
+    options = StylizeOptions(**chosen(StylizeOptions, "stylize", given, call.settings))
+    check(options)
+    registry = call.open_registry()
+    single = pictures.is_file(out, len(images) * options.count)
+
+    from ..workflow import stylize as workflow
+    from ..workflow.bases import open_base
+
+    task = workflow.plan(registry, pictures.read_all(call, images, out), style, prompt, options)
+    if not task.record.style:
+        call.output.note(f"<{task.record.name}> was learned as an object, not as a style")
+    base = open_base(
+        registry, device=call.choice("device", device), precision=call.choice("precision", precision)
+    )
+    return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)

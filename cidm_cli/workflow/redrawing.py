@@ -1,0 +1,209 @@
+"""What style transfer and editing share: given pictures, encoded, noised, and denoised under a concept's prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from PIL import Image
+
+from cidm_registry import Record, Registry, canonical_key
+
+from ..data import Given
+from ..edit_options import EditOptions, StylizeOptions
+from ..errors import CidmError, ExitCode
+from ..method import editing
+from ..models import sampling
+from ..models.base import Base
+from ..options import DrawOptions
+from ..prompts import find_unknown, parse_prompt
+from . import generate
+from .mixtures import Applied, Loader, Mixture, applied, mixture
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that was drawn over a given one, and how."""
+
+    image: Image.Image
+    given: Given
+    """What it was drawn over."""
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """One picture to draw over another."""
+
+    image: Image.Image
+    """RGB, at the size that is drawn."""
+    seed: int
+    cells: torch.Tensor | None = None
+    """Latent cells drawn anew, 1 or 0 [1, height, width]; else all of them."""
+
+
+@dataclass(frozen=True)
+class Brush:
+    """A prompt, ready to draw with."""
+
+    prompt: str
+    chosen: Mixture
+    weights: Applied
+    told: tuple[generate.Text, generate.Text]
+    """The negative prompt and the prompt, encoded."""
+    options: DrawOptions
+    """Without None."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Strokes of one brush, ready to be painted."""
+
+    brush: Brush
+    strokes: tuple[Stroke, ...]
+    finish: tuple[Callable[[Image.Image], Picture], ...]
+    """What each stroke's image, RGB at the size that is drawn, becomes."""
+    strength: float
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of all batches together."""
+        steps, limit = self.brush.options.steps, self.brush.options.batch
+        assert steps
+        return (steps - editing.first_step(self.strength, steps)) * len(batches(self.strokes, limit))
+
+
+def check_prompt(registry: Registry, name: str, prompt: str | None, default: str) -> tuple[str, Record]:
+    """The prompt to draw with, which names the concept, and the concept.
+
+    Args:
+        default: taken where there is no prompt; {} becomes the concept's name.
+
+    Raises:
+        CidmError: NOT_FOUND for concepts that are not there, USAGE for a prompt without the concept in it.
+    """
+    records = {record.key: record for record in registry.records()}
+    names = [record.name for record in records.values()]
+    if unknown := find_unknown(parse_prompt(f"<{name}>"), names):
+        raise unknown
+    record = records[canonical_key(name)]
+    chosen = default.format(f"<{record.name}>") if prompt is None else prompt
+    named = parse_prompt(chosen)
+    if unknown := find_unknown(named, names):
+        raise unknown
+    if record.key not in {canonical_key(other) for other in named.names}:
+        raise CidmError(
+            f"prompt {chosen!r}: does not name the concept",
+            hint=f'write <{record.name}> in it, for instance "{default.format(f"<{record.name}>")}"',
+            code=ExitCode.USAGE,
+        )
+    return chosen, record
+
+
+def multiple(base: Base) -> int:
+    """What the sides of a picture must be multiples of, in pixels, for the base's UNet to halve its latents."""
+    return base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
+
+
+def make_brush(
+    registry: Registry,
+    base: Base,
+    prompt: str,
+    options: DrawOptions,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> Brush:
+    """Mixes the concepts and encodes the prompts.
+
+    Raises:
+        CidmError: USAGE when a concept in the prompt is cut off; FAILED when it names concepts no one method draws.
+    """
+    load = Loader(registry, base)
+    chosen = mixture(base, load, registry.records(), prompt, options)
+    told = generate.texts_of(base, generate.Job(prompt, options), chosen, load, on_note)
+    return Brush(prompt, chosen, applied(base, chosen, load), told, options)
+
+
+def batches(strokes: Sequence[Stroke], limit: int) -> list[list[Stroke]]:
+    """The strokes in order, those of one size together, at most ``limit`` at once."""
+    out: list[list[Stroke]] = []
+    for stroke in strokes:
+        if out and len(out[-1]) < limit and out[-1][0].image.size == stroke.image.size:
+            out[-1].append(stroke)
+        else:
+            out.append([stroke])
+    return out
+
+
+def paint(base: Base, work: Work, on_step: Callable[[], None] = lambda: None) -> Iterator[Picture]:
+    """Draws every stroke, in order. The concepts are in the weights meanwhile; ``on_step`` is called work.steps times.
+
+    At strength 0 nothing is denoised: what comes is the autoencoder's round trip.
+    """
+    finish = iter(work.finish)
+    with work.brush.weights.merged(base):
+        for batch in batches(work.strokes, work.brush.options.batch):
+            for image in _paint_batch(base, work.brush, batch, work.strength, on_step):
+                yield next(finish)(image)
+
+
+def facts(
+    registry: Registry,
+    base: Base,
+    brush: Brush,
+    command: str,
+    concept: str,
+    given: Given,
+    seed: int,
+    options: StylizeOptions | EditOptions,
+    drawn_size: tuple[int, int],
+) -> dict[str, Any]:
+    """What a picture says of itself; ``options`` are those of the command, ``drawn_size`` that of the stroke."""
+    told = {**asdict(options), "steps": brush.options.steps, "guidance": brush.options.guidance}
+    return {
+        "format": 1,
+        "command": command,
+        "concept": concept,
+        "prompt": brush.prompt,
+        "seed": seed,
+        "options": {**told, "size": list(drawn_size)},
+        "picture": {"name": given.path.name, "sha256": given.sha256, "size": list(given.image.size)},
+        **generate.told_mixture(brush.chosen),
+        "base": registry.base.fingerprint,
+        "compute": str(base.compute).removeprefix("torch."),
+        "device": base.device.type,
+        "tools": {name: version(name) for name in ("cidm", "torch", "diffusers", "transformers")},
+    }
+
+
+def _paint_batch(
+    base: Base, brush: Brush, batch: Sequence[Stroke], strength: float, on_step: Callable[[], None]
+) -> list[Image.Image]:
+    options = brush.options
+    assert options.steps
+    estimate = generate.prompt_estimate(base, options, brush.told, brush.weights, len(batch))
+    clean, _ = sampling.encode(base, [stroke.image for stroke in batch])
+    noise = sampling.initial_noise(base, [stroke.seed for stroke in batch], batch[0].image.size).to(
+        base.device
+    )
+
+    def at(level: sampling.Level) -> torch.Tensor:
+        return editing.noised(clean, noise, level.signal, level.noise)
+
+    first = editing.first_step(strength, options.steps)
+    begin = at if first else None
+    if batch[0].cells is None:
+        latents = sampling.denoise(
+            base, estimate, noise, sampler=options.sampler, steps=options.steps, first=first, begin=begin,
+            on_step=lambda _: on_step(),
+        )  # fmt: skip
+    else:
+        cells = torch.stack([stroke.cells for stroke in batch if stroke.cells is not None]).to(clean)
+        latents = sampling.denoise(
+            base, estimate, noise, sampler=options.sampler, steps=options.steps, first=first, begin=begin,
+            keep=lambda latents, level: editing.blended(latents, at(level), cells),
+            on_step=lambda _: on_step(),
+        )  # fmt: skip
+    return sampling.decode(base, latents)
