@@ -220,7 +220,7 @@ def token_loss(base: Base, record: Record, own: torch.Tensor, mean: torch.Tensor
     Over all layers and a few prompts, and all positions from the concept on: what stands before it does not depend
     on it. Also how far they would move with the class noun's mean embedding in place of each token.
     """
-    subject = Subject(text.Slot(record.key, own.shape[1]), record.style)
+    subject = Subject(text.Slot(record.key, own.shape[1], record.class_noun), record.style)
     prompts = subject.prompts(base, _PROMPTS)
     words = text.noun_vectors(base, record.class_noun).mean(0)
     layers = len(cross_attention_layers(base.unet))
@@ -265,8 +265,7 @@ def has_tokens(registry: Registry, record: Record) -> bool:
 
 def token_widths(base: Base) -> list[int]:
     """Width of each text encoder's token embeddings."""
-    encoders = [base.text_encoder, getattr(base, "text_encoder_2", None)]
-    return [e.get_input_embeddings().embedding_dim for e in encoders if e is not None]
+    return [encoder.get_input_embeddings().embedding_dim for encoder in base.encoders]
 
 
 def layers_per_block(base: Base) -> int:

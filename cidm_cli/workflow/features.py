@@ -81,7 +81,7 @@ def gather(
     concept's are held at a time.
     """
     sites = sorted({site for record in records for site in load(record).up})
-    shapes = {site: base.unet.get_submodule(site).weight.shape for site in sites}
+    shapes = {site: base.unet.get_submodule(site).weight.shape[:2] for site in sites}
     ups: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
     downs: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
     seen: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
