@@ -19,7 +19,7 @@ from .neglect_scores import LayoutScores, NeglectScores
 from .rivals import ALONE, BASE, RIVALS, SINGLE
 
 COLUMNS = (
-    ("identity", "IDENTITY"), ("identity_ratio", "OF ALONE"), ("kept", "KEPT"), ("presence", "PRESENT"),
+    ("identity", "IA"), ("identity_ratio", "RATIO"), ("kept", "KEPT"), ("presence", "FOUND"),
     ("taken", "TAKEN"), ("background", "SPILL"),
 )  # fmt: skip
 COSINES = ("identity", "background")
@@ -88,9 +88,9 @@ def _opening(found: NeglectScores) -> list[str]:
     boxes = sum(len(layout.boxes) for layout in found.layouts)
     return [
         f"{len(found.layouts)} layouts, {boxes} boxes, {found.draw['count']} pictures of each; judged by {judged}.",
-        "IDENTITY: mean cosine of a box and its concept's reference pictures. OF ALONE: the same over what the concept "
+        "IA: mean cosine of a box and its concept's reference pictures. RATIO: the same over what the concept "
         "reaches with no other box in the layout. KEPT: share of what it gains there over the base that is left. "
-        "PRESENT: share of boxes in which the concept is the likeliest of all, and likelier than where the base draws "
+        "FOUND: share of boxes in which the concept is the likeliest of all, and likelier than where the base draws "
         "the bare class noun. TAKEN: share of boxes in which a concept of another box is likelier. SPILL: what the "
         "picture outside all boxes gains in likeness to the concepts.",
         *(f"{way}: {RIVALS[way]}." for way in found.rivals),

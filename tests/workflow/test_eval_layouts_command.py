@@ -78,7 +78,7 @@ def test_people_see_a_row_for_each_way_and_a_page_of_all_pictures(run: Callable[
     ran = run("--layouts", "scenes/one.toml", "--layouts", "scenes/two.toml", "--rivals", "fast,neither")
     assert ran.code == 0, ran.err
     head, *rows, told = ran.out.splitlines()
-    assert head.split()[:4] == ["DRAWN", "IDENTITY", "CLIP", "DINO"]
+    assert head.split()[:4] == ["DRAWN", "IA", "CLIP", "DINO"]
     assert [row.split()[0] for row in rows] == ["fast", "neither", "alone", "single", "base"]
     assert max(len(row) for row in (head, *rows)) <= 120
     assert "out" in told
