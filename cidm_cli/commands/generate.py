@@ -159,8 +159,8 @@ def _again(
     call: Invocation, registry: Registry, pictures: list[Path], out: Path, device: str | None
 ) -> list[tuple[Path, Picture]]:
     from ..formats.png import read_facts
-    from ..workflow.bases import open_base
     from ..workflow.again import redraw
+    from ..workflow.bases import open_base
 
     told = [read_facts(path) for path in pictures]
     for path, facts in zip(pictures, told, strict=True):

@@ -90,7 +90,8 @@ def _parameters(facts: dict[str, Any]) -> str:
     options = facts["options"]
     negative = f"\nNegative prompt: {options['negative']}" if options["negative"] else ""
     width, height = options["size"]
+    strength = f", Denoising strength: {options['strength']:g}" if "strength" in options else ""
     return (
         f"{facts['prompt']}{negative}\nSteps: {options['steps']}, Sampler: {options['sampler']}, "
-        f"CFG scale: {options['guidance']:g}, Seed: {facts['seed']}, Size: {width}x{height}"
+        f"CFG scale: {options['guidance']:g}, Seed: {facts['seed']}, Size: {width}x{height}{strength}"
     )

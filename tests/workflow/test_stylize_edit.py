@@ -329,7 +329,9 @@ def test_a_picture_tells_concepts_settings_and_what_it_was_drawn_over(
     assert facts["concepts"][0]["blob"] == Registry.open(taught).get("dog").blob
     assert facts["options"]["steps"] == 2
     assert facts["options"]["guidance"] == 7.5
-    assert "Steps: 2" in Image.open(path).text["parameters"]  # type: ignore[attr-defined]
+    line = Image.open(path).text["parameters"]  # type: ignore[attr-defined]
+    assert "Steps: 2" in line
+    assert "Denoising strength: 1" in line
 
 
 @pytest.mark.parametrize("kind", ["stylize", "edit", "mask"])
