@@ -90,8 +90,7 @@ def add(
 
 
 def weights_of(registry: Registry, base: Base, name: str) -> ConceptWeights:
-    record = registry.get(name)
-    return concept_weights(registry, base, record.blob, record.name)
+    return concept_weights(registry, base, registry.get(name))
 
 
 def furthest(one: ConceptWeights, other: ConceptWeights) -> float:
@@ -148,7 +147,7 @@ def test_each_older_concept_is_loaded_once(
     sound = methods.concept_weights
 
     def spy(*arguments: Any) -> ConceptWeights:
-        read.append(arguments[-1])
+        read.append(arguments[-1].name)
         return sound(*arguments)
 
     monkeypatch.setattr(methods, "concept_weights", spy)

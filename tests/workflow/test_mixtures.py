@@ -162,7 +162,14 @@ def test_weights_differ_from_layer_to_layer_in_the_merged_sum(base: Base, taught
 def test_each_site_belongs_to_the_layer_of_its_block(base: Base) -> None:
     layers = cross_attention_layers(base.unet)
     for site, layer in site_layers(base.unet).items():
-        assert site.split(".attn")[0] + ".attn2" == layers[layer]
+        block = layers[layer].removesuffix(".attn2")
+        assert site.startswith(block) or site.startswith(block.split(".transformer_blocks")[0] + ".proj_"), (
+            site
+        )
+    leaves = {
+        site.split("transformer_blocks.0.")[-1].split(".attentions.0.")[-1] for site in site_layers(base.unet)
+    }
+    assert {"attn1.to_q", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"} < leaves
 
 
 # One at a time
