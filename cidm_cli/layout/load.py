@@ -132,9 +132,11 @@ def _faults_of_the_sound(data: dict[str, Any], faulty: Collection[KeyPath]) -> I
         if ("region", index) in faulty:
             continue
         sound = _without(table, ("region", index), faulty)
+        # What says nothing is not missing, and a faulty box does not lack a feather's box.
         if "box" in table and "box" not in sound:
-            # A box that says nothing is not one that is missing, nor does it lack a feather.
             sound = {"mask": "stand-in"}
+        elif "mask" in table and "mask" not in sound:
+            sound["mask"] = "stand-in"
         regions.append((index, Region.model_validate({"prompt": "stand-in", **sound})))
     yield from faults_together(image, regions)
 
