@@ -33,8 +33,10 @@ def table(found: NeglectScores) -> Table:
     """A row for each way of drawing."""
     judges = list(found.judges)
     heads = ["DRAWN"]
-    for _, word in COLUMNS:
-        heads += [f"{word} {SHORT[judges[0]]}", *(SHORT[judge] for judge in judges[1:])]
+    for place, (_, word) in enumerate(COLUMNS):
+        # The judges' names in full over the first figure only: the table has to fit a terminal.
+        first = word if place else f"{word} {SHORT[judges[0]]}"
+        heads += [first, *(SHORT[judge] for judge in judges[1:])]
     body = []
     for way in (*found.rivals, ALONE, SINGLE, BASE):
         figures = found.figures(way)
