@@ -172,6 +172,31 @@ def test_each_site_belongs_to_the_layer_of_its_block(base: Base) -> None:
     assert {"attn1.to_q", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"} < leaves
 
 
+@pytest.mark.parametrize("told", [{}, {"method": "sum"}, {"method": "sharp", "power": 1.0}], ids=str)
+def test_factors_multiply_to_the_deltas(base: Base, taught: Registry, told: dict[str, object]) -> None:
+    load = Loader(taught, base)
+    mix = mixed(base, taught, PROMPT, **told)
+    products = deltas(base, mix, load)
+    for strength in (1.0, 0.5):
+        factors = mixtures.factors(base, mix, load, strength)
+        assert factors.keys() == products.keys()
+        for site, (up, down) in factors.items():
+            torch.testing.assert_close(up @ down, strength * products[site], rtol=1e-4, atol=1e-6)
+            assert up.shape[1] == len(down) <= down.shape[1]
+
+
+def test_factors_of_more_concepts_than_the_layer_is_wide_are_the_product(
+    base: Base, taught: Registry
+) -> None:
+    """A hundred concepts must not cost more than a full matrix."""
+    mix = mixed(base, taught, PROMPT)
+    many = replace(mix, used=mix.used * 5, weights=mix.weights * 5)
+    for site, (up, down) in mixtures.factors(base, many, Loader(taught, base)).items():
+        assert len(down) <= down.shape[1]
+        wanted = 5 * deltas(base, mix, Loader(taught, base))[site]
+        torch.testing.assert_close(up @ down, wanted, rtol=1e-4, atol=1e-6)
+
+
 # One at a time
 
 
