@@ -34,12 +34,12 @@ class Imported:
     source: str
     layout: Layout
     notes: tuple[str, ...]
-    """what could not be carried over, each a line"""
+    """what was left out or changed, each a line"""
 
     def to_toml(self) -> str:
         """The layout as a file that says where it is from and what it lacks."""
-        comments = [f"From {self.source}, a {self.kind} file."]
-        comments += [f"Not carried over: {note}" for note in self.notes]
+        comments = [f"Made from {self.source} ({self.kind})." + (" What to know:" if self.notes else "")]
+        comments += [f"- {note}" for note in self.notes]
         head = "".join(f"# {plain(line)}\n" for line in comments)
         told = self.layout.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
         return head + tomlkit.dumps({"version": self.layout.version, **told})
