@@ -15,10 +15,14 @@ def cached(name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     repository, _, revision = name.partition("@")
-    for settings in ("model_index.json", "config.json"):
-        file = try_to_load_from_cache(repository, settings, revision=revision or None)
-        if isinstance(file, str):
-            return Path(file).parent
+    try:
+        for settings in ("model_index.json", "config.json"):
+            file = try_to_load_from_cache(repository, settings, revision=revision or None)
+            if isinstance(file, str):
+                return Path(file).parent
+    except ValueError:
+        # The hub's client knows more about what a name may be.
+        pass
     return None
 
 

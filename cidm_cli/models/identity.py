@@ -32,7 +32,7 @@ STEMS = {
 _FAMILIES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
 #: Parts that each family cannot be without.
 PARTS = {"sd15": ("unet", "text_encoder", "vae"), "sdxl": tuple(STEMS)}
-_HUB_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,200})?", re.ASCII)
+_HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,199})?", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ def adapter(
             generator = torch.Generator().manual_seed(seed * 100_003 + number)
             bound = down.shape[1] ** -0.5
             down.data = ((torch.rand(down.shape, generator=generator) * 2 - 1) * bound).to(down.device)
-            up.data.zero_()
+            # On a UNet in half precision PEFT makes its layers so, too.
+            up.data = torch.zeros_like(up, dtype=torch.float32)
             factors[name] = (up, down)
         yield factors
     finally:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..errors import CidmError, ExitCode
 from .base import Base
 from .prediction import predict
 
@@ -27,8 +28,18 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def make_scheduler(base: Base, sampler: str) -> diffusers.SchedulerMixin:
-    """A fresh scheduler of the named kind on the base's own noise schedule."""
+    """A fresh scheduler of the named kind on the base's own noise schedule.
+
+    Raises:
+        CidmError: USAGE for a sampler that does not know that kind of schedule.
+    """
     name, extra = SAMPLERS[sampler]
+    if sampler == "heun" and base.scheduler_config.get("rescale_betas_zero_snr"):
+        raise CidmError(
+            "--sampler heun: does not know this base's noise schedule, which ends without any signal",
+            hint="use dpm++, ddim, euler or unipc",
+            code=ExitCode.USAGE,
+        )
     return getattr(diffusers, name).from_config(base.scheduler_config, **extra)
 
 

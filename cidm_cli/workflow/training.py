@@ -30,6 +30,8 @@ from ..models.sampling import encode
 from ..options import LearnOptions
 
 _TERM, _STATE = "term.", "method."
+HALF_SCALE = 2.0**12
+"""What the loss is multiplied by while its gradients are computed in float16."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ def train_step(trainee: Trainee, data: Prepared, options: LearnOptions) -> float
             hint=f"try a lower --lr (now {options.lr:g}) or --token-lr (now {options.token_lr:g})",
             code=ExitCode.FAILED,
         )
-    whole.backward()
+    _descend(trainee, whole)
     remaining = 1 - step / options.steps  # type: ignore[operator]
     for group, rate in zip(trainee.optimizer.param_groups, (options.lr, options.token_lr), strict=True):
         group["lr"] = rate * remaining  # type: ignore[operator]
@@ -259,6 +261,21 @@ def train_step(trainee: Trainee, data: Prepared, options: LearnOptions) -> float
         trainee.terms.setdefault(name, []).append(part)
     trainee.method.regulariser.stepped(trainee)
     return value
+
+
+def _descend(trainee: Trainee, loss: torch.Tensor) -> None:
+    """Leaves each trained number its gradient; none where float16 overflowed, so that the step changes nothing."""
+    if trainee.base.compute != torch.float16:
+        loss.backward()
+        return
+    # Gradients of a mean over many cells are smaller than what float16 holds: they are made larger on the way.
+    (loss * HALF_SCALE).backward()
+    gradients = [p.grad for p in _parameters(trainee) if p.grad is not None]
+    if not all(torch.isfinite(gradient).all() for gradient in gradients):
+        trainee.optimizer.zero_grad(set_to_none=True)
+        return
+    for gradient in gradients:
+        gradient /= HALF_SCALE
 
 
 def denoising(trainee: Trainee, batch: Batch) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import combinations
 
 import pytest
@@ -118,3 +119,17 @@ def test_what_trains_is_what_is_merged_later(base: Base, scale: float) -> None:
     with merged(base.unet, deltas):
         torch.testing.assert_close(run(base), trained, rtol=1e-5, atol=1e-5)
     assert (trained - plain).abs().max() > 1e-2
+
+
+def test_on_a_unet_in_half_precision_the_factors_are_float32_and_learn(base: Base) -> None:
+    """Updates are far smaller than what half precision can tell apart."""
+    unet = copy.deepcopy(base.unet).to(torch.bfloat16)
+    with adapter(unet, lora_sites(unet), rank=2, scale=1.0, seed=0) as factors:
+        with torch.autocast("cpu", torch.bfloat16):
+            unet(LATENTS, 500, GIVEN).sample.float().square().mean().backward()
+        for up, down in factors.values():
+            assert up.dtype == down.dtype == torch.float32
+            assert up.grad is not None
+            assert up.grad.dtype == torch.float32
+            assert up.grad.abs().sum() > 0
+    assert {p.dtype for p in unet.parameters()} == {torch.bfloat16}

@@ -15,6 +15,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import tiny
+from cidm_cli.errors import CidmError
 from cidm_cli.models.attention import layer_contexts
 from cidm_cli.models.base import Base
 from cidm_cli.models.sampling import (
@@ -111,6 +112,25 @@ def test_every_sampler_runs_and_says_each_step_once(base: Base, sampler: str) ->
 def test_samplers_differ(base: Base) -> None:
     """Each name is another scheduler, not one under five names."""
     assert len({type(make_scheduler(base, sampler)) for sampler in SAMPLERS}) == len(SAMPLERS)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_schedule_that_ends_without_signal_is_kept_or_refused(base: Base, sampler: str) -> None:
+    """Else its pictures would start from noise that the base never learned to see."""
+    config = {
+        **base.scheduler_config, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+    }  # fmt: skip
+    other = replace(base, scheduler_config=config)
+    if sampler == "heun":
+        with pytest.raises(CidmError, match="--sampler heun"):
+            make_scheduler(other, sampler)
+        return
+    scheduler = make_scheduler(other, sampler)
+    scheduler.set_timesteps(STEPS)
+    assert int(scheduler.timesteps[0]) == 999
+    assert float(scheduler.alphas_cumprod[-1]) < 1e-6
+    assert float(make_scheduler(base, sampler).alphas_cumprod[-1]) > 1e-3
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
