@@ -30,7 +30,7 @@ def pack_peft(
         facts: what the weights' file tells of itself under ``cidm``.
     """
     padded, rank = one_rank(factors)
-    config = {
+    config: dict[str, Any] = {
         "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
         "r": rank, "lora_alpha": scale * rank, "target_modules": sorted(padded), "lora_dropout": 0.0,
         "bias": "none", "fan_in_fan_out": False, "init_lora_weights": True, "modules_to_save": None,

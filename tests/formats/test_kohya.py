@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from cidm_cli.formats.kohya import kohya_names, pack_kohya, read_kohya
 from cidm_cli.formats.lora import LoraFile
 from cidm_cli.formats.tensors import read_tensors
 from cidm_cli.models.attention import convolutions, linear_shapes, lora_sites, merged
-from exports import ABOUT, Pairs, kohya_tensors, pairs, products, sdxl_unet, small_sdxl_unet, worst
+from exports import ABOUT, Pairs, kohya_tensors, pairs, products, sdxl_unet, worst
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 SHAPES = {
@@ -117,13 +118,13 @@ def test_diffusers_finds_every_layer_of_the_full_size_unet_by_its_name(
 def test_stock_diffusers_computes_the_same_with_an_sdxl_file() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        unet = small_sdxl_unet().eval()
+        unet = tiny.sdxl_unet().eval()
     given = pairs(linear_shapes(unet), rank=3)
-    about = {**vars(ABOUT), "kind": "sdxl"}
-    file = pack_kohya(given, 0.5, convolutions(unet), 2, type(ABOUT)(**about))
+    file = pack_kohya(given, 0.5, convolutions(unet), 1, replace(ABOUT, kind="sdxl"))
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    text = torch.randn(1, 5, 24, generator=torch.Generator().manual_seed(1))
-    added = {"text_embeds": torch.ones(1, 12), "time_ids": torch.arange(6.0)[None]}
+    width = tiny.TEXT_WIDTH + tiny.SECOND_WIDTH
+    text = torch.randn(1, 5, width, generator=torch.Generator().manual_seed(1))
+    added = {"text_embeds": torch.ones(1, tiny.POOLED_WIDTH), "time_ids": torch.arange(6.0)[None]}
 
     def run() -> torch.Tensor:
         return unet(latents, 500, text, added_cond_kwargs=added).sample

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 
+import cidm_cli
 from cidm_cli.formats.kohya import About
 
 Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -58,27 +61,5 @@ def kohya_tensors(
 
 def sdxl_unet() -> UNet2DConditionModel:
     """SDXL's own UNet, full size; build it under ``torch.device("meta")``."""
-    return _sdxl((320, 640, 1280), (1, 2, 10), (5, 10, 20), 2048, 2816)
-
-
-def small_sdxl_unet() -> UNet2DConditionModel:
-    """The same structure, narrow and shallow."""
-    return _sdxl((16, 16, 16), (1, 1, 2), 2, 24, 6 * 8 + 12, time=8)
-
-
-def _sdxl(
-    widths: tuple[int, ...],
-    depths: tuple[int, ...],
-    heads: int | tuple[int, ...],
-    text: int,
-    added: int,
-    time: int = 256,
-) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=128, block_out_channels=widths, layers_per_block=2, cross_attention_dim=text,
-        norm_num_groups=min(32, widths[0]), attention_head_dim=heads, transformer_layers_per_block=list(depths),
-        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=time,
-        projection_class_embeddings_input_dim=added,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
+    config = Path(cidm_cli.__file__).parent / "bases" / "sdxl" / "unet" / "config.json"
+    return UNet2DConditionModel.from_config(json.loads(config.read_text()))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -75,12 +75,12 @@ def ours(registry: Registry, base: Base, prompt: str) -> np.ndarray:
     return np.asarray(picture.image, np.float64)
 
 
-def theirs(pipe: StableDiffusionPipeline, base: Base, prompt: str) -> np.ndarray:
+def theirs(pipe: StableDiffusionPipeline | StableDiffusionXLPipeline, base: Base, prompt: str) -> np.ndarray:
     """What stock diffusers draws from the same noise."""
     pipe.scheduler = make_scheduler(base, "dpm++")
     pipe.set_progress_bar_config(disable=True)
     noise = initial_noise(base, [SEED], (tiny.PIXELS, tiny.PIXELS))
-    drawn = pipe(prompt, negative_prompt="", latents=noise, num_inference_steps=STEPS, guidance_scale=7.5)
+    drawn = pipe(prompt, latents=noise, num_inference_steps=STEPS, guidance_scale=7.5)
     return np.asarray(drawn.images[0], np.float64)
 
 
@@ -204,6 +204,40 @@ def test_averaging_the_layers_tokens_says_what_it_costs(cidm: Cidm, registry: Re
             size += float(exact[0, first:].square().sum())
     assert one["lost"] == pytest.approx((far / size) ** 0.5, rel=1e-4)
     assert 0 < one["lost"] < one["noun"]
+
+
+# SDXL
+
+
+def test_an_sdxl_concept_is_written_in_the_original_codes_naming_and_in_two_embeddings(
+    cidm: Cidm, sdxl: Base, tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    registry = Registry.create(tmp_path / "xl", identify(str(tiny_sdxl)))
+    dogs = tiny.save_pictures(tmp_path / "dogs")
+    learn_direct(registry, sdxl, task(dogs, rank=2, scale=0.3, portable=True))
+    where = ("--registry", registry.root)
+    (one,) = run(cidm, "export", "dog", "-o", "dog.safetensors", *where, "--json").answer["exported"]
+    assert one["difference"] < 1e-6
+    file = load_file("dog.safetensors")
+    assert "lora_unet_input_blocks_3_1_transformer_blocks_0_attn2_to_q.lora_up.weight" in file
+    assert not any("down_blocks" in name for name in file)
+    with safe_open("dog.safetensors", "pt") as opened:
+        assert opened.metadata()["ss_base_model_version"] == "sdxl_base_v1-0"
+    run(cidm, "import", "dog.safetensors", "--as", "back", *where)
+    assert worst(own(registry, sdxl, "back"), own(registry, sdxl, "dog")) < 1e-6
+    run(cidm, "export", "dog", "--to", "embedding", "-o", "words.safetensors", *where)
+    words, tokens = (
+        load_file("words.safetensors"),
+        concept_weights(registry, sdxl, registry.get("dog")).tokens[0],
+    )
+    assert torch.equal(words["clip_l"], tokens[:, : tiny.TEXT_WIDTH])
+    assert torch.equal(words["clip_g"], tokens[:, tiny.TEXT_WIDTH :])
+    pipe = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, use_safetensors=True, add_watermarker=False)
+    pipe.load_lora_weights(".", weight_name="dog.safetensors", use_safetensors=True)
+    drawn = theirs(pipe, sdxl, "a photo of a dog on the beach")
+    wanted = ours(registry, sdxl, "a photo of a <back> on the beach")
+    assert np.abs(drawn - wanted).mean() < 0.01
+    assert np.abs(drawn - ours(registry, sdxl, "a photo of a dog on the beach")).mean() > 1
 
 
 # Bundles

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import save_file
 
 import tiny
@@ -82,6 +83,18 @@ def test_what_was_imported_is_merged_explained_and_learned_beside(
     pipe = StableDiffusionPipeline.from_pretrained(tiny_base, use_safetensors=True)
     pipe.load_lora_weights(".", weight_name="toy-only.safetensors", use_safetensors=True)
     assert len(pipe.unet.peft_config) == 1, "with its convolutions as convolutions"
+
+
+def test_what_was_imported_is_drawn_in_a_region(cidm: Cidm, tiny_registry: Registry, file: Path) -> None:
+    run(cidm, "import", file, "--registry", tiny_registry.root)
+    region = '[[region]]\nprompt = "{}"\nbox = [0.0, 0.0, 0.5, 1.0]\n'
+    drawn = []
+    for words in ("a red <toy>", "a red toy"):
+        text = 'version = 1\n[image]\nsteps = 2\n[base]\nprompt = "a beach"\n' + region.format(words)
+        Path("layout.toml").write_text(text)
+        ran = run(cidm, "generate", "layout.toml", "-o", "out", "-q", "--registry", tiny_registry.root)
+        drawn.append(np.asarray(Image.open(ran.out.strip()), np.float64))
+    assert np.abs(drawn[0] - drawn[1])[:, :32].mean() > 1
 
 
 def test_layers_that_fuse_looks_at_are_those_that_are_fed(base: Base) -> None:
