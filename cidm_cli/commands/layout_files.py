@@ -24,15 +24,21 @@ def write_layout(call: Invocation, text: str, out: Path, *, force: bool) -> Path
         return None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    try:
         with out.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
             file.write(text)
     except FileExistsError:
-        raise CidmError(
-            f"{out} is there already", "give another name with -o, or --force to write over it"
-        ) from None
+        hint = "give another name with -o, or --force to write over it"
+        raise CidmError(f"{out} is there already", hint) from None
     except OSError as error:
-        raise CidmError(f"{out}: cannot be written ({error.strerror})", "choose another -o") from error
+        raise _unwritable(out, error) from error
     return out
+
+
+def _unwritable(out: Path, error: OSError) -> CidmError:
+    return CidmError(f"{out}: cannot be written ({error.strerror})", "choose another -o")
 
 
 def registry_if_any(call: Invocation) -> Registry | None:
