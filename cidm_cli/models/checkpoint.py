@@ -83,7 +83,7 @@ def _any(shapes: Mapping[str, Any], start: str) -> bool:
 
 def _schedule(shapes: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
     """From ModelSpec's metadata, or from the empty tensors that v-prediction models carry as marks."""
-    out = dict(_SCHEDULES.get(str(metadata.get("modelspec.prediction_type", "")), {}))
+    out: dict[str, Any] = dict(_SCHEDULES.get(str(metadata.get("modelspec.prediction_type", "")), {}))
     if "v_pred" in shapes:
         out["prediction_type"] = "v_prediction"
     if "ztsnr" in shapes:

@@ -78,7 +78,7 @@ def _download(
 ) -> str:
     """Fetches the wanted files of a revision; the commit it is at."""
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     if not sys.stderr.isatty():
         disable_progress_bars()

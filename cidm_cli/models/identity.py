@@ -125,8 +125,9 @@ def identify(base: str, vae: str = "", on_note: Callable[[str], None] = lambda n
 
 
 def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
+    name, at, revision = base.partition("@")
     path = Path(base).expanduser()
-    if path.is_file():
+    if name not in KNOWN and path.is_file():
         if path.suffix != ".safetensors":
             raise CidmError(
                 f"base {base!r}: not a .safetensors file",
@@ -135,10 +136,9 @@ def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
             )
         path = path.resolve()
         return BaseRef(kind=checkpoint.inspect(path).family, source=str(path), fingerprint=fingerprint(path))
-    if path.is_dir():
+    if name not in KNOWN and path.is_dir():
         folder, source = path, str(path.resolve())
     else:
-        name, at, revision = base.partition("@")
         name = KNOWN.get(name, name) + at + revision
         _need_hub_name(name, "--base", "a folder with model_index.json, or a .safetensors file")
         source = hub.fetch(
@@ -256,7 +256,9 @@ def wanted(names: list[str]) -> list[str]:
     for part, stem in STEMS.items():
         out += [n for n in (f"{part}/config.json",) if n in there]
         for middle in (r"\.fp16", ""):
-            weights = rf"{part}/{stem}({middle}(-\d+-of-\d+)?\.safetensors|\.safetensors\.index{middle}\.json)"
+            weights = (
+                rf"{part}/{stem}({middle}(-\d+-of-\d+)?\.safetensors|\.safetensors\.index{middle}\.json)"
+            )
             if found := [n for n in names if re.fullmatch(weights, n)]:
                 out += found
                 break

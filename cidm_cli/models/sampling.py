@@ -70,7 +70,7 @@ def guided(
     and with the prompt: it may ask under changed weights, or more than once. ``pooled`` are the prompts as wholes,
     conditional and unconditional [batch, width], where the base wants them.
     """
-    both = [torch.cat(pair) for pair in zip(unconditional, conditional, strict=True)]
+    both = _joined(unconditional, conditional)
     given_whole, without_whole = pooled
     wholes = None if given_whole is None or without_whole is None else torch.cat([without_whole, given_whole])
 
@@ -80,6 +80,18 @@ def guided(
         return without + guidance * (given - without)
 
     return estimate
+
+
+def _joined(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Both texts in one batch, a layer each; layers that look at the same memory look at the same again."""
+    made: dict[tuple[object, ...], torch.Tensor] = {}
+    out = []
+    for pair in zip(first, second, strict=True):
+        seen = tuple((text.data_ptr(), text.shape, text.stride()) for text in pair)
+        if seen not in made:
+            made[seen] = torch.cat(pair)
+        out.append(made[seen])
+    return out
 
 
 @dataclass(frozen=True)

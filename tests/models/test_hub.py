@@ -92,6 +92,16 @@ def test_short_names_stand_for_well_known_bases(
     assert identify(f"{alias}@{COMMIT}") == identify(alias)
 
 
+def test_a_short_name_is_no_folder_of_that_name(
+    cache: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People keep a registry called sd15 beside their work."""
+    place(cache, tiny_base, KNOWN["sd15"])
+    (tmp_path / "sd15").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert identify("sd15").source == f"{KNOWN['sd15']}@{COMMIT}"
+
+
 def test_a_registry_keeps_its_base_when_the_hub_moves_on(cache: Path, tiny_base: Path) -> None:
     place(cache, tiny_base)
     found = identify(NAME)

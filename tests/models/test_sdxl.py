@@ -12,6 +12,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 import tiny
+from cidm_cli.models import sampling
 from cidm_cli.models.attention import (
     copy_of_layer,
     cross_attention_layers,
@@ -256,6 +257,29 @@ def test_a_prompt_that_is_not_given_as_a_whole_is_noticed(sdxl: Base) -> None:
     context = encode(sdxl, [tokens_of(sdxl, "a dog")], {}, layers=LAYERS)[0]
     with pytest.raises(ValueError, match="wholes"):
         ask(sdxl, initial_noise(sdxl, [3], SIZE), torch.tensor(500), context)
+
+
+def test_layers_of_a_group_share_the_memory_of_their_texts_while_drawing(
+    sdxl: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seventy texts for a batch would take hundreds of megabytes."""
+    prompt = tokens_of(sdxl, "a ", REX)
+    given = [c.expand(2, -1, -1) for c in encode(sdxl, [prompt], vectors(GROUPS), layers=LAYERS)]
+    without = [c.expand(2, -1, -1) for c in encode(sdxl, [tokens_of(sdxl, "")], {}, layers=LAYERS)]
+    seen: list[Sequence[torch.Tensor]] = []
+
+    def ask_nothing(
+        base: Base, latents: torch.Tensor, t: object, contexts: Sequence[torch.Tensor], pooled: object
+    ) -> torch.Tensor:
+        seen.append(contexts)
+        return latents
+
+    monkeypatch.setattr(sampling, "predict", ask_nothing)
+    guided(sdxl, given, without, 5.0)(torch.zeros(2, 4, 8, 8), torch.tensor(1), 0)
+    (contexts,) = seen
+    assert len({context.data_ptr() for context in contexts}) == GROUPS
+    for context, first, second in zip(contexts, without, given, strict=True):
+        assert torch.equal(context, torch.cat([first, second]))
 
 
 def test_layer_contexts_reach_all_layers_of_a_group(sdxl: Base) -> None:

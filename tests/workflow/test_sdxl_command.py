@@ -170,6 +170,20 @@ def test_layouts_with_regions_are_drawn(cidm: Cidm, root: Path, elsewhere: Path,
     assert Path(path).read_bytes() == Path(again).read_bytes()
 
 
+def test_a_part_of_a_picture_is_drawn_anew(cidm: Cidm, root: Path, pictures: Path) -> None:
+    given = pictures / "0.png"
+    ran = cidm(
+        "edit", given, "--concept", "dog", "--box", "0.25,0.25,0.75,0.75", "--steps", 2, "--registry", root,
+        "-q", "-o", "edited.png",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    before, after = picture(given), picture("edited.png")
+    assert before.shape == after.shape
+    changed = np.abs(before - after).max(-1) > 0
+    assert changed.mean() > 0.1
+    assert not changed[: before.shape[0] // 5].any()
+
+
 def test_explain_tells_every_layer(cidm: Cidm, root: Path) -> None:
     ran = cidm("explain", "a <dog>", "--method", "sharp", "--registry", root, "--json")
     assert ran.code == 0, ran.err
