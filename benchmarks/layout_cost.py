@@ -26,7 +26,7 @@ from cidm_cli.models.attention import cross_attention_layers
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, identify
 from cidm_cli.options import DrawOptions, resolve_draw
-from cidm_cli.workflow import layouts
+from cidm_cli.workflow import layouts, views
 from cidm_cli.workflow.bases import open_base
 from cidm_cli.workflow.mixtures import Loader
 from cidm_registry import Registry
@@ -113,7 +113,7 @@ def layout_step(
     chosen = layouts.choose(base, load, registry.records(), layout, options)
     with base.autocast():
         scene = layouts.prepare(base, layout, options, chosen, load, layouts.COMPLETE)
-        estimate = layouts.estimate(base, scene, len(latents))
+        estimate = views.estimate(base, scene, len(latents))
     return partial(estimate, latents, torch.tensor(500, device=base.device), 0)
 
 

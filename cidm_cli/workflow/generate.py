@@ -26,7 +26,7 @@ from ..models.attention import cross_attention_layers, linear_shapes, merged
 from ..models.base import Base
 from ..options import DrawOptions
 from ..prompts import find_unknown, parse_prompt
-from . import layouts
+from . import layouts, views
 from .layouts import COMPLETE, Ablation, Chosen
 from .mixtures import Applied, Loader, Mixture, applied, mixture, nouns, prompt_tokens
 
@@ -234,7 +234,7 @@ def _draw_prompt(
 def _draw_regions(
     base: Base, scene: layouts.Scene, seeds: Sequence[int], on_step: Callable[[], None]
 ) -> list[Image.Image]:
-    estimate = layouts.estimate(base, scene, len(seeds))
+    estimate = views.estimate(base, scene, len(seeds))
     return _denoised(base, scene.options, estimate, layouts.noise(base, scene, seeds), on_step)
 
 

@@ -23,7 +23,7 @@ from cidm_cli.models import regional
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.options import DrawOptions, resolve_draw
-from cidm_cli.workflow import layouts
+from cidm_cli.workflow import layouts, views
 from cidm_cli.workflow.again import redraw
 from cidm_cli.workflow.generate import Job, check, draw, read_static
 from cidm_cli.workflow.layouts import COMPLETE, Ablation
@@ -94,7 +94,7 @@ T = torch.tensor(500)
 
 def estimated(base: Base, registry: Registry, some: Job, latents: torch.Tensor = LATENTS) -> torch.Tensor:
     with torch.no_grad():
-        return layouts.estimate(base, prepared(base, registry, some), len(latents))(latents, T, 0)
+        return views.estimate(base, prepared(base, registry, some), len(latents))(latents, T, 0)
 
 
 # A layout draws what a prompt draws
@@ -208,7 +208,7 @@ def test_what_is_left_out_makes_another_picture(base: Base, taught: Registry) ->
     fast = told.model_copy(update={"image": told.image.model_copy(update={"mode": "fast"})})
     assert torch.equal(estimated(base, taught, job(base, fast)), found[2])
     plain = layout(prompt=BEACH)
-    without = layouts.estimate(base, prepared(base, taught, job(base, told, Ablation(False, False))), 2)
+    without = views.estimate(base, prepared(base, taught, job(base, told, Ablation(False, False))), 2)
     with torch.no_grad():
         torch.testing.assert_close(without(LATENTS, T, 0), found[3])
     assert (
@@ -284,9 +284,9 @@ def test_crops_of_equal_size_go_together(base: Base, taught: Registry, rows: lis
     assert rows == [2, 10]
 
 
-def windows(base: Base, taught: Registry, told: Layout, **said: Any) -> list[layouts.Window]:
+def windows(base: Base, taught: Registry, told: Layout, **said: Any) -> list[views.Window]:
     scene = prepared(base, taught, job(base, told, **said))
-    return [given.window for _, given in layouts._pairs(base, scene)[1:] if given.window]
+    return [given.window for _, given in views._pairs(base, scene)[1:] if given.window]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (160, 96)], ids=str)

@@ -1,0 +1,166 @@
+"""Looking at the pictures of a layout: what the UNet is asked at each step, and what becomes of its answers.
+
+Every picture of a batch is looked at in several *views*: under the negative prompt, under the whole prompt with all
+regions in their places, and, for the region noise estimates of Eq. 4, under the whole prompt with one region alone.
+Views are rows of the UNet's batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..method import regions as method
+from ..models import regional, sampling
+from ..models.base import Base
+from .layouts import WHOLE, WITHOUT, Scene, sources_of
+
+Window = tuple[int, int, int, int]
+"""Cells x0, y0, x1, y1 of the latents, the last two outside."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at a picture: a row of the UNet's batch."""
+
+    source: int
+    """Of the whole view."""
+    regions: tuple[int, ...] = ()
+    """Those that are drawn in their places."""
+    window: Window | None = None
+    """The part of the latents that is looked at."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Views of one size at all pictures of a batch: a row for each view and picture, in this order."""
+
+    views: tuple[View, ...]
+    chunks: tuple[regional.Arranged, ...]
+    """The rows in as many parts as fit in memory."""
+
+
+@torch.no_grad()
+def estimate(base: Base, scene: Scene, pictures: int) -> sampling.Estimate:
+    """What the sampler follows for a batch of pictures: E of Eq. 4 or, composed with every E_u, E_* of Eq. 5."""
+    pairs = _pairs(base, scene)
+    groups = _groups(base, scene, dict.fromkeys(view for pair in pairs for view in pair), pictures)
+    every = range(len(scene.masks))
+    form, guidance = scene.ablation.form, scene.options.guidance
+    assert guidance is not None
+    if form == "paper":
+        shares = method.in_cells(scene.masks, torch.zeros_like(scene.soft), scene.cells)
+    else:
+        shares = scene.shares(scene.cells, every)
+    shares = shares.to(base.device)
+
+    def follow(latents: torch.Tensor, t: torch.Tensor, number: int) -> torch.Tensor:
+        seen: dict[View, torch.Tensor] = {}
+        for group in groups:
+            seen |= _seen(base, group, latents, t)
+        whole, *regions = (
+            _placed(method.region_estimate(seen[without], seen[given], guidance), given.window, latents)
+            for without, given in pairs
+        )
+        if not regions:
+            return whole
+        return method.composed(whole, torch.stack(regions), shares, scene.layout.base.alpha, form)
+
+    return follow
+
+
+def _pairs(base: Base, scene: Scene) -> list[tuple[View, View]]:
+    """The views without and with the prompt: of the whole picture, then of each region with an estimate of its own."""
+    attention, every = scene.ablation.attention, tuple(range(len(scene.masks)))
+    shown = every if attention else ()
+    pairs = [(View(WITHOUT, shown), View(WHOLE, shown))]
+    if scene.layout.image.mode == "fast" or not scene.ablation.noise:
+        return pairs
+    for region in every:
+        without, given = sources_of(region)
+        if scene.layout.image.crops:
+            window = _window(base, scene.drawn(scene.cells)[region])
+            pairs.append((View(without, window=window), View(given, window=window)))
+        elif attention:
+            pairs.append((View(WITHOUT, every), View(WHOLE, (region,))))
+        else:
+            pairs.append((View(without), View(given)))
+    return pairs
+
+
+def _window(base: Base, drawn: torch.Tensor) -> Window:
+    """The part of the latents around a region [h, w], in a size that the UNet can halve as often as it does.
+
+    No smaller than half of what the base was trained on, where the picture allows: of less it makes nothing.
+    """
+    multiple = 2 ** (len(base.unet.config.block_out_channels) - 1)
+    least = base.unet.config.sample_size // 2
+    edges = []
+    for across in (0, 1):
+        held = drawn.amax(across).nonzero().flatten()
+        low, high, whole = int(held[0]), int(held[-1]) + 1, drawn.shape[1 - across]
+        side = min(-(-max(high - low, least) // multiple) * multiple, whole)
+        start = min(max((low + high - side) // 2, 0), whole - side)
+        edges.append((start, start + side))
+    (x0, x1), (y0, y1) = edges
+    return x0, y0, x1, y1
+
+
+def _groups(base: Base, scene: Scene, views: Iterable[View], pictures: int) -> list[Group]:
+    by_size: dict[tuple[int, int], list[View]] = {}
+    for view in views:
+        x0, y0, x1, y1 = view.window or (0, 0, *scene.cells)
+        by_size.setdefault((x1 - x0, y1 - y0), []).append(view)
+    # No more rows at once than a batch of ordinary prompts has.
+    most = 2 * scene.options.batch
+    groups = []
+    for size, some in by_size.items():
+        rows = [view for view in some for _ in range(pictures)]
+        parts = [rows[start : start + most] for start in range(0, len(rows), most)]
+        chunks = [regional.arranged(base, scene.cache, _rows(scene, part), size) for part in parts]
+        groups.append(Group(tuple(some), tuple(chunks)))
+    return groups
+
+
+def _rows(scene: Scene, views: Sequence[View]) -> regional.Rows:
+    """What each row's parts are drawn from, as the attention wants to know it."""
+    here = {(view, region): sources_of(region)[view.source % 2] for view in views for region in view.regions}
+    patches = tuple(sorted({s for (_, u), s in here.items() if s % 2 or scene.own_without[u]}))
+
+    def weights(grid: tuple[int, int]) -> torch.Tensor:
+        out = torch.zeros(len(patches), len(views), grid[1], grid[0])
+        shares = {view: scene.shares(grid, view.regions) for view in set(views)}
+        for row, view in enumerate(views):
+            for region, share in zip(view.regions, shares[view], strict=True):
+                if here[view, region] in patches:
+                    out[patches.index(here[view, region]), row] = share
+        return out
+
+    return regional.Rows(tuple(view.source for view in views), patches, weights)
+
+
+def _seen(base: Base, group: Group, latents: torch.Tensor, t: torch.Tensor) -> dict[View, torch.Tensor]:
+    """The UNet's prediction in each view of all pictures [pictures, channels, h, w]."""
+    rows = torch.cat([_part(latents, view.window) for view in group.views])
+    parts = rows.split([len(chunk.unread) for chunk in group.chunks])
+    found = [regional.predict(base, part, t, chunk) for part, chunk in zip(parts, group.chunks, strict=True)]
+    return dict(zip(group.views, torch.cat(found).chunk(len(group.views)), strict=True))
+
+
+def _part(latents: torch.Tensor, window: Window | None) -> torch.Tensor:
+    if window is None:
+        return latents
+    x0, y0, x1, y1 = window
+    return latents[:, :, y0:y1, x0:x1]
+
+
+def _placed(part: torch.Tensor, window: Window | None, latents: torch.Tensor) -> torch.Tensor:
+    """A window's estimate where it belongs, among nothing."""
+    if window is None:
+        return part
+    x0, y0, x1, y1 = window
+    whole = torch.zeros_like(latents)
+    whole[:, :, y0:y1, x0:x1] = part
+    return whole
