@@ -155,8 +155,9 @@ class ImageSettings(_Table):
     """where boxes overlap: the mean of them, or the later one alone"""
     mode: Literal["full", "fast"] = "full"
     """noise estimates of every region (Eq. 4 and 5), or regional attention alone"""
-    crops: Annotated[bool, Strict()] = False
-    """whether each region's noise estimate is made on the part of the picture around it, in mode "full" """
+    crops: Annotated[bool, Strict()] | None = None
+    """whether each region's noise estimate is made on the part of the picture around it, in mode "full"; None: in
+    pictures larger than the base's own"""
 
 
 class Base(_Table):

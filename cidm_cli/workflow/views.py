@@ -17,6 +17,10 @@ from ..models import regional, sampling
 from ..models.base import Base
 from .layouts import WHOLE, WITHOUT, Scene, sources_of
 
+CROPS_UNTIL = 0.5
+"""The share of the noise levels, from the noisiest, in which crops have a say. What a region shows is settled there;
+after it the picture is looked at as a whole, so that what is behind the regions joins up."""
+
 Window = tuple[int, int, int, int]
 """Cells x0, y0, x1, y1 of the latents, the last two outside."""
 
@@ -46,7 +50,13 @@ class Group:
 def estimate(base: Base, scene: Scene, pictures: int) -> sampling.Estimate:
     """What the sampler follows for a batch of pictures: E of Eq. 4 or, composed with every E_u, E_* of Eq. 5."""
     pairs = _pairs(base, scene)
-    groups = _groups(base, scene, dict.fromkeys(view for pair in pairs for view in pair), pictures)
+    parts = _groups(base, scene, _views(pairs), pictures)
+    last = (
+        base.scheduler_config.get("num_train_timesteps", 1000) * (1 - CROPS_UNTIL)
+        if _crops(base, scene)
+        else 0
+    )
+    joined = _groups(base, scene, _views(pairs[:1]), pictures) if last else parts
     every = range(len(scene.masks))
     form, guidance = scene.ablation.form, scene.options.guidance
     assert guidance is not None
@@ -58,11 +68,12 @@ def estimate(base: Base, scene: Scene, pictures: int) -> sampling.Estimate:
 
     def follow(latents: torch.Tensor, t: torch.Tensor, number: int) -> torch.Tensor:
         seen: dict[View, torch.Tensor] = {}
-        for group in groups:
+        early = float(t) >= last
+        for group in parts if early else joined:
             seen |= _seen(base, group, latents, t)
         whole, *regions = (
             _placed(method.region_estimate(seen[without], seen[given], guidance), given.window, latents)
-            for without, given in pairs
+            for without, given in (pairs if early else pairs[:1])
         )
         if not regions:
             return whole
@@ -80,7 +91,7 @@ def _pairs(base: Base, scene: Scene) -> list[tuple[View, View]]:
         return pairs
     for region in every:
         without, given = sources_of(region)
-        if scene.layout.image.crops:
+        if _crops(base, scene):
             window = _window(base, scene.drawn(scene.cells)[region])
             pairs.append((View(without, window=window), View(given, window=window)))
         elif attention:
@@ -88,6 +99,20 @@ def _pairs(base: Base, scene: Scene) -> list[tuple[View, View]]:
         else:
             pairs.append((View(without), View(given)))
     return pairs
+
+
+def _views(pairs: Sequence[tuple[View, View]]) -> Iterable[View]:
+    """Each once."""
+    return dict.fromkeys(view for pair in pairs for view in pair)
+
+
+def _crops(base: Base, scene: Scene) -> bool:
+    """Whether the regions' estimates are made on the part of the picture around each."""
+    image = scene.layout.image
+    if image.mode == "fast" or not scene.ablation.noise:
+        return False
+    # A base draws things best at the size of picture it was trained on.
+    return max(scene.cells) > base.unet.config.sample_size if image.crops is None else image.crops
 
 
 def _window(base: Base, drawn: torch.Tensor) -> Window:

@@ -284,6 +284,32 @@ def test_crops_of_equal_size_go_together(base: Base, taught: Registry, rows: lis
     assert rows == [2, 10]
 
 
+def test_crops_have_no_say_in_the_less_noisy_half(base: Base, taught: Registry) -> None:
+    some = job(base, layout((DOG, LEFT), (CAT, RIGHT), crops=True))
+    attended = job(base, layout((DOG, LEFT), (CAT, RIGHT), mode="fast"))
+    with torch.no_grad():
+        cropped, fast = (views.estimate(base, prepared(base, taught, one), 2) for one in (some, attended))
+        found = {
+            t: (cropped(LATENTS, torch.tensor(t), 0), fast(LATENTS, torch.tensor(t), 0)) for t in (501, 499)
+        }
+    assert not torch.allclose(*found[501], atol=1e-3)
+    torch.testing.assert_close(*found[499], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "cropped"), [((64, 64), False), ((96, 64), True), ((64, 48), False)], ids=str
+)
+def test_crops_are_made_of_pictures_larger_than_the_bases_own(
+    base: Base, taught: Registry, size: tuple[int, int], cropped: bool
+) -> None:
+    told = layout((DOG, LEFT), (CAT, RIGHT))
+    assert len(windows(base, taught, told, size=size)) == (2 if cropped else 0)
+    for said in (True, False):
+        assert (
+            len(windows(base, taught, layout((DOG, LEFT), (CAT, RIGHT), crops=said), size=size)) == 2 * said
+        )
+
+
 def windows(base: Base, taught: Registry, told: Layout, **said: Any) -> list[views.Window]:
     scene = prepared(base, taught, job(base, told, **said))
     return [given.window for _, given in views._pairs(base, scene)[1:] if given.window]
