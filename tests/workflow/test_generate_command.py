@@ -66,16 +66,6 @@ def test_a_layout_without_regions_is_drawn(cidm: Cidm, taught: Path, scene: Path
         assert image["options"]["guidance"] == 7.5, "what it leaves out is the base's own"
 
 
-def test_a_layout_with_regions_is_refused_before_the_model_loads(
-    cidm: Cidm, taught: Path, scene: Path, no_model: None
-) -> None:
-    scene.write_text(LAYOUT + '[[region]]\nprompt = "a <dog>"\nbox = [0, 0, 0.5, 1]\n')
-    ran = cidm("generate", scene, "--registry", taught)
-    assert ran.code == ExitCode.INVALID
-    assert "scene.toml" in ran.error
-    assert "region" in ran.error
-
-
 def test_several_layouts_and_prompts_are_drawn_in_order(cidm: Cidm, taught: Path, scene: Path) -> None:
     other = scene.with_name("other.toml")
     other.write_text(LAYOUT.replace("beach", "snow").replace("count = 2", "count = 1"))
