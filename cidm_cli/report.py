@@ -15,12 +15,12 @@ from .output import Table
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#222;background:#fff}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin:2.2rem 0 .3rem}p{margin:.4rem 0}
-.row{display:flex;flex-wrap:wrap;gap:.6rem;margin:.6rem 0}figure{margin:0;width:9rem}
-img{width:9rem;height:auto;image-rendering:pixelated;border-radius:.3rem;display:block}
+.row{display:flex;flex-wrap:wrap;gap:.6rem;margin:.6rem 0}figure{margin:0;width:min-content}
+img{height:9rem;width:auto;image-rendering:pixelated;border-radius:.3rem;display:block}
 figcaption{font-size:.78rem;color:#555;overflow-wrap:anywhere}
 table{border-collapse:collapse;display:block;overflow-x:auto;font-size:.85rem;margin:1rem 0}
 th,td{padding:.2rem .6rem;text-align:left;border-bottom:1px solid #8884;white-space:nowrap}
-img.wide{width:auto;max-width:100%;image-rendering:auto;margin:.6rem 0}
+img.wide{width:auto;height:auto;max-width:100%;image-rendering:auto;margin:.6rem 0}
 code,pre{background:#f3f3f3;border-radius:.3rem;padding:.1rem .3rem;font-size:.9rem}pre{padding:.6rem;overflow:auto}
 @media (prefers-color-scheme:dark){
 body{color:#ddd;background:#181818}code,pre{background:#262626}figcaption{color:#aaa}}
@@ -73,10 +73,9 @@ def page(
 
 
 def sheet(strips: Sequence[Strip], side: int = 128) -> Image.Image:
-    """One picture of all strips, a labelled row each, every picture ``side`` pixels."""
+    """One picture of all strips, a labelled row each, every picture ``side`` pixels high."""
     gap, label = 6, 20
-    across = max(len(strip.pictures) for strip in strips)
-    width = gap + across * (side + gap)
+    width = gap + max(sum(_width(image, side) + gap for image, _ in strip.pictures) for strip in strips)
     row = label + side + 2 * gap
     canvas = Image.new("RGB", (width, row * len(strips) + gap), "white")
     draw = ImageDraw.Draw(canvas)
@@ -84,10 +83,17 @@ def sheet(strips: Sequence[Strip], side: int = 128) -> Image.Image:
     for number, strip in enumerate(strips):
         top = gap + number * row
         draw.text((gap, top), strip.title, fill=(30, 30, 30), font=font)
-        for column, (image, _) in enumerate(strip.pictures):
-            scaled = image.convert("RGB").resize((side, side), _resampling(image, side))
-            canvas.paste(scaled, (gap + column * (side + gap), top + label))
+        left = gap
+        for image, _ in strip.pictures:
+            scaled = image.convert("RGB").resize((_width(image, side), side), _resampling(image, side))
+            canvas.paste(scaled, (left, top + label))
+            left += scaled.width + gap
     return canvas
+
+
+def _width(image: Image.Image, side: int) -> int:
+    """Of an image made ``side`` high."""
+    return max(round(side * image.width / image.height), 1)
 
 
 def _table(table: Table) -> str:
@@ -99,7 +105,7 @@ def _table(table: Table) -> str:
 
 def _resampling(image: Image.Image, side: int) -> Image.Resampling:
     # Small pictures are shown as they are, in whole pixels: smoothing would flatter them.
-    return Image.Resampling.NEAREST if image.width < side else Image.Resampling.LANCZOS
+    return Image.Resampling.NEAREST if image.height < side else Image.Resampling.LANCZOS
 
 
 def _data_url(image: Image.Image) -> str:

@@ -17,6 +17,7 @@ from ..data import Task as Assignment
 from ..data import load_examples, load_tasks
 from ..errors import CidmError
 from ..formats import png
+from ..layout import load_layout
 from ..models.base import Base
 from ..models.identity import MINI, identify
 from ..options import DrawOptions, LearnOptions, resolve_draw, resolve_learn
@@ -40,6 +41,26 @@ STYLE_SCENES = (
     "a {} of a boat",
     "a {} of an owl",
 )
+LAYOUT = """\
+version = 1
+
+[image]
+size = [128, 64]         # width, height: room for two of the base's own pictures
+seed = 1
+
+[base]
+prompt = "a photo of a dog and a cat on the grass"
+
+[[region]]
+prompt = "a photo of a <dog> on the grass"
+box = [0.0, 0.0, 0.5, 1.0]
+
+[[region]]
+prompt = "a photo of a <cat> on the grass"
+box = [0.5, 0.0, 1.0, 1.0]
+"""
+"""The first two concepts side by side, as a layout file."""
+LAYOUT_FILE = "side-by-side.toml"
 COUNT = 4
 """Pictures of each concept kept to compare before and after."""
 
@@ -98,7 +119,9 @@ def run(folder: Path, *, device: str, precision: str, stage: Stage) -> Demo:
     unchanged = sum(old == new for old, new in zip(first, after, strict=True))
     for name in CONCEPTS:
         strips += _strips(registry, base, assignments[name], stage)
+    strips.append(_side_by_side(registry, base, stage))
     strips.append(_then_and_now(CONCEPTS[0], first, after))
+    (folder / LAYOUT_FILE).write_text(LAYOUT, encoding="utf-8")
     return _write(folder, root, strips, unchanged, len(first))
 
 
@@ -119,9 +142,12 @@ def _pictures(
     registry: Registry, base: Base, prompts: list[str], count: int, stage: Stage
 ) -> list[generate.Picture]:
     options = resolve_draw(DrawOptions(count=count, seed=1), MINI, base.pixels)
-    jobs = [generate.Job(prompt, options) for prompt in prompts]
+    return _drawn(registry, base, [generate.Job(prompt, options) for prompt in prompts], stage)
+
+
+def _drawn(registry: Registry, base: Base, jobs: list[generate.Job], stage: Stage) -> list[generate.Picture]:
     done = 0
-    total = len(jobs) * (options.steps or 0) * -(-count // options.batch)
+    total = sum((job.options.steps or 0) * -(-job.options.count // job.options.batch) for job in jobs)
     with stage.open("drawing", total) as update:
 
         def step() -> None:
@@ -155,6 +181,18 @@ def _strips(registry: Registry, base: Base, task: Assignment, stage: Stage) -> l
     ]  # fmt: skip
 
 
+def _side_by_side(registry: Registry, base: Base, stage: Stage) -> Strip:
+    told = load_layout(LAYOUT_FILE, text=LAYOUT)
+    options = resolve_draw(DrawOptions(count=3, seed=1, size=told.image.size), MINI, base.pixels)
+    pictures = _drawn(registry, base, [generate.Job(told.base.prompt, options, told)], stage)
+    first, second = CONCEPTS[:2]
+    return Strip(
+        f"<{first}> and <{second}>, each where its box says",
+        f"A layout file, {LAYOUT_FILE}: {told.base.prompt}.",
+        [(picture.image, f"seed {1 + k}") for k, picture in enumerate(pictures)],
+    )
+
+
 def _then_and_now(name: str, first: list[bytes], after: list[bytes]) -> Strip:
     shown = [(f"just learned, seed {k + 1}", data) for k, data in enumerate(first[:2])]
     shown += [(f"after the others, seed {k + 1}", data) for k, data in enumerate(after[:2])]
@@ -185,6 +223,7 @@ def next_steps(root: Path) -> list[str]:
         f"export CIDM_REGISTRY={root}",
         f'cidm generate --prompt "a photo of a <{CONCEPTS[0]}> in the forest" -n 4 -o pictures',
         f'cidm generate --prompt "a <{CONCEPTS[2]}> of a <{CONCEPTS[1]}>" -o pictures',
+        f"cidm generate {root.parent / LAYOUT_FILE} -n 4 -o pictures",
         "cidm list",
         "cidm learn NAME FOLDER_OF_PICTURES --class NOUN",
     ]

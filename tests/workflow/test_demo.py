@@ -38,6 +38,10 @@ def test_demo_learns_three_concepts_and_writes_a_report_that_needs_no_other_file
     assert 'href="' not in page
     with Image.open(folder / "sheet.png") as sheet:
         assert min(sheet.size) > 300
+    assert main(["generate", str(folder / "side-by-side.toml"), "--registry", str(folder / "registry"), "-q",
+                 "-o", str(tmp_path / "again.png")]) == 0  # fmt: skip
+    with Image.open(tmp_path / "again.png") as picture:
+        assert picture.size == (128, 64)
     assert main(["demo", "-q", "-o", str(folder)]) == 0, "a second demo replaces the first"
 
 
