@@ -318,7 +318,7 @@ def test_lwf_distils_what_the_model_before_predicts_for_an_older_concept(
         for step, (now, before) in enumerate(seen):
             batch = training.draw(data, work.options, step, len(trainee.signal))
             torch.testing.assert_close(
-                before, training.predict(trainee, batch, contexts), rtol=1e-3, atol=1e-4
+                before, training.predict(trainee, batch, contexts, None), rtol=1e-3, atol=1e-4
             )
             assert now.equal(before) == (step == 0), "it begins as the model before, and then moves"
     assert len(seen) == SMALL["steps"]
