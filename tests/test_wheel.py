@@ -42,7 +42,11 @@ def test_everything_the_packages_hold_is_in_the_wheel(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in (ROOT, ROOT / "registry", ROOT / "templates"):
         for package in folder.glob("cidm_*"):
-            for path in package.rglob("*.py"):
+            for path in (
+                *package.rglob("*.py"),
+                *package.glob("bases/**/*.json"),
+                *package.glob("bases/**/*.txt"),
+            ):
                 assert path.relative_to(folder).as_posix() in names
     assert f"cidm-{__version__}.dist-info/licenses/LICENSE" in names
 
