@@ -68,14 +68,14 @@ def in_one_prompt(layout: Layout, nouns: Mapping[str, str]) -> str:
     A concept takes the place of its class noun, in the order of the regions ("a dog and a cat in a room" becomes
     "a <rex> and a <tom> in a room"). Where the whole prompt lacks a noun, the regions' prompts are put before it.
     """
-    whole: str | None = layout.base.prompt
-    for region in layout.regions:
-        for name in parse_prompt(region.prompt).names:
-            told = {canonical_key(other) for other in parse_prompt(whole).names}
-            if canonical_key(name) not in told:
-                whole = _naming(whole, nouns[canonical_key(name)], name)
-            if whole is None:
-                return f"{_joined([region.prompt for region in layout.regions])}, {layout.base.prompt}"
+    whole = layout.base.prompt
+    for name in [name for region in layout.regions for name in parse_prompt(region.prompt).names]:
+        if canonical_key(name) in {canonical_key(other) for other in parse_prompt(whole).names}:
+            continue
+        named = _naming(whole, nouns[canonical_key(name)], name)
+        if named is None:
+            return f"{_joined([region.prompt for region in layout.regions])}, {layout.base.prompt}"
+        whole = named
     return whole
 
 
