@@ -17,6 +17,7 @@ SETTINGS: Mapping[str, type] = {
     "base": str,
     "device": str,
     "precision": str,
+    "control": str,
     **setting_types("learn", LearnOptions),
     **setting_types("draw", DrawOptions),
     **setting_types("eval", EvalOptions),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,17 @@ from ..options import DrawOptions, resolve_draw
 from ..output import Result
 from .common import DeviceOption, PrecisionOption
 from .pictures import command_for, is_file, words, write
+from .structures import (
+    ControlOption,
+    FromOption,
+    ImageOption,
+    KindOption,
+    ScaleOption,
+    UntilOption,
+    Wish,
+    followed,
+    wish,
+)
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -51,6 +63,12 @@ def generate(
             help="Draw with this file of cidm merge in place of the concepts' weights.",
         ),
     ] = None,
+    structure: ImageOption = None,
+    structure_kind: KindOption = None,
+    structure_scale: ScaleOption = None,
+    structure_from: FromOption = None,
+    structure_until: UntilOption = None,
+    control: ControlOption = None,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture."),
@@ -71,7 +89,8 @@ def generate(
         )
     if static and "method" in given:
         raise CidmError("--merged and --method exclude each other", "give one of them", ExitCode.USAGE)
-    if again and (layouts or prompts or given or static):
+    wanted = wish(structure, structure_kind, structure_scale, structure_from, structure_until, control)
+    if again and (layouts or prompts or given or static or wanted):
         raise CidmError("--from takes no other settings: it draws the same picture", code=ExitCode.USAGE)
     if overrides and not layouts:
         raise CidmError("--set changes layout files, and there is none", code=ExitCode.USAGE)
@@ -87,6 +106,7 @@ def generate(
             overrides or [],
             given,
             static,
+            wanted,
             out,
             device,
             precision,
@@ -106,6 +126,7 @@ def _draw(
     overrides: list[str],
     given: dict[str, Any],
     static: Path | None,
+    structure: Wish,
     out: Path,
     device: str | None,
     precision: str | None,
@@ -128,13 +149,14 @@ def _draw(
     workflow.check(registry, first)
     for job in first:
         resolve_draw(job.options, registry.base.kind, 64)  # refuses before a model is loaded
+    lines = followed(call, structure, loaded, len(prompts))
     single = is_file(out, sum(job.options.count for job in first))
     base = open_base(
         registry, device=call.choice("device", device), precision=call.choice("precision", precision)
     )
     jobs = [
-        workflow.Job(job.prompt, resolve_draw(job.options, registry.base.kind, base.pixels), job.layout)
-        for job in first
+        replace(job, options=resolve_draw(job.options, registry.base.kind, base.pixels), structure=one)
+        for job, one in zip(first, lines, strict=True)
     ]
     for job in jobs:
         workflow.check_size(job.options, base)

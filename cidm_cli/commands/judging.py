@@ -11,6 +11,7 @@ from ..errors import CidmError, ExitCode
 from ..eval_options import EvalOptions, drawing
 from ..invocation import Invocation
 from ..output import Result
+from .structures import usual_control
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -44,7 +45,7 @@ def evaluate_layouts(
     rivals = check_rivals(
         [w.strip() for w in ways.split(",") if w.strip()] if ways is not None else [*RIVALS]
     )
-    layouts = _loaded(paths)
+    layouts = _loaded(call, paths)
     names = [record.name for record in registry.records()]
     for layout in layouts.values():
         check_concepts(layout, names)
@@ -68,7 +69,7 @@ def evaluate_layouts(
     )
 
 
-def _loaded(paths: list[Path]) -> dict[str, Layout]:
+def _loaded(call: Invocation, paths: list[Path]) -> dict[str, Layout]:
     """Layouts by the names of their files; a folder gives all it holds.
 
     Raises:
@@ -86,7 +87,15 @@ def _loaded(paths: list[Path]) -> dict[str, Layout]:
                 ExitCode.NOT_FOUND,
             )
         files += found
-    return {str(file): load_layout(file) for file in files}
+    return {str(file): _with_control(call, load_layout(file)) for file in files}
+
+
+def _with_control(call: Invocation, layout: Layout) -> Layout:
+    """A layout with the settings' model for its structure, if it has one and names none."""
+    usual = usual_control(call)
+    if layout.structure is None or layout.structure.model is not None or usual is None:
+        return layout
+    return layout.model_copy(update={"structure": layout.structure.model_copy(update={"model": usual})})
 
 
 def opened(

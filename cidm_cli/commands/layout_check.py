@@ -62,7 +62,7 @@ def check(
 def _check(call: Invocation, path: str, registry: Registry | None, names: list[str] | None) -> Checked:
     from ..layout import all_faults, unknown_concepts
     from ..layout.advice import advice
-    from ..layout.masks import mask_folder, read_mask
+    from ..layout.masks import mask_folder, read_mask, read_structure
 
     layout = all_faults(path)
     if isinstance(layout, list):
@@ -75,6 +75,11 @@ def _check(call: Invocation, path: str, registry: Registry | None, names: list[s
                 read_mask(layout, index, mask_folder(layout))
             except CidmError as error:
                 faults.append(error)
+    if layout.structure is not None:
+        try:
+            read_structure(layout, mask_folder(layout))
+        except CidmError as error:
+            faults.append(error)
     warnings = advice(layout, picture)
     for warning in warnings:
         call.output.warn(warning)

@@ -1,7 +1,16 @@
 """Layout files: what to draw, and where in the picture."""
 
 from cidm_cli.layout.load import all_faults, check_concepts, load_layout, unknown_concepts
-from cidm_cli.layout.model import MAX_REGIONS, Base, Box, ImageSettings, Layout, Region, thin_regions
+from cidm_cli.layout.model import (
+    MAX_REGIONS,
+    Base,
+    Box,
+    ImageSettings,
+    Layout,
+    Region,
+    Structure,
+    thin_regions,
+)
 
 __all__ = [
     "MAX_REGIONS",
@@ -10,6 +19,7 @@ __all__ = [
     "ImageSettings",
     "Layout",
     "Region",
+    "Structure",
     "all_faults",
     "check_concepts",
     "load_layout",

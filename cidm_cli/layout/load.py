@@ -24,6 +24,7 @@ from cidm_cli.layout.model import (
     Layout,
     Origin,
     Region,
+    Structure,
     faults_together,
     shown_key,
 )
@@ -35,7 +36,12 @@ from cidm_cli.suggest import nearest
 STANDARD_INPUT = "-"
 MAX_FAULTS = 100
 
-_TABLES: dict[str | int, type[BaseModel]] = {"image": ImageSettings, "base": Base, "region": Region}
+_TABLES: dict[str | int, type[BaseModel]] = {
+    "image": ImageSettings,
+    "base": Base,
+    "structure": Structure,
+    "region": Region,
+}
 _OVERRIDE = re.compile(r"\s*([\w-]+(?:\s*\.\s*[\w-]+)*)\s*=(.*)", re.DOTALL)
 
 

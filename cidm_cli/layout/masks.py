@@ -1,4 +1,4 @@
-"""The grey pictures that say where a region is."""
+"""The pictures that a layout names: masks, which say where a region is, and one whose lines are followed."""
 
 from __future__ import annotations
 
@@ -41,20 +41,39 @@ def read_mask(layout: Layout, index: int, folder: Path) -> Image.Image:
     name = layout.regions[index].mask
     assert name is not None
     path: KeyPath = ("region", index, "mask")
-    place = f"{layout.origin.place(path)}: {shown_key(path)}"
+    place = _place(layout, path)
+    content = _content(place, folder, name, "save a grey picture there, white where the region is")
+    mask = decode_mask(content, f"{place}: {name}").image
+    if mask.getextrema() == (0, 0):
+        hint = "paint white where the region is"
+        raise CidmError(f"{place}: {name} is black all over", hint, ExitCode.INVALID)
+    return mask
+
+
+def read_structure(layout: Layout, folder: Path) -> Image.Image:
+    """The picture (mode RGB) whose lines a layout follows. Raises CidmError as `read_masks` does."""
+    from cidm_cli.data.decode import decode_picture
+
+    assert layout.structure
+    place, name = _place(layout, ("structure", "image")), layout.structure.image
+    content = _content(place, folder, name, "save the picture there whose lines are to be followed")
+    return decode_picture(content, f"{place}: {name}").image
+
+
+def _place(layout: Layout, path: KeyPath) -> str:
+    return f"{layout.origin.place(path)}: {shown_key(path)}"
+
+
+def _content(place: str, folder: Path, name: str, hint: str) -> bytes:
+    """A file in or under a folder; `hint` is what to do where there is none."""
     file = folder / name
     try:
         inside = file.resolve().is_relative_to(folder.resolve())
         content = read_bounded(file, MAX_BYTES) if inside else b""
     except (CidmError, OSError, RuntimeError, ValueError) as error:
         code = error.code if isinstance(error, CidmError) else ExitCode.INVALID
-        hint = "save a grey picture there, white where the region is" if code == ExitCode.NOT_FOUND else None
-        raise CidmError(f"{place}: {error}", hint, code) from None
+        raise CidmError(f"{place}: {error}", hint if code == ExitCode.NOT_FOUND else None, code) from None
     if not inside:
         hint = "copy the picture beside the layout"
         raise CidmError(f"{place}: {name} leads out of the layout's folder", hint, ExitCode.INVALID)
-    mask = decode_mask(content, f"{place}: {name}").image
-    if mask.getextrema() == (0, 0):
-        hint = "paint white where the region is"
-        raise CidmError(f"{place}: {name} is black all over", hint, ExitCode.INVALID)
-    return mask
+    return content

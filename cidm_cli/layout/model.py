@@ -34,6 +34,8 @@ MAX_SIDE = 4096
 SIDE_STEP = 8
 MAX_REGIONS = 100
 MAX_PROMPT = 2000
+MAX_NAME = 300
+"""Characters of what names a model."""
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 with x0 < x1 and y0 < y1"""
@@ -99,6 +101,12 @@ def _mask_path(name: str) -> str:
     windows, posix = PureWindowsPath(name), PurePosixPath(name)
     if windows.anchor or posix.anchor or ".." in windows.parts or not name.isprintable() or not name.strip():
         problem((), "must be the name of a file in or under the layout's own folder", "")
+    return name
+
+
+def _model_name(name: str) -> str:
+    if not name.strip() or not name.isprintable():
+        problem((), "must be a folder, or OWNER/NAME of a model on the hub", "")
     return name
 
 
@@ -188,12 +196,37 @@ class Region(_Table):
     """width of the box's soft edge in `image.units`; relative to the shorter side"""
 
 
+class Structure(_Table):
+    """`[structure]`: a picture whose lines the drawn one follows."""
+
+    image: Annotated[Text, AfterValidator(_mask_path)]
+    """its file lies in or under the layout's folder"""
+    kind: Literal["edge", "scribble", "as-is"] = "edge"
+    """an ordinary picture, of which the edges are taken; a drawing of lines; or what the model wants already"""
+    scale: Annotated[Number, Field(ge=0, le=2)] = 1.0
+    """how strongly it is followed"""
+    start: Annotated[Number, Field(ge=0, le=1, alias="from")] = 0.0
+    """the share of the steps before it is followed"""
+    until: Annotated[Number, Field(ge=0, le=1)] = 1.0
+    """the share of the steps after which it no longer is"""
+    model: Annotated[Text, Field(max_length=MAX_NAME), AfterValidator(_model_name)] | None = None
+    """a ControlNet or T2I-Adapter: a folder, counted from the layout's own, or a name on the hub; None: that of
+    `--control` or of the settings"""
+
+    @model_validator(mode="after")
+    def _check_share(self) -> Structure:
+        if self.start >= self.until:
+            problem(("from",), f"is {self.start:g}, which is not before until, {self.until:g}")
+        return self
+
+
 class Layout(_Table):
     """A checked layout file. Raises pydantic.ValidationError if constructed from values that are not."""
 
     version: Whole = FORMAT_VERSION
     image: ImageSettings = ImageSettings()
     base: Base
+    structure: Structure | None = None
     regions: Annotated[tuple[Region, ...], Field(alias="region", max_length=MAX_REGIONS)] = ()
     _origin: Origin = PrivateAttr(default_factory=Origin)
 

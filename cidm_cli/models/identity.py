@@ -56,7 +56,7 @@ def folder_of(base: BaseRef) -> Path:
     Raises:
         CidmError: NOT_FOUND when it is gone.
     """
-    place = mini_folder() if base.kind == MINI else _place(base.source)
+    place = mini_folder() if base.kind == MINI else place_of(base.source)
     if place is None or not ((place / "model_index.json").is_file() or place.is_file()):
         hint = "put it back, or make a registry on another base with: cidm init --base PATH"
         if _HUB_NAME.fullmatch(base.source):
@@ -73,7 +73,7 @@ def vae_of(base: BaseRef) -> Path | None:
     """
     if not base.vae:
         return None
-    place = _place(base.vae)
+    place = place_of(base.vae)
     if place is None or not (place / "config.json").is_file():
         raise CidmError(
             f"VAE {base.vae}: no longer there",
@@ -83,7 +83,7 @@ def vae_of(base: BaseRef) -> Path | None:
     return place
 
 
-def _place(source: str) -> Path | None:
+def place_of(source: str) -> Path | None:
     """A path that exists, or what the hub's cache holds under a name."""
     path = Path(source)
     return path if path.exists() or not _HUB_NAME.fullmatch(source) else hub.cached(source)
@@ -110,12 +110,12 @@ def identify(base: str, vae: str = "", on_note: Callable[[str], None] = lambda n
     path = Path(vae).expanduser()
     source = str(path.resolve())
     if not path.is_dir():
-        _need_hub_name(vae, "--vae", "a folder with config.json")
+        need_hub_name(vae, "--vae", "a folder with config.json")
         source = hub.fetch(
             vae,
             "--vae",
-            wanted=_wanted_of_vae,
-            whole=lambda there: _alone(there) is not None,
+            wanted=wanted_alone,
+            whole=lambda there: alone(there) is not None,
             on_note=on_note,
         )
     found = replace(found, vae=source)
@@ -140,7 +140,7 @@ def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
         folder, source = path, str(path.resolve())
     else:
         name = KNOWN.get(name, name) + at + revision
-        _need_hub_name(name, "--base", "a folder with model_index.json, or a .safetensors file")
+        need_hub_name(name, "--base", "a folder with model_index.json, or a .safetensors file")
         source = hub.fetch(
             name,
             "--base",
@@ -159,7 +159,8 @@ def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
     return BaseRef(kind=kind, source=source, fingerprint=fingerprint(folder))
 
 
-def _need_hub_name(name: str, flag: str, what: str) -> None:
+def need_hub_name(name: str, flag: str, what: str) -> None:
+    """Refuses what cannot be a repository on the hub. Raises CidmError NOT_FOUND, with ``what`` may be given."""
     if not _HUB_NAME.fullmatch(name):
         known = f" ({', '.join((MINI, *KNOWN))})" if flag == "--base" else ""
         raise CidmError(
@@ -230,17 +231,17 @@ def fingerprint(place: Path, vae: Path | None = None) -> str:
             raise _no_weights(place, "unet")
         lines = [f"{file.relative_to(place).as_posix()} {digest(file)}" for file in files]
     if vae is not None:
-        other = _alone(vae)
+        other = alone(vae)
         if other is None:
             raise _no_weights(vae, "vae")
         lines += [f"vae/{file.name} {digest(file)}" for file in other.files]
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
-def _alone(vae: Path) -> Weights | None:
-    """Those of a VAE in a folder of its own."""
+def alone(folder: Path) -> Weights | None:
+    """Those of a VAE, or another model of diffusers, in a folder of its own."""
     for variant, end in (("fp16", ".fp16.safetensors"), (None, ".safetensors")):
-        if (file := vae / f"{STEMS['vae']}{end}").is_file():
+        if (file := folder / f"{STEMS['vae']}{end}").is_file():
             return Weights(variant, (file,))
     return None
 
@@ -265,7 +266,8 @@ def wanted(names: list[str]) -> list[str]:
     return out
 
 
-def _wanted_of_vae(names: list[str]) -> list[str]:
+def wanted_alone(names: list[str]) -> list[str]:
+    """Of the files of a repository that holds one model, those to fetch."""
     files = [n for n in (f"{STEMS['vae']}.fp16.safetensors", f"{STEMS['vae']}.safetensors") if n in names]
     return [n for n in ("config.json",) if n in names] + files[:1]
 

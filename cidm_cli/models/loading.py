@@ -28,7 +28,7 @@ from .checkpoint import inspect
 from .identity import part_weights
 
 #: What diffusers and transformers raise for files that are not what they should be.
-_UNREADABLE = (
+UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, SafetensorError,
     SingleFileComponentError,
 )  # fmt: skip
@@ -60,10 +60,10 @@ def load_parts(place: Path, *, dtype: torch.dtype, vae: Path | None) -> Parts:
     Raises:
         CidmError: INVALID when diffusers or transformers cannot read it, or it is not whole.
     """
-    with _quiet():
+    with quiet():
         try:
             parts = _from_file(place, dtype, vae) if place.is_file() else _from_folder(place, dtype, vae)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise _unreadable(place, next(iter(str(error).splitlines()), type(error).__name__)) from error
     _check_whole(place, parts)
     return parts
@@ -179,7 +179,7 @@ def _unreadable(place: Path, what: str) -> CidmError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without bars and warnings of the libraries: what is wrong is raised here."""
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()

@@ -8,6 +8,7 @@ import torch
 
 from .attention import layer_contexts
 from .base import Base
+from .structure import Condition, residuals
 
 
 def predict(
@@ -17,6 +18,7 @@ def predict(
     contexts: Sequence[torch.Tensor],
     pooled: torch.Tensor | None = None,
     sizes: torch.Tensor | None = None,
+    followed: Condition | None = None,
 ) -> torch.Tensor:
     """The UNet's prediction for scaled latents [batch, channels, h, w], in float32.
 
@@ -25,9 +27,10 @@ def predict(
         contexts: for each cross-attention layer, text embeddings [batch, tokens, width].
         pooled: the texts as wholes (``text.pooled``), which SDXL wants; None for other bases.
         sizes: see ``ask``.
+        followed: the structure that each row follows.
     """
     with layer_contexts(base.unet, contexts):
-        return ask(base, latents, t, contexts[0], pooled, sizes)
+        return ask(base, latents, t, contexts[0], pooled, sizes, followed)
 
 
 def ask(
@@ -37,6 +40,7 @@ def ask(
     context: torch.Tensor,
     pooled: torch.Tensor | None = None,
     sizes: torch.Tensor | None = None,
+    followed: Condition | None = None,
 ) -> torch.Tensor:
     """As ``predict``, with one text for all layers, or one that nothing attends to.
 
@@ -56,4 +60,5 @@ def ask(
             sizes = torch.tensor([[height, width, 0, 0, height, width]]).expand(len(latents), -1)
         added = {"text_embeds": pooled, "time_ids": sizes.to(latents)}
     with base.autocast():
-        return base.unet(latents, t, context, added_cond_kwargs=added).sample.float()
+        more = {} if followed is None else residuals(followed, latents, t, added)
+        return base.unet(latents, t, context, added_cond_kwargs=added, **more).sample.float()

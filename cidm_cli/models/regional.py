@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from .attention import cross_attention_layers
 from .base import Base
 from .prediction import ask
+from .structure import Condition
 
 Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 """Of each LoRA site: up [out, r] and down [r, in]; what they are scaled by is in ``up``."""
@@ -158,10 +159,12 @@ def arranged(base: Base, cache: Cache, rows: Rows, size: tuple[int, int]) -> Arr
     return Arranged(processors, hooks, cache.unread.expand(len(rows.whole), -1, -1), pooled)
 
 
-def predict(base: Base, latents: torch.Tensor, t: torch.Tensor, rows: Arranged) -> torch.Tensor:
-    """The UNet's prediction for each row of latents [rows, channels, h, w]."""
+def predict(
+    base: Base, latents: torch.Tensor, t: torch.Tensor, rows: Arranged, followed: Condition | None = None
+) -> torch.Tensor:
+    """The UNet's prediction for each row of latents [rows, channels, h, w], each following a structure if need be."""
     with _attending(base.unet, rows):
-        return ask(base, latents, t, rows.unread, rows.pooled)
+        return ask(base, latents, t, rows.unread, rows.pooled, followed=followed)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from PIL import Image
 from ..errors import CidmError, ExitCode
 from .base import Base
 from .prediction import predict
+from .structure import Condition
 
 #: Names for ``--sampler``, and the diffusers scheduler behind each.
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -43,6 +44,14 @@ def make_scheduler(base: Base, sampler: str) -> diffusers.SchedulerMixin:
     return getattr(diffusers, name).from_config(base.scheduler_config, **extra)
 
 
+def evaluations(base: Base, sampler: str, steps: int, start: float, until: float) -> frozenset[int]:
+    """The numbers of a sampler's evaluations that lie wholly between two shares of all steps."""
+    scheduler = make_scheduler(base, sampler)
+    scheduler.set_timesteps(steps)
+    count = len(scheduler.timesteps)
+    return frozenset(n for n in range(count) if start <= n / count and (n + 1) / count <= until)
+
+
 def initial_noise(base: Base, seeds: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
     """Standard normal latents [len(seeds), channels, height/f, width/f]; each picture's depends on its seed alone."""
     width, height = (side // base.factor for side in size)
@@ -62,20 +71,24 @@ def guided(
     evaluate: Callable[[int, Callable[[], torch.Tensor]], torch.Tensor] = lambda number, predict: predict(),
     *,
     pooled: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
+    followed: Callable[[int], Condition | None] = lambda number: None,
 ) -> Estimate:
     """Classifier-free guidance of one prompt's prediction away from another's.
 
     ``conditional`` and ``unconditional`` hold, for each cross-attention layer, text embeddings [batch, tokens, width].
     ``evaluate`` is given an evaluation's number and what asks the UNet for its predictions [2 batch, ...], without
     and with the prompt: it may ask under changed weights, or more than once. ``pooled`` are the prompts as wholes,
-    conditional and unconditional [batch, width], where the base wants them.
+    conditional and unconditional [batch, width], where the base wants them. ``followed`` tells, for an evaluation's
+    number, the structure that the 2 batch rows follow.
     """
     both = _joined(unconditional, conditional)
     given_whole, without_whole = pooled
     wholes = None if given_whole is None or without_whole is None else torch.cat([without_whole, given_whole])
 
     def estimate(latents: torch.Tensor, t: torch.Tensor, number: int) -> torch.Tensor:
-        ask = partial(predict, base, torch.cat([latents, latents]), t, both, wholes)
+        ask = partial(
+            predict, base, torch.cat([latents, latents]), t, both, wholes, followed=followed(number)
+        )
         without, given = evaluate(number, ask).chunk(2)
         return without + guidance * (given - without)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ..models.attention import cross_attention_layers
 from ..models.base import Base
 from ..options import DRAW_METHODS, DrawOptions, resolve_draw
 from ..prompts import parse_prompt
-from . import layouts
+from . import layouts, structure
 from .generate import Job, Picture, Static, check_size, read_static, ready
 from .layouts import COMPLETE, FORMS, Ablation, Chosen
 from .mixtures import ONE_AT_A_TIME, Loader, Mixture
@@ -55,6 +56,8 @@ class Told:
     """Of each region, its mask's hash."""
     base: str
     merged: dict[str, str] | None
+    structure: Callable[[], structure.Followed] | None
+    """Finds what it follows again."""
 
 
 def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
@@ -82,7 +85,8 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
     whole, *regions = (_mixture(told, by_blob) for told in told.mixtures)
     chosen = Chosen(whole, tuple(regions), _same_masks(told))
     static = _same_file(told.merged, base) if told.merged else None
-    with ready(base, told.job, chosen, Loader(registry, base), static) as drawing:
+    job = replace(told.job, structure=told.structure()) if told.structure else told.job
+    with ready(base, job, chosen, Loader(registry, base), static) as drawing:
         images = drawing(told.batch, lambda: None)
     return Picture(images[told.index], facts)
 
@@ -103,7 +107,8 @@ def _told(facts: dict[str, Any], kind: str, base: Base) -> Told:
     mixtures = tuple(_mixture_told(part, prompt, merged is not None, base) for prompt, part in parts)
     if job.regions and any(mixture.method in ONE_AT_A_TIME for mixture in mixtures):
         raise ValueError("its method draws no regions")
-    return Told(job, batch, index, mixtures, tuple(masks), facts["base"], merged)
+    followed = structure.again(facts["structure"]) if facts.get("structure") else None
+    return Told(job, batch, index, mixtures, tuple(masks), facts["base"], merged, followed)
 
 
 def _mixture_told(part: dict[str, Any], prompt: str, merged: bool, base: Base) -> ToldMixture:

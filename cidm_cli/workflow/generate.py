@@ -22,11 +22,12 @@ from ..layout import Layout, check_concepts
 from ..layout.masks import mask_folder
 from ..method.lowrank import delta
 from ..models import sampling, text
+from ..models import structure as control
 from ..models.attention import cross_attention_layers, linear_shapes, merged
 from ..models.base import Base
 from ..options import DrawOptions
 from ..prompts import find_unknown, parse_prompt
-from . import layouts, views
+from . import layouts, structure, views
 from .layouts import COMPLETE, Ablation, Chosen
 from .mixtures import Applied, Loader, Mixture, applied, mixture, nouns, prompt_tokens
 
@@ -42,6 +43,8 @@ class Job:
     """The layout it came from, whose regions are drawn; its masks lie beside its file."""
     ablation: Ablation = COMPLETE
     """What is left out in drawing a layout with regions."""
+    structure: structure.Followed | None = None
+    """A picture whose lines are followed."""
 
     @property
     def regions(self) -> Layout | None:
@@ -165,15 +168,18 @@ def ready(
     on_note: Callable[[str], None] = lambda note: None,
 ) -> Iterator[Callable[[Sequence[int], Callable[[], None]], list[Image.Image]]]:
     """While open, what it gives draws the pictures of a batch of seeds; what all batches share is done on entering."""
+    guide = structure.prepare(base, load, job.structure, job.options, on_note) if job.structure else None
     if job.regions:
         with merged(base.unet, static.deltas if static else {}):
             scene = layouts.prepare(base, job.regions, job.options, chosen, load, job.ablation, on_note)
-            yield partial(_draw_regions, base, scene)
+            lead = None if guide is None else views.Lead(guide, _heard(base, job, chosen))
+            yield partial(_draw_regions, base, scene, lead)
     else:
         weights = Applied(static.deltas) if static else applied(base, chosen.whole, load)
         told = texts_of(base, job, chosen.whole, load, on_note)
+        lead = None if guide is None else views.Lead(guide, _heard(base, job, chosen))
         with weights.merged(base):
-            yield partial(_draw_prompt, base, job, told, weights)
+            yield partial(_draw_prompt, base, job, told, weights, lead)
 
 
 def _without_weights(chosen: Chosen) -> Chosen:
@@ -182,6 +188,18 @@ def _without_weights(chosen: Chosen) -> Chosen:
         replace(one, method="merged", used=(), weights=()) for one in (chosen.whole, *chosen.regions)
     )
     return replace(chosen, whole=whole, regions=tuple(regions))
+
+
+def _heard(base: Base, job: Job, chosen: Chosen) -> torch.Tensor:
+    """What a model that follows a structure hears of each source of a picture, [sources, tokens, width].
+
+    Without and with the whole prompt, then of each region, as `layouts.sources_of` counts them.
+    """
+    said = [job.options.negative, structure.heard(job.prompt, chosen.whole)]
+    for region, mix in zip(job.regions.regions if job.regions else (), chosen.regions, strict=True):
+        negative = job.options.negative if region.negative is None else region.negative
+        said += [negative, structure.heard(region.prompt, mix)]
+    return control.plain_texts(base, said)
 
 
 Text = tuple[tuple[torch.Tensor, ...], torch.Tensor | None]
@@ -205,7 +223,12 @@ def texts_of(
 
 
 def prompt_estimate(
-    base: Base, options: DrawOptions, told: tuple[Text, Text], weights: Applied, count: int
+    base: Base,
+    options: DrawOptions,
+    told: tuple[Text, Text],
+    weights: Applied,
+    count: int,
+    lead: views.Lead | None = None,
 ) -> sampling.Estimate:
     """What ``count`` pictures of one prompt are denoised by; ``told`` is what ``texts_of`` gives."""
     without, given = ([c.expand(count, -1, -1) for c in contexts] for contexts, _ in told)
@@ -214,6 +237,7 @@ def prompt_estimate(
     return sampling.guided(
         base, given, without, options.guidance, partial(weights.evaluate, base),
         pooled=(given_whole, without_whole),
+        followed=(lambda number: None) if lead is None else views.following(base, lead, count),
     )  # fmt: skip
 
 
@@ -222,19 +246,24 @@ def _draw_prompt(
     job: Job,
     told: tuple[Text, Text],
     weights: Applied,
+    lead: views.Lead | None,
     seeds: Sequence[int],
     on_step: Callable[[], None],
 ) -> list[Image.Image]:
     assert job.options.size
-    estimate = prompt_estimate(base, job.options, told, weights, len(seeds))
+    estimate = prompt_estimate(base, job.options, told, weights, len(seeds), lead)
     noise = sampling.initial_noise(base, seeds, job.options.size)
     return _denoised(base, job.options, estimate, noise, on_step)
 
 
 def _draw_regions(
-    base: Base, scene: layouts.Scene, seeds: Sequence[int], on_step: Callable[[], None]
+    base: Base,
+    scene: layouts.Scene,
+    lead: views.Lead | None,
+    seeds: Sequence[int],
+    on_step: Callable[[], None],
 ) -> list[Image.Image]:
-    estimate = views.estimate(base, scene, len(seeds))
+    estimate = views.estimate(base, scene, len(seeds), lead)
     return _denoised(base, scene.options, estimate, layouts.noise(base, scene, seeds), on_step)
 
 
@@ -276,6 +305,8 @@ def _facts(
         "device": base.device.type,
         "tools": {name: version(name) for name in ("cidm", "torch", "diffusers", "transformers")},
     }
+    if job.structure:
+        facts["structure"] = structure.told(job.structure)
     if not job.regions:
         return facts
     regions = [

@@ -19,6 +19,9 @@ from ..method.lowrank import delta, weighted_sum
 from ..models import text
 from ..models.attention import cross_attention_layers, merged, site_layers
 from ..models.base import Base
+from ..models.control_files import ControlFiles
+from ..models.structure import Control
+from ..models.structure import load as load_control
 from ..options import POWERS, DrawOptions
 from ..prompts import Mention, parse_prompt
 from .bases import concept_weights
@@ -49,17 +52,28 @@ class Mixture:
 
 @dataclass
 class Loader:
-    """Loads each concept once, however many prompts name it; ``load(record)`` gives its weights."""
+    """Loads each concept once, however many prompts name it; ``load(record)`` gives its weights.
+
+    The model that follows a structure is kept, too, until another one is asked for.
+    """
 
     registry: Registry
     base: Base
     _weights: dict[str, ConceptWeights] = field(default_factory=dict)
     _rows: dict[str, torch.Tensor] = field(default_factory=dict)
+    _control: Control | None = None
 
     def __call__(self, record: Record) -> ConceptWeights:
         if record.blob not in self._weights:
             self._weights[record.blob] = concept_weights(self.registry, self.base, record)
         return self._weights[record.blob]
+
+    def control(self, files: ControlFiles) -> Control:
+        """A ControlNet or T2I-Adapter. Raises CidmError INVALID for one that does not fit the base."""
+        if self._control is None or self._control.files != files:
+            self._control = None
+            self._control = load_control(self.base, files)
+        return self._control
 
     def rows(self, record: Record) -> torch.Tensor:
         """ê of Eq. 3: the concept's tokens [layers, n_tokens, width], encoded by itself, special tokens left out."""

@@ -13,7 +13,7 @@ from ..layout.masks import mask_folder, read_masks
 from ..models.base import Base
 from ..options import DrawOptions, resolve_draw
 from ..prompts import parse_prompt
-from . import crops, samples
+from . import crops, samples, structure
 from .generate import check_size
 from .layouts import Ablation
 from .mixtures import Loader, choose_method
@@ -111,6 +111,7 @@ def plan(
     for each in scenes:
         name, layout, options = each.name, each.layout, each.options
         there = samples.Scene(records, options)
+        followed = structure.of_layout(layout, on_note=note)
 
         def by_layout(
             changed: Layout, ablation: Ablation = WHOLE, there: samples.Scene = there
@@ -129,11 +130,11 @@ def plan(
         for rival in rivals:
             if rival == "plain":
                 prompt = in_one_prompt(layout, nouns)
-                out[name, rival, None] = samples.plan(registry, base, load, there, [prompt], note)
+                out[name, rival, None] = samples.plan(registry, base, load, there, [prompt], note, followed)
             elif rival == "neither":
                 merged = _all_merged(layout, there)
                 out[name, rival, None] = samples.plan(
-                    registry, base, load, merged, [layout.base.prompt], note
+                    registry, base, load, merged, [layout.base.prompt], note, followed
                 )
             else:
                 out[name, rival, None] = by_layout(*_variant(layout, rival))

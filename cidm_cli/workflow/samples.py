@@ -21,7 +21,7 @@ from ..layout import Layout
 from ..models.base import Base
 from ..options import DrawOptions
 from ..prompts import parse_prompt
-from . import generate
+from . import generate, structure
 from .layouts import Ablation, masks_of
 from .mixtures import ONE_AT_A_TIME, Loader, Mixture, mixture, prompt_tokens
 
@@ -58,8 +58,9 @@ def plan(
     scene: Scene,
     prompts: Sequence[str],
     on_note: Callable[[str], None] = lambda note: None,
+    followed: structure.Followed | None = None,
 ) -> list[Batch]:
-    """The batches that draw every prompt's pictures, in order.
+    """The batches that draw every prompt's pictures, in order, with a structure that all follow if need be.
 
     Raises:
         CidmError: USAGE when a prompt is so long that its concept is cut off.
@@ -69,7 +70,9 @@ def plan(
         chosen = mixture(base, load, scene.records, prompt, scene.options)
         prompt_tokens(base, prompt, {record.key: load(record).tokens for record in chosen.named}, on_note)
         common = _content(registry, base, scene, chosen, prompt)
-        out += _batches(scene, generate.Job(prompt, scene.options), common)
+        if followed:
+            common["structure"] = {**followed.content(), "heard": structure.heard(prompt, chosen)}
+        out += _batches(scene, generate.Job(prompt, scene.options, structure=followed), common)
     return out
 
 
@@ -85,13 +88,16 @@ def plan_layout(
     """The batches that draw a layout's pictures: ``scene.options.count`` of them, as its options say.
 
     Raises:
-        CidmError: USAGE when a prompt is so long that its concept is cut off; what reading its masks raises.
+        CidmError: USAGE when a prompt is so long that its concept is cut off; what reading its masks and its
+            structure raises.
     """
-    contents = []
+    followed = structure.of_layout(layout, on_note=on_note)
+    contents, heard = [], []
     for prompt in (layout.base.prompt, *(region.prompt for region in layout.regions)):
         chosen = mixture(base, load, scene.records, prompt, scene.options)
         prompt_tokens(base, prompt, {record.key: load(record).tokens for record in chosen.named}, on_note)
         contents.append(_content(registry, base, scene, chosen, prompt))
+        heard.append(structure.heard(prompt, chosen))
     common, *regions = contents
     masks = masks_of(layout)
     common["layout"] = {
@@ -108,7 +114,10 @@ def plan_layout(
         ],
         "ablation": asdict(ablation),
     }
-    return _batches(scene, generate.Job(layout.base.prompt, scene.options, layout, ablation), common)
+    if followed:
+        common["structure"] = {**followed.content(), "heard": heard}
+    job = generate.Job(layout.base.prompt, scene.options, layout, ablation, followed)
+    return _batches(scene, job, common)
 
 
 def _batches(scene: Scene, job: generate.Job, common: dict[str, Any]) -> list[Batch]:

@@ -7,13 +7,13 @@ Views are rows of the UNet's batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ..method import regions as method
-from ..models import regional, sampling
+from ..models import regional, sampling, structure
 from ..models.base import Base
 from .layouts import WHOLE, WITHOUT, Scene, sources_of
 
@@ -21,8 +21,16 @@ CROPS_UNTIL = 0.5
 """The share of the noise levels, from the noisiest, in which crops have a say. What a region shows is settled there;
 after it the picture is looked at as a whole, so that what is behind the regions joins up."""
 
-Window = tuple[int, int, int, int]
-"""Cells x0, y0, x1, y1 of the latents, the last two outside."""
+Window = structure.Window
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A structure that pictures follow."""
+
+    guide: structure.Guide
+    heard: torch.Tensor
+    """What its model is told of each source, without and with its prompt, [sources, tokens, width]."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +52,25 @@ class Group:
     views: tuple[View, ...]
     chunks: tuple[regional.Arranged, ...]
     """The rows in as many parts as fit in memory."""
+    followed: tuple[structure.Condition | None, ...]
+    """What the rows of each chunk follow."""
 
 
 @torch.no_grad()
-def estimate(base: Base, scene: Scene, pictures: int) -> sampling.Estimate:
-    """What the sampler follows for a batch of pictures: E of Eq. 4 or, composed with every E_u, E_* of Eq. 5."""
+def estimate(base: Base, scene: Scene, pictures: int, lead: Lead | None = None) -> sampling.Estimate:
+    """What the sampler follows for a batch of pictures: E of Eq. 4 or, composed with every E_u, E_* of Eq. 5.
+
+    A crop follows the part of the structure that lies in it.
+    """
     pairs = _pairs(base, scene)
-    parts = _groups(base, scene, _views(pairs), pictures)
+    parts = _groups(base, scene, _views(pairs), pictures, lead)
     last = (
         base.scheduler_config.get("num_train_timesteps", 1000) * (1 - CROPS_UNTIL)
         if _crops(base, scene)
         else 0
     )
-    joined = _groups(base, scene, _views(pairs[:1]), pictures) if last else parts
+    joined = _groups(base, scene, _views(pairs[:1]), pictures, lead) if last else parts
+    led = lead.guide.evaluations if lead else ()
     every = range(len(scene.masks))
     form, guidance = scene.ablation.form, scene.options.guidance
     assert guidance is not None
@@ -70,7 +84,7 @@ def estimate(base: Base, scene: Scene, pictures: int) -> sampling.Estimate:
         seen: dict[View, torch.Tensor] = {}
         early = float(t) >= last
         for group in parts if early else joined:
-            seen |= _seen(base, group, latents, t)
+            seen |= _seen(base, group, latents, t, number in led)
         whole, *regions = (
             _placed(method.region_estimate(seen[without], seen[given], guidance), given.window, latents)
             for without, given in (pairs if early else pairs[:1])
@@ -133,7 +147,14 @@ def _window(base: Base, drawn: torch.Tensor) -> Window:
     return x0, y0, x1, y1
 
 
-def _groups(base: Base, scene: Scene, views: Iterable[View], pictures: int) -> list[Group]:
+def following(base: Base, lead: Lead, count: int) -> Callable[[int], structure.Condition | None]:
+    """What ``count`` pictures of one prompt follow at each evaluation, without the prompt and with it."""
+    rows = lead.heard[[WITHOUT] * count + [WHOLE] * count]
+    followed = structure.condition(base, lead.guide, rows)
+    return lambda number: followed if number in lead.guide.evaluations else None
+
+
+def _groups(base: Base, scene: Scene, views: Iterable[View], pictures: int, lead: Lead | None) -> list[Group]:
     by_size: dict[tuple[int, int], list[View]] = {}
     for view in views:
         x0, y0, x1, y1 = view.window or (0, 0, *scene.cells)
@@ -145,8 +166,14 @@ def _groups(base: Base, scene: Scene, views: Iterable[View], pictures: int) -> l
         rows = [view for view in some for _ in range(pictures)]
         parts = [rows[start : start + most] for start in range(0, len(rows), most)]
         chunks = [regional.arranged(base, scene.cache, _rows(scene, part), size) for part in parts]
-        groups.append(Group(tuple(some), tuple(chunks)))
+        followed = [None if lead is None else _followed(base, lead, part) for part in parts]
+        groups.append(Group(tuple(some), tuple(chunks), tuple(followed)))
     return groups
+
+
+def _followed(base: Base, lead: Lead, views: Sequence[View]) -> structure.Condition:
+    rows = lead.heard[[view.source for view in views]]
+    return structure.condition(base, lead.guide, rows, [view.window for view in views])
 
 
 def _rows(scene: Scene, views: Sequence[View]) -> regional.Rows:
@@ -166,11 +193,16 @@ def _rows(scene: Scene, views: Sequence[View]) -> regional.Rows:
     return regional.Rows(tuple(view.source for view in views), patches, weights)
 
 
-def _seen(base: Base, group: Group, latents: torch.Tensor, t: torch.Tensor) -> dict[View, torch.Tensor]:
-    """The UNet's prediction in each view of all pictures [pictures, channels, h, w]."""
+def _seen(
+    base: Base, group: Group, latents: torch.Tensor, t: torch.Tensor, led: bool
+) -> dict[View, torch.Tensor]:
+    """The UNet's prediction in each view of all pictures [pictures, channels, h, w]; if ``led``, by the structure."""
     rows = torch.cat([_part(latents, view.window) for view in group.views])
     parts = rows.split([len(chunk.unread) for chunk in group.chunks])
-    found = [regional.predict(base, part, t, chunk) for part, chunk in zip(parts, group.chunks, strict=True)]
+    found = [
+        regional.predict(base, part, t, chunk, followed if led else None)
+        for part, chunk, followed in zip(parts, group.chunks, group.followed, strict=True)
+    ]
     return dict(zip(group.views, torch.cat(found).chunk(len(group.views)), strict=True))
 
 

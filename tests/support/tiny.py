@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     EulerDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    T2IAdapter,
     UNet2DConditionModel,
 )
 from PIL import Image
@@ -155,3 +157,28 @@ def save_pictures(folder: Path, captions: Sequence[str] = ("a photo of a dog",) 
         picture.save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(caption + "\n", encoding="utf-8")
     return folder
+
+
+def controlnet(model: UNet2DConditionModel) -> ControlNetModel:
+    """A ControlNet for a small UNet that changes what is drawn: as freshly made, its outputs are zeros."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(17)
+        made = ControlNetModel.from_unet(model, conditioning_embedding_out_channels=(8, 8, 8, 16))
+        outputs = [
+            made.controlnet_cond_embedding.conv_out,
+            *made.controlnet_down_blocks,
+            made.controlnet_mid_block,
+        ]
+        for layer in outputs:
+            torch.nn.init.normal_(layer.weight, std=0.3)
+    return made.requires_grad_(False).eval()
+
+
+def adapter(family: str) -> T2IAdapter:
+    """A T2I-Adapter for the small base of a family."""
+    kinds = {"sd15": ("full_adapter", 8), "sdxl": ("full_adapter_xl", 16)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(18)
+        kind, factor = kinds[family]
+        made = T2IAdapter(channels=[16, 32, 32], num_res_blocks=1, downscale_factor=factor, adapter_type=kind)
+    return made.requires_grad_(False).eval()

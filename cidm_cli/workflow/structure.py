@@ -1,0 +1,197 @@
+"""A given picture whose lines the drawn one follows: read, made ready, told, and found again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from pydantic import ValidationError
+
+from cidm_registry import canonical_key
+
+from ..data import read_given
+from ..data.lines import lines
+from ..errors import CidmError, ExitCode
+from ..layout import Layout, Structure
+from ..layout.masks import mask_folder, read_structure
+from ..models import sampling
+from ..models import structure as models
+from ..models.base import Base
+from ..models.control_files import ControlFiles, find, find_again
+from ..options import DrawOptions
+from ..prompts import parse_prompt
+from .mixtures import Loader, Mixture, nouns
+
+STRETCHED = 0.02
+"""The difference of two shapes, as a share, from which on a note tells that a picture is stretched."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What a picture follows."""
+
+    path: Path
+    """Absolute."""
+    sha256: str
+    """Of the picture's size and pixels."""
+    image: Image.Image = field(compare=False)
+    """RGB"""
+    how: Structure
+    """Of what it says only kind, scale and the steps count."""
+    control: ControlFiles
+
+    def content(self) -> dict[str, Any]:
+        """All that a drawn picture depends on."""
+        kept = self.how.model_dump(by_alias=True, exclude={"image", "model"})
+        return {**kept, "image": self.sha256, "control": self.control.sha256}
+
+
+def of_layout(
+    layout: Layout,
+    control: str | None = None,
+    usual: str | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> Followed | None:
+    """What a layout follows, or None.
+
+    Args:
+        control: the model, as `control_files.find` takes it, whatever the layout says.
+        usual: the model where the layout names none.
+
+    Raises:
+        CidmError: USAGE when no model is named; what reading the picture and finding the model raise.
+    """
+    how = layout.structure
+    if how is None:
+        return None
+    folder = mask_folder(layout)
+    image = read_structure(layout, folder)
+    place = f"{layout.origin.place(('structure',))}: structure"
+    if how.model is not None and not control:
+        files = find(how.model, folder, f"{place}.model", on_note)
+    else:
+        files = _named(control or usual, place, on_note)
+    return Followed((folder / how.image).resolve(), _digest(image), image, how, files)
+
+
+def of_picture(
+    path: Path, how: Structure, control: str | None, on_note: Callable[[str], None] = lambda note: None
+) -> Followed:
+    """What the pictures of a prompt follow, given on the command line. Raises as `of_layout` does."""
+    image = read_given(path).image
+    return Followed(path.resolve(), _digest(image), image, how, _named(control, "--structure", on_note))
+
+
+def settings(said: dict[str, Any]) -> Structure:
+    """How a picture is followed, as the command line says, by key of `[structure]`.
+
+    Raises:
+        CidmError: USAGE, naming the flag.
+    """
+    try:
+        return _how(said)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = [*first["loc"], *first.get("ctx", {}).get("path", ())][0]
+        message = first["msg"].replace("Input should", "must")
+        raise CidmError(f"--structure-{key} {said.get(str(key))}: {message}", code=ExitCode.USAGE) from None
+
+
+def prepare(
+    base: Base,
+    load: Loader,
+    followed: Followed,
+    options: DrawOptions,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> models.Guide | None:
+    """What is followed in pictures of the size of ``options``; None where it has no strength or no step.
+
+    Raises:
+        CidmError: INVALID for a model that does not fit the base, or a picture without lines.
+    """
+    assert options.size
+    assert options.steps
+    how = followed.how
+    control = load.control(followed.control)
+    picture = lines(followed.image, how.kind, options.size)
+    if how.kind != "as-is" and picture.getextrema() == ((0, 0),) * 3:
+        raise CidmError(
+            f"{followed.path}: no lines to follow are in it",
+            hint="draw them dark on white or white on black; kind edge wants an ordinary picture",
+            code=ExitCode.INVALID,
+        )
+    (width, height), (wide, high) = followed.image.size, options.size
+    if abs(width * high / (height * wide) - 1) > STRETCHED:
+        on_note(f"{followed.path}: {width} x {height}, is stretched to the picture's {wide} x {high}")
+    when = sampling.evaluations(base, options.sampler, options.steps, how.start, how.until)
+    if not when:
+        on_note(
+            f"{followed.path}: is not followed, as none of {options.steps} steps lies between from and until"
+        )
+    if not when or how.scale == 0:
+        return None
+    return models.Guide(control, models.in_pixels(base, control, picture), how.scale, when)
+
+
+def heard(prompt: str, chosen: Mixture) -> str:
+    """A prompt with class nouns in the concepts' places: what the model is told."""
+    words = nouns(chosen.named)
+    return parse_prompt(prompt).filled(lambda name: words[canonical_key(name)])
+
+
+def told(followed: Followed) -> dict[str, Any]:
+    """What is followed, as pictures tell it."""
+    how = followed.how.model_dump(by_alias=True, exclude={"image", "model"})
+    control = {"source": followed.control.source, "sha256": followed.control.sha256}
+    return {"image": str(followed.path), "sha256": followed.sha256, **how, "control": control}
+
+
+def again(facts: dict[str, Any]) -> Callable[[], Followed]:
+    """What a picture tells that it follows, checked; called, it gives the same picture and model.
+
+    Raises KeyError, TypeError or ValueError for what cannot be; called, CidmError NOT_FOUND where one is gone or
+    another one by now.
+    """
+    rest = dict(facts)
+    control = rest.pop("control")
+    path, digest = Path(rest.pop("image")), rest.pop("sha256")
+    how = _how(rest)
+    source, weights = str(control["source"]), str(control["sha256"])
+
+    def found() -> Followed:
+        try:
+            image = read_given(path).image
+        except CidmError:
+            image = None
+        if image is None or _digest(image) != digest:
+            raise CidmError(
+                f"the picture follows the lines of {path}, which is gone or has changed",
+                hint="put the old one back",
+                code=ExitCode.NOT_FOUND,
+            )
+        return Followed(path, digest, image, how, find_again(source, weights))
+
+    return found
+
+
+def _how(said: dict[str, Any]) -> Structure:
+    return Structure.model_validate({**said, "image": "stand-in"})
+
+
+def _named(control: str | None, place: str, on_note: Callable[[str], None]) -> ControlFiles:
+    if not control:
+        raise CidmError(
+            f"{place}: no model is named that follows structures",
+            hint="give a ControlNet or T2I-Adapter made for the base with --control FOLDER_OR_HUB_NAME; on bases that "
+            "have none, such as mini, a region's mask says where things are",
+            code=ExitCode.USAGE,
+        )
+    return find(control, Path(), "--control", on_note)
+
+
+def _digest(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.width} {image.height} ".encode() + image.tobytes()).hexdigest()
