@@ -37,8 +37,9 @@ from cidm_cli.models.identity import MINI, identify
 from cidm_cli.options import LearnOptions, resolve_learn
 from cidm_cli.workflow import learn, methods
 from cidm_cli.workflow.bases import open_base
+from cidm_cli.workflow.batches import Prepared, prepare
 from cidm_cli.workflow.demo import tasks_folder
-from cidm_cli.workflow.training import PLAIN, Method, Prepared, Trainee, prepare, train_step, training
+from cidm_cli.workflow.training import PLAIN, Method, Trainee, train_step, training
 from cidm_registry import Registry
 
 Shapes = Mapping[str, tuple[int, int]]

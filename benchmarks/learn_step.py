@@ -28,8 +28,9 @@ from cidm_cli.models.identity import MINI, identify
 from cidm_cli.options import LearnOptions, resolve_learn
 from cidm_cli.workflow import learn
 from cidm_cli.workflow.bases import open_base
+from cidm_cli.workflow.batches import Prepared, prepare
 from cidm_cli.workflow.demo import tasks_folder
-from cidm_cli.workflow.training import Prepared, prepare, train_step, training
+from cidm_cli.workflow.training import train_step, training
 from cidm_registry import Registry
 
 

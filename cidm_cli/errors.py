@@ -3,6 +3,10 @@
 from enum import IntEnum
 from typing import Any
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out of memory",
+)  # fmt: skip
+
 
 class ExitCode(IntEnum):
     """What the process returns. Part of the command line's contract: values never change."""
@@ -44,3 +48,10 @@ class CidmError(Exception):
         self.hint = hint
         self.code = code
         self.details = details or {}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Without importing torch: its CUDA error has a type, those of the CPU, cuBLAS and Apple's GPUs only a message."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -21,7 +21,7 @@ from cidm_registry import (
 )
 
 from .app import app
-from .errors import CidmError, ExitCode
+from .errors import CidmError, ExitCode, is_out_of_memory
 from .output import Mode, Output
 
 REGISTRY_CODES: tuple[tuple[type[RegistryError], ExitCode], ...] = (
@@ -76,7 +76,7 @@ def explain(error: BaseException) -> CidmError:
             return CidmError("interrupted", code=ExitCode.INTERRUPTED)
         case OSError():
             return _explain_system(error)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return CidmError("out of memory", SMALLER, ExitCode.OUT_OF_MEMORY)
     first_line = next(iter(str(error).splitlines()), "")
     return CidmError(
@@ -99,13 +99,6 @@ def _explain_system(error: OSError) -> CidmError:
     hint = "free some space, then try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
     code = ExitCode.NOT_FOUND if isinstance(error, FileNotFoundError) else ExitCode.FAILED
     return CidmError(f"{name}{reason}", hint, code)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Without importing torch: its CUDA error has a type, its CPU error only a message."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _before_dashes(arguments: list[str]) -> list[str]:

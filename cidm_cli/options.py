@@ -20,6 +20,8 @@ class LearnOptions:
     """Training steps."""
     batch: int | None = None
     """Pictures in a step."""
+    accumulate: int = 1
+    """Batches whose gradients make one step; a step then sees this many times --batch pictures."""
     rank: int = 4
     """Rank of the low-rank weights."""
     scale: float = 1.0
@@ -30,6 +32,14 @@ class LearnOptions:
     """Learning rate of the concept's tokens; falls to zero over the training."""
     weight_decay: float = 0.0
     """AdamW's weight decay."""
+    optimizer: str = "adamw"
+    """Optimizer: adamw, or adamw8bit, which keeps its moments in 8 bits (needs bitsandbytes)."""
+    checkpointing: bool = False
+    """Compute inner values again for the gradients instead of keeping them: less memory, a third slower."""
+    min_snr: float = 0.0
+    """Weigh the loss of little noise down, by a signal to noise ratio up to this, usually 5; 0 leaves it out."""
+    noise_offset: float = 0.0
+    """Shift of the noise as a whole, for very dark or bright pictures; usually up to 0.1."""
     targets: str = "attn2"
     """Attention layers that get low-rank weights: attn2 (to text) or attn1+attn2."""
     caption: str = "a photo of a {noun}"
@@ -107,6 +117,7 @@ LEARN_METHODS: dict[str, tuple[str, ...]] = {
     "c-lora": ("clora_weight",),
 }
 """What ``--method`` of learning may be, with the settings that only it has; docs/methods.md says what each does."""
+OPTIMIZERS = ("adamw", "adamw8bit")
 CONSOLIDATIONS: dict[str, tuple[str, ...]] = {
     "subspace": ("shared_rank", "refresh_every"),
     "paper": ("shared_lr",),
@@ -140,17 +151,20 @@ def resolve_learn(options: LearnOptions, kind: str) -> LearnOptions:
         CidmError: USAGE, naming the option, for a value that cannot be trained with.
     """
     whole = _filled(options, LEARN_DEFAULTS[kind])
-    for name in "steps batch rank variants checkpoint_every shared_rank refresh_every ewc_draws".split():
+    counts = "steps batch accumulate rank variants checkpoint_every shared_rank refresh_every ewc_draws"
+    for name in counts.split():
         if getattr(whole, name) < 1:
             raise _usage(name, getattr(whole, name), "must be at least 1")
     for name in ("lr", "token_lr", "scale", "shared_lr"):
         if not 0 < getattr(whole, name) < float("inf"):
             raise _usage(name, getattr(whole, name), "must be above 0")
-    for name in ("gamma1", "gamma2", "ewc_weight", "lwf_weight", "clora_weight"):
+    for name in "gamma1 gamma2 ewc_weight lwf_weight clora_weight min_snr noise_offset".split():
         if not 0 <= getattr(whole, name) < float("inf"):
             raise _usage(name, getattr(whole, name), "must not be negative")
     if whole.method not in LEARN_METHODS:
         raise _usage("method", whole.method, f"must be one of {', '.join(LEARN_METHODS)}")
+    if whole.optimizer not in OPTIMIZERS:
+        raise _usage("optimizer", whole.optimizer, f"must be {' or '.join(OPTIMIZERS)}")
     if whole.consolidation not in CONSOLIDATIONS:
         raise _usage("consolidation", whole.consolidation, "must be subspace or paper")
     if not 0 <= whole.weight_decay < 1:

@@ -28,17 +28,37 @@ def target(kind: str, clean: torch.Tensor, noise: torch.Tensor, signal: torch.Te
     raise ValueError(f"unknown prediction type {kind!r}")
 
 
+def min_snr_weight(kind: str, signal: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Weight of each timestep's loss, min(SNR, γ) / SNR for ε and min(SNR, γ) / (SNR + 1) for v (Hang et al. 2023).
+
+    SNR = ᾱ / (1-ᾱ). Both weight the error of the clean latents by min(SNR, γ). [batch]
+    """
+    if kind == "epsilon":
+        # As a quotient of γ, so that it is 1 and not 0 / 0 where no signal is left.
+        return (gamma * (1 - signal) / signal).clamp_max(1)
+    if kind == "v_prediction":
+        # min(ᾱ / (1-ᾱ), γ) times 1-ᾱ, which is 1 / (SNR + 1).
+        return torch.minimum(signal, gamma * (1 - signal))
+    raise ValueError(f"unknown prediction type {kind!r}")
+
+
 def denoising_loss(
-    prediction: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None = None
+    prediction: torch.Tensor,
+    wanted: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Eq. 1 — ‖ε - ε_θ'(z_t | c_g, t)‖², mean over elements and batch; a scalar.
 
     Args:
         prediction, wanted: [batch, channels, h, w].
         mask: weights [batch, 1, h, w]; each picture's loss is its weighted mean over the cells.
+        weights: factor on each picture's loss [batch].
     """
     error = (prediction - wanted) ** 2
+    if weights is not None:
+        error = error * weights.view(-1, 1, 1, 1)
     if mask is None:
         return error.mean()
-    weights = mask.expand_as(error)
-    return ((error * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3)).clamp_min(1e-6)).mean()
+    shares = mask.expand_as(error)
+    return ((error * shares).sum((1, 2, 3)) / shares.sum((1, 2, 3)).clamp_min(1e-6)).mean()

@@ -6,12 +6,14 @@ Layers are counted in the order in which a forward pass meets them: down blocks,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 #: Projections of an attention module that a LoRA may sit on.
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -98,20 +100,46 @@ def layer_contexts(unet: UNet2DConditionModel, contexts: Sequence[torch.Tensor])
     """While open, cross-attention layer l attends to ``contexts[l]`` [batch, tokens, width].
 
     Whatever ``encoder_hidden_states`` the UNet is called with is not looked at. A hook and not a processor, so
-    that any attention processor works underneath.
+    that any attention processor works underneath. Where the UNet computes blocks again in the backward pass, they
+    attend to the same again.
     """
     layers = cross_attention_layers(unet)
     if len(contexts) != len(layers):
         raise ValueError(f"{len(contexts)} contexts for {len(layers)} cross-attention layers")
+    given = {unet.get_submodule(name): context for name, context in zip(layers, contexts, strict=True)}
+    again = unet.is_gradient_checkpointing
+    if again:
+        unet.enable_gradient_checkpointing(partial(_computed_twice, given))
+    try:
+        with _attending(given):
+            yield
+    finally:
+        if again:
+            # Without the contexts, whose memory would otherwise be held.
+            unet.enable_gradient_checkpointing()
+
+
+def _computed_twice(given: Mapping[nn.Module, torch.Tensor], block: nn.Module, *inputs: Any) -> Any:
+    """A block's output, of which only its inputs are kept for the backward pass."""
+    own = {module: given[module] for module in block.modules() if module in given}
+    return checkpoint(
+        block, *inputs, use_reentrant=False, preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), _attending(own)),
+    )  # fmt: skip
+
+
+@contextmanager
+def _attending(given: Mapping[nn.Module, torch.Tensor]) -> Iterator[None]:
+    """While open, each module attends to its text."""
     handles = []
-    for name, context in zip(layers, contexts, strict=True):
+    for module, context in given.items():
 
         def give(
             _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], context: torch.Tensor = context
         ) -> tuple[Any, Any]:
             return args, {**kwargs, "encoder_hidden_states": context}
 
-        handles.append(unet.get_submodule(name).register_forward_pre_hook(give, with_kwargs=True))
+        handles.append(module.register_forward_pre_hook(give, with_kwargs=True))
     try:
         yield
     finally:

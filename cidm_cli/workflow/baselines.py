@@ -15,7 +15,8 @@ from ..method import baselines
 from ..models import text
 from ..models.attention import cross_attention_layers
 from ..options import LearnOptions
-from .training import Batch, Factors, Prepared, Regulariser, Term, Trainee, denoising, draw, predict
+from .batches import Batch, Prepared, draw
+from .training import Factors, Regulariser, Term, Trainee, denoising, predict
 
 
 def ewc(sites: Sequence[str], previous: ConceptWeights | None, name: str, weight: float) -> Regulariser:
@@ -56,7 +57,7 @@ def ewc(sites: Sequence[str], previous: ConceptWeights | None, name: str, weight
 def _gradients(trainee: Trainee, data: Prepared, options: LearnOptions) -> Iterator[Sequence[torch.Tensor]]:
     """Of single samples, drawn as the steps behind the last one would be."""
     assert options.steps is not None
-    single = replace(options, batch=1)
+    single = replace(options, batch=1, accumulate=1)
     for number in range(options.ewc_draws):
         batch = draw(data, single, options.steps + number, len(trainee.signal))
         yield torch.autograd.grad(denoising(trainee, batch), _theta(trainee))

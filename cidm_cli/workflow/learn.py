@@ -19,9 +19,11 @@ from ..formats.concept import ConceptWeights, pack
 from ..models import text
 from ..models.base import Base, peak_memory
 from ..options import LearnOptions, as_config
-from . import methods
+from . import memory, methods, optimizers
+from .batches import Prepared, prepare
 from .captions import slotted
-from .training import Prepared, Trainee, checkpoint, prepare, restore, train_step, training
+from .checkpoints import checkpoint, restore
+from .training import Trainee, train_step, training
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def check(registry: Registry, task: Task) -> None:
             hint="choose another name, or learn a new version of it with --update",
         )
     methods.check(records, task.options)
+    optimizers.check(task.options.optimizer)
 
 
 def learn(registry: Registry, base: Base, task: Task, events: Events) -> Record:
@@ -81,7 +84,8 @@ def learn(registry: Registry, base: Base, task: Task, events: Events) -> Record:
     A concept's record names every older concept as a parent: the order in the registry is the order of learning.
 
     Raises:
-        CidmError: FAILED for a loss that is not finite or a run that does not match, INTERRUPTED when stopped.
+        CidmError: FAILED for a loss that is not finite or a run that does not match, INTERRUPTED when stopped,
+            OUT_OF_MEMORY with advice.
         RegistryError: when the concept cannot be committed.
     """
     head = registry.head()
@@ -91,15 +95,16 @@ def learn(registry: Registry, base: Base, task: Task, events: Events) -> Record:
     prompts = caption_tokens(base, task, events)
     method = methods.build(registry, base, records, task.name, placed_captions(task), task.options)
     run = _open_run(registry, task, config, events)
-    data = prepare(base, task.dataset, prompts, task.options)
-    with training(base, task.name, task.noun, task.options, method) as trainee:
-        saved = run.latest()
-        if saved:
-            restore(trainee, saved[1])
-            events.on_note(f"going on from step {trainee.step}")
-        fit(trainee, data, task.options, run, events)
-        kept = method.regulariser.keep(trainee, data, task.options)
-        blob = pack(_finite(task.name, replace(trainee.weights(), state=kept)))
+    with memory.advised(task.name, base, task.options):
+        data = prepare(base, task.dataset, prompts, task.options)
+        with training(base, task.name, task.noun, task.options, method) as trainee:
+            saved = run.latest()
+            if saved:
+                restore(trainee, saved[1])
+                events.on_note(f"going on from step {trainee.step}")
+            fit(trainee, data, task.options, run, events)
+            kept = method.regulariser.keep(trainee, data, task.options)
+            blob = pack(_finite(task.name, replace(trainee.weights(), state=kept)))
     draft = _draft(base, task, config, parents, trainee)
     record = registry.commit(draft, blob, expected_head=head, update=task.update)
     run.finish()
@@ -140,15 +145,16 @@ def plan(registry: Registry, base: Base, task: Task) -> Plan:
     records = registry.records()
     prompts = caption_tokens(base, task, Events())
     method = methods.build(registry, base, records, task.name, placed_captions(task), task.options)
-    data = prepare(base, task.dataset, prompts, task.options)
-    with training(base, task.name, task.noun, task.options, method) as trainee:
-        train_step(trainee, data, task.options)
-        began = time.perf_counter()
-        for _ in range(2):
+    with memory.advised(task.name, base, task.options):
+        data = prepare(base, task.dataset, prompts, task.options)
+        with training(base, task.name, task.noun, task.options, method) as trainee:
             train_step(trainee, data, task.options)
-        each = (time.perf_counter() - began) / 2
-        numbers = [trainee.tokens, *(factor for pair in trainee.factors.values() for factor in pair)]
-        sites, layers = len(trainee.factors), trainee.tokens.shape[0]
+            began = time.perf_counter()
+            for _ in range(2):
+                train_step(trainee, data, task.options)
+            each = (time.perf_counter() - began) / 2
+            numbers = [trainee.tokens, *(factor for pair in trainee.factors.values() for factor in pair)]
+            sites, layers = len(trainee.factors), trainee.tokens.shape[0]
     steps, batch = task.options.steps, task.options.batch
     assert steps is not None
     assert batch is not None
@@ -265,7 +271,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     out = []
     for key in new:
         if key == "options":
-            was, now = old.get(key, {}), new[key]
+            # A run of an earlier version lacks the settings that there were not yet: it had what they are by default.
+            was, now = {**as_config(LearnOptions()), **old.get(key, {})}, new[key]
             out += [
                 f"--{k.replace('_', '-')} was {was.get(k)}, now {now[k]}" for k in now if was.get(k) != now[k]
             ]

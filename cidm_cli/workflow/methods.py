@@ -19,9 +19,10 @@ from ..models.base import Base
 from ..options import LearnOptions
 from . import baselines
 from .bases import concept_weights
+from .batches import Batch
 from .captions import slotted
 from .mixtures import CARRIED, SUMMED
-from .training import PLAIN, Batch, Factors, Method, Regulariser, Term, Trainee
+from .training import PLAIN, Factors, Method, Regulariser, Term, Trainee
 
 Load = Callable[[Record], ConceptWeights]
 

@@ -1,4 +1,4 @@
-"""One training: what is trained, by which method, one step of it, its checkpoints.
+"""One training: what is trained, by which method, one step of it.
 
 Every random draw is a function of (seed, step, sample), so a run stopped at any step and taken up again ends in
 the same bytes as one that was not.
@@ -8,70 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from diffusers import DDPMScheduler
-from safetensors.torch import load, save
 from torch import nn
 
-from ..data import Dataset, Placement, draw_augmentation
 from ..errors import CidmError, ExitCode
 from ..formats.concept import ConceptWeights
-from ..method.objective import denoising_loss, noised, target
+from ..method.objective import denoising_loss, min_snr_weight, noised, target
 from ..method.tokens import initial_tokens
 from ..models import prediction, text
 from ..models.attention import cross_attention_layers, layer_groups, lora_sites, merged
 from ..models.base import Base, trainable_attention
+from ..models.checkpointing import checkpointed
 from ..models.lora import adapter
-from ..models.sampling import encode
 from ..options import LearnOptions
+from . import optimizers
+from .batches import Batch, Prepared, draw
 
-_TERM, _STATE = "term.", "method."
 HALF_SCALE = 2.0**12
 """What the loss is multiplied by while its gradients are computed in float16."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Pictures and captions as the training reads them: encoded once."""
-
-    mean: torch.Tensor
-    """Latents [pictures, variants, channels, h, w]."""
-    std: torch.Tensor
-    """Their posterior's standard deviation, like ``mean``."""
-    masks: torch.Tensor | None
-    """[pictures, variants, 1, h, w], or None when no picture has one."""
-    prompts: tuple[text.Tokens, ...]
-    """Caption of each picture."""
-    pooled: torch.Tensor | None = None
-    """The captions as wholes [pictures, width], where the base wants them."""
-    sizes: torch.Tensor | None = None
-    """What SDXL is told of each variant's size and cutting (``prediction.ask``) [pictures, variants, 6]."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step learns from."""
-
-    clean: torch.Tensor
-    """Latents z_0 [batch, channels, h, w]"""
-    noise: torch.Tensor
-    """ε, like ``clean``"""
-    times: torch.Tensor
-    """Timesteps [batch]"""
-    prompts: tuple[text.Tokens, ...]
-    """Caption of each sample"""
-    pictures: tuple[int, ...]
-    """Number of the picture that each sample shows"""
-    mask: torch.Tensor | None
-    """[batch, 1, h, w], or None"""
-    pooled: torch.Tensor | None = None
-    """The captions as wholes [batch, width], where the base wants them"""
-    sizes: torch.Tensor | None = None
-    """[batch, 6], like those of ``Prepared``"""
 
 
 @dataclass(frozen=True)
@@ -130,7 +88,7 @@ class Trainee:
     """(up, down) of each LoRA site"""
     tokens: nn.Parameter
     """[copies, n_tokens, width]: a copy for each layer or group of layers, or one for all"""
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     signal: torch.Tensor
     """ᾱ of each timestep of the base's schedule"""
     method: Method
@@ -150,45 +108,6 @@ class Trainee:
         up = {site: factors[0].detach().clone() for site, factors in self.factors.items()}
         down = {site: factors[1].detach().clone() for site, factors in self.factors.items()}
         return ConceptWeights(up, down, self.tokens.detach().clone())
-
-
-def prepare(base: Base, dataset: Dataset, prompts: Sequence[text.Tokens], options: LearnOptions) -> Prepared:
-    """Encodes every variant of every picture; which variants there are follows from the seed."""
-    size = (base.pixels, base.pixels)
-    variants = options.variants if options.crop or options.mirror else 1
-    cells = base.pixels // base.factor
-    means, stds, masks, sizes = [], [], [], []
-    for number, example in enumerate(dataset.examples):
-        placements = [
-            draw_augmentation(
-                np.random.default_rng((options.seed, number, variant)),
-                crop=options.crop,
-                mirror=options.mirror,
-            )
-            for variant in range(variants)
-        ]
-        mean, std = encode(base, [p.apply(example.image, size) for p in placements])
-        means.append(mean)
-        stds.append(std)
-        sizes.append([_told_size(p, example.image.size, size) for p in placements])
-        if any(e.mask for e in dataset.examples):
-            for p in placements:
-                cell_mask = p.apply(example.mask, size).resize((cells, cells)) if example.mask else None
-                array = np.ones((cells, cells)) if cell_mask is None else np.asarray(cell_mask) / 255
-                masks.append(torch.from_numpy(array).float())
-    stacked = (
-        torch.stack(masks).view(len(means), variants, 1, cells, cells).to(base.device) if masks else None
-    )
-    return Prepared(
-        torch.stack(means), torch.stack(stds), stacked, tuple(prompts), text.pooled(base, prompts),
-        torch.tensor(sizes, dtype=torch.float32, device=base.device) if base.family == "sdxl" else None,
-    )  # fmt: skip
-
-
-def _told_size(placement: Placement, image: tuple[int, int], canvas: tuple[int, int]) -> list[int]:
-    """Height and width of a picture, top and left of the piece that is seen, and its height and width."""
-    left, top = placement.corner(image, canvas)
-    return [image[1], image[0], top, left, canvas[1], canvas[0]]
 
 
 def token_copies(base: Base, options: LearnOptions) -> int:
@@ -212,13 +131,15 @@ def training(
     sites = lora_sites(base.unet, options.targets)
     with (
         trainable_attention(base),
+        checkpointed(base) if options.checkpointing else nullcontext(),
         merged(base.unet, method.frozen),
         adapter(base.unet, sites, rank=options.rank, scale=options.scale, seed=options.seed) as factors,
     ):
         for site, start in (method.factors or {}).items():
             for parameter, value in zip(factors[site], start, strict=True):
                 parameter.data.copy_(value)
-        optimizer = torch.optim.AdamW(
+        optimizer = optimizers.make(
+            options.optimizer,
             [
                 {"params": [p for pair in factors.values() for p in pair], "lr": options.lr},
                 {"params": [tokens], "lr": options.token_lr},
@@ -230,14 +151,32 @@ def training(
 
 
 def train_step(trainee: Trainee, data: Prepared, options: LearnOptions) -> float:
-    """One optimizer step on one batch; returns its denoising loss (Eq. 1), without the method's terms.
+    """One optimizer step; returns the denoising loss (Eq. 1) of its batches, without the method's terms.
 
     Raises:
         CidmError: FAILED when the loss is not finite. The weights are those of the step before, then.
     """
     step = trainee.step
-    batch = draw(data, options, step, len(trainee.signal))
-    loss = denoising(trainee, batch)
+    found = [_descend(trainee, data, options, part) for part in range(options.accumulate)]
+    _settle(trainee)
+    remaining = 1 - step / options.steps  # type: ignore[operator]
+    for group, rate in zip(trainee.optimizer.param_groups, (options.lr, options.token_lr), strict=True):
+        group["lr"] = rate * remaining  # type: ignore[operator]
+    trainee.optimizer.step()
+    trainee.optimizer.zero_grad(set_to_none=True)
+    means = {name: sum(values[name] for values in found) / len(found) for name in found[0]}
+    value = means.pop("")
+    trainee.losses.append(value)
+    for name, part in means.items():
+        trainee.terms.setdefault(name, []).append(part)
+    trainee.method.regulariser.stepped(trainee)
+    return value
+
+
+def _descend(trainee: Trainee, data: Prepared, options: LearnOptions, part: int) -> dict[str, float]:
+    """Adds one batch's share to the step's gradients; returns its loss, by the name "", and the method's terms."""
+    batch = draw(data, options, trainee.step, len(trainee.signal), part)
+    loss = denoising(trainee, batch, options.min_snr)
     # Eq. 2: the method's terms, γ1 R1 + γ2 R2 for CIDM, join the loss here.
     terms = trainee.method.regulariser.penalty(trainee, batch)
     whole = loss
@@ -246,31 +185,21 @@ def train_step(trainee: Trainee, data: Prepared, options: LearnOptions) -> float
     value, total, *parts = torch.stack([loss, whole, *(t.value for t in terms.values())]).tolist()
     if not math.isfinite(total):
         raise CidmError(
-            f"concept {trainee.name}: the loss is {total} at step {step + 1}; nothing was committed",
+            f"concept {trainee.name}: the loss is {total} at step {trainee.step + 1}; nothing was committed",
             hint=f"try a lower --lr (now {options.lr:g}) or --token-lr (now {options.token_lr:g})",
             code=ExitCode.FAILED,
         )
-    _descend(trainee, whole)
-    remaining = 1 - step / options.steps  # type: ignore[operator]
-    for group, rate in zip(trainee.optimizer.param_groups, (options.lr, options.token_lr), strict=True):
-        group["lr"] = rate * remaining  # type: ignore[operator]
-    trainee.optimizer.step()
-    trainee.optimizer.zero_grad(set_to_none=True)
-    trainee.losses.append(value)
-    for name, part in zip(terms, parts, strict=True):
-        trainee.terms.setdefault(name, []).append(part)
-    trainee.method.regulariser.stepped(trainee)
-    return value
+    # In float16, gradients of a mean over many cells are smaller than what it holds: they are made larger on the way.
+    scale = HALF_SCALE if trainee.base.compute == torch.float16 else 1.0
+    (whole * (scale / options.accumulate)).backward()
+    return {"": value, **dict(zip(terms, parts, strict=True))}
 
 
-def _descend(trainee: Trainee, loss: torch.Tensor) -> None:
-    """Leaves each trained number its gradient; none where float16 overflowed, so that the step changes nothing."""
+def _settle(trainee: Trainee) -> None:
+    """Makes gradients their own size again; none where float16 overflowed, so that the step changes nothing."""
     if trainee.base.compute != torch.float16:
-        loss.backward()
         return
-    # Gradients of a mean over many cells are smaller than what float16 holds: they are made larger on the way.
-    (loss * HALF_SCALE).backward()
-    gradients = [p.grad for p in _parameters(trainee) if p.grad is not None]
+    gradients = [p.grad for p in parameters(trainee) if p.grad is not None]
     if not all(torch.isfinite(gradient).all() for gradient in gradients):
         trainee.optimizer.zero_grad(set_to_none=True)
         return
@@ -278,12 +207,14 @@ def _descend(trainee: Trainee, loss: torch.Tensor) -> None:
         gradient /= HALF_SCALE
 
 
-def denoising(trainee: Trainee, batch: Batch) -> torch.Tensor:
-    """Eq. 1 of a batch under its own captions; a scalar."""
+def denoising(trainee: Trainee, batch: Batch, min_snr: float = 0.0) -> torch.Tensor:
+    """Eq. 1 of a batch under its own captions; a scalar. With ``min_snr``, its timesteps are weighted by that γ."""
     layers = len(cross_attention_layers(trainee.base.unet))
     contexts = text.encode(trainee.base, batch.prompts, {trainee.name: trainee.tokens}, layers=layers)
-    wanted = target(trainee.base.prediction, batch.clean, batch.noise, trainee.signal[batch.times])
-    return denoising_loss(predict(trainee, batch, contexts, batch.pooled), wanted, batch.mask)
+    signal = trainee.signal[batch.times]
+    wanted = target(trainee.base.prediction, batch.clean, batch.noise, signal)
+    weights = min_snr_weight(trainee.base.prediction, signal, min_snr) if min_snr else None
+    return denoising_loss(predict(trainee, batch, contexts, batch.pooled), wanted, batch.mask, weights)
 
 
 def predict(
@@ -294,71 +225,6 @@ def predict(
     return prediction.predict(trainee.base, latents, batch.times, contexts, pooled, batch.sizes)
 
 
-def draw(data: Prepared, options: LearnOptions, step: int, timesteps: int) -> Batch:
-    """The batch of a step, a function of the seed and the step alone."""
-    count = options.batch
-    assert count is not None
-    pictures, variants = data.mean.shape[:2]
-    clean, noise, times, shown, masks, sizes = [], [], [], [], [], []
-    for sample in range(count):
-        epoch, place = divmod(step * count + sample, pictures)
-        picture = int(np.random.default_rng((options.seed, epoch, 0xE)).permutation(pictures)[place])
-        rng = np.random.default_rng((options.seed, step, sample))
-        variant = int(rng.integers(variants))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        shape = data.mean.shape[2:]
-        spread = torch.randn(shape, generator=generator).to(data.mean)
-        clean.append(data.mean[picture, variant] + data.std[picture, variant] * spread)
-        noise.append(torch.randn(shape, generator=generator).to(data.mean))
-        # One timestep from each of `count` equal stretches: uniform over all, and less noisy than free draws.
-        times.append(int((sample + rng.random()) / count * timesteps))
-        shown.append(picture)
-        if data.masks is not None:
-            masks.append(data.masks[picture, variant])
-        if data.sizes is not None:
-            sizes.append(data.sizes[picture, variant])
-    return Batch(
-        clean=torch.stack(clean), noise=torch.stack(noise), times=torch.tensor(times, device=data.mean.device),
-        prompts=tuple(data.prompts[picture] for picture in shown), pictures=tuple(shown),
-        mask=torch.stack(masks) if masks else None,
-        pooled=None if data.pooled is None else data.pooled[shown], sizes=torch.stack(sizes) if sizes else None,
-    )  # fmt: skip
-
-
-def checkpoint(trainee: Trainee) -> bytes:
-    """Everything needed to go on: factors, tokens, the optimizer's moments, the method's state, the losses so far."""
-    tensors = {"losses": torch.tensor(trainee.losses, dtype=torch.float64)}
-    for name, values in trainee.terms.items():
-        tensors[_TERM + name] = torch.tensor(values, dtype=torch.float64)
-    for name, tensor in trainee.method.regulariser.state().items():
-        tensors[_STATE + name] = tensor.detach()
-    for number, parameter in enumerate(_parameters(trainee)):
-        tensors[f"{number:04d}.value"] = parameter.detach()
-        for key, value in trainee.optimizer.state[parameter].items():
-            tensors[f"{number:04d}.{key}"] = value
-    return save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
-
-
-def restore(trainee: Trainee, blob: bytes) -> None:
-    """Takes up a training where ``checkpoint`` left it."""
-    tensors = load(blob)
-    trainee.losses[:] = tensors.pop("losses").tolist()
-    trainee.terms.clear()
-    trainee.terms.update({name: values.tolist() for name, values in _under(_TERM, tensors).items()})
-    state = {name: tensor.to(trainee.base.device) for name, tensor in _under(_STATE, tensors).items()}
-    trainee.method.regulariser.restore(state)
-    for number, parameter in enumerate(_parameters(trainee)):
-        mine = _under(f"{number:04d}.", tensors)
-        parameter.data.copy_(mine.pop("value"))
-        trainee.optimizer.state[parameter] = {
-            key: value if key == "step" else value.to(parameter.device) for key, value in mine.items()
-        }
-
-
-def _parameters(trainee: Trainee) -> list[nn.Parameter]:
+def parameters(trainee: Trainee) -> list[nn.Parameter]:
+    """Whatever the optimizer steps, always in the same order."""
     return [parameter for group in trainee.optimizer.param_groups for parameter in group["params"]]
-
-
-def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What begins with ``prefix``, without it."""
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -13,8 +13,9 @@ import torch
 import tiny
 from cidm_cli.models.base import Base
 from cidm_cli.workflow import training
+from cidm_cli.workflow.batches import Prepared, prepare
 from cidm_cli.workflow.learn import Events, caption_tokens
-from cidm_cli.workflow.training import Prepared, Trainee, denoising, draw, prepare, train_step
+from cidm_cli.workflow.training import Trainee, train_step
 from learning import task
 
 
@@ -31,9 +32,9 @@ def trainee_of(base: Base, folder: Path) -> Iterator[tuple[Trainee, Prepared, ob
 
 def gradients(base: Base, folder: Path) -> torch.Tensor:
     with trainee_of(base, folder) as (trainee, data, options):
-        batch = draw(data, options, 0, len(trainee.signal))  # type: ignore[arg-type]
-        training._descend(trainee, denoising(trainee, batch))
-        found = [p.grad.flatten() for p in training._parameters(trainee) if p.grad is not None]
+        training._descend(trainee, data, options, 0)  # type: ignore[arg-type]
+        training._settle(trainee)
+        found = [p.grad.flatten() for p in training.parameters(trainee) if p.grad is not None]
     return torch.cat(found)
 
 

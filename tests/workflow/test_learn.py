@@ -15,7 +15,7 @@ import tiny
 from cidm_cli.errors import ExitCode
 from cidm_cli.models.base import Base
 from cidm_cli.models.text import tokenize
-from cidm_cli.workflow import learn, training
+from cidm_cli.workflow import batches, learn, training
 from cidm_cli.workflow.learn import Events, caption_tokens, placed_captions
 from cidm_registry import Registry
 from command import Cidm
@@ -255,9 +255,11 @@ def test_only_what_a_mask_shows_counts_in_the_loss(
     seen = []
     sound = training.denoising_loss
 
-    def spy(prediction: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def spy(
+        prediction: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None, weights: None
+    ) -> torch.Tensor:
         seen.append((prediction.detach(), wanted, mask))
-        return sound(prediction, wanted, mask)
+        return sound(prediction, wanted, mask, weights)
 
     monkeypatch.setattr(training, "denoising_loss", spy)
     plain = learn_direct(tiny_registry, base, task(folder, crop=False, steps=1)).losses["first"]
@@ -284,7 +286,7 @@ def test_a_mask_lets_cells_through_where_it_is_white(base: Base, tmp_path: Path)
     mask.paste(255, (0, 0, 32, 64))
     mask.save(folder / "one-mask.png")
     work = task(folder, crop=False)
-    data = training.prepare(base, work.dataset, caption_tokens(base, work, Events()), work.options)
+    data = batches.prepare(base, work.dataset, caption_tokens(base, work, Events()), work.options)
     assert data.masks is not None
     masked = [example.mask is not None for example in work.dataset.examples].index(True)
     assert data.masks[masked, 0, 0, :, :3].min() > 0.95

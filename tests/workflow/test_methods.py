@@ -20,7 +20,7 @@ from cidm_cli.models import text
 from cidm_cli.models.attention import cross_attention_layers, lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
-from cidm_cli.workflow import learn, methods, training
+from cidm_cli.workflow import batches, learn, methods, training
 from cidm_cli.workflow.bases import concept_weights
 from cidm_cli.workflow.learn import Events, caption_tokens
 from cidm_registry import Record, Registry
@@ -269,13 +269,13 @@ def test_the_fisher_information_is_estimated_on_the_concepts_own_pictures_and_ad
     record = add(registry, base, folders, "cat", "ewc")
     dog, cat = weights_of(registry, base, "dog"), weights_of(registry, base, "cat")
     work = task(folders["cat"], name="cat", noun="cat", **SMALL, **WAYS["ewc"])
-    data = training.prepare(base, work.dataset, caption_tokens(base, work, Events()), work.options)
+    data = batches.prepare(base, work.dataset, caption_tokens(base, work, Events()), work.options)
     start = training.Method(factors={site: (cat.up[site], cat.down[site]) for site in cat.up})
     squares: dict[str, torch.Tensor] = {}
     with training.training(base, "cat", "cat", work.options, start) as trainee:
         trainee.tokens.data.copy_(cat.tokens)
         for number in range(2):
-            batch = training.draw(data, work.options, 3 + number, len(trainee.signal))
+            batch = batches.draw(data, work.options, 3 + number, len(trainee.signal))
             training.denoising(trainee, batch).backward()
             for site, pair in trainee.factors.items():
                 for factor, parameter in zip(("up", "down"), pair, strict=True):
@@ -308,7 +308,7 @@ def test_lwf_distils_what_the_model_before_predicts_for_an_older_concept(
     add(registry, base, folders, "cat", "lwf")
     dog, scale = weights_of(registry, base, "dog"), registry.get("dog").scale
     work = task(folders["cat"], name="cat", noun="cat", **SMALL, **WAYS["lwf"])
-    data = training.prepare(base, work.dataset, caption_tokens(base, work, Events()), work.options)
+    data = batches.prepare(base, work.dataset, caption_tokens(base, work, Events()), work.options)
     prompt = text.tokenize(base.tokenizer, ["a photo of a ", text.Slot("dog", dog.tokens.shape[1])])
     start = training.Method(frozen={site: delta(dog.up[site], dog.down[site], scale) for site in dog.up})
     with torch.no_grad(), training.training(base, "cat", "cat", work.options, start) as trainee:
@@ -316,7 +316,7 @@ def test_lwf_distils_what_the_model_before_predicts_for_an_older_concept(
         layers = len(cross_attention_layers(base.unet))
         contexts = text.encode(base, [prompt], {"dog": dog.tokens}, layers=layers)
         for step, (now, before) in enumerate(seen):
-            batch = training.draw(data, work.options, step, len(trainee.signal))
+            batch = batches.draw(data, work.options, step, len(trainee.signal))
             torch.testing.assert_close(
                 before, training.predict(trainee, batch, contexts, None), rtol=1e-3, atol=1e-4
             )

@@ -19,8 +19,8 @@ from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.models import loading
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
+from cidm_cli.workflow.batches import prepare
 from cidm_cli.workflow.learn import Events, caption_tokens
-from cidm_cli.workflow.training import prepare
 from cidm_registry import Registry
 from command import Cidm
 from learning import FAST, files_of, learn_direct, task

@@ -1,0 +1,55 @@
+"""Checkpoints of a training: everything it needs to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from safetensors.torch import load, save
+
+from .training import Trainee, parameters
+
+_TERM, _STATE = "term.", "method."
+
+
+def checkpoint(trainee: Trainee) -> bytes:
+    """Everything needed to go on: factors, tokens, the optimizer's moments, the method's state, the losses so far."""
+    tensors = {"losses": torch.tensor(trainee.losses, dtype=torch.float64)}
+    for name, values in trainee.terms.items():
+        tensors[_TERM + name] = torch.tensor(values, dtype=torch.float64)
+    for name, tensor in trainee.method.regulariser.state().items():
+        tensors[_STATE + name] = tensor.detach()
+    for number, parameter in enumerate(parameters(trainee)):
+        tensors[f"{number:04d}.value"] = parameter.detach()
+        for key, value in trainee.optimizer.state[parameter].items():
+            # The 8-bit optimizer's tables are one for all, and a file of tensors holds each by itself.
+            tensors[f"{number:04d}.{key}"] = torch.as_tensor(value).clone()
+    return save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def restore(trainee: Trainee, blob: bytes) -> None:
+    """Takes up a training where ``checkpoint`` left it."""
+    tensors = load(blob)
+    trainee.losses[:] = tensors.pop("losses").tolist()
+    trainee.terms.clear()
+    trainee.terms.update({name: values.tolist() for name, values in _under(_TERM, tensors).items()})
+    state = {name: tensor.to(trainee.base.device) for name, tensor in _under(_STATE, tensors).items()}
+    trainee.method.regulariser.restore(state)
+    for number, parameter in enumerate(parameters(trainee)):
+        mine = _under(f"{number:04d}.", tensors)
+        parameter.data.copy_(mine.pop("value"))
+        trainee.optimizer.state[parameter] = {
+            key: _state(key, value, parameter.device) for key, value in mine.items()
+        }
+
+
+def _state(key: str, value: torch.Tensor, device: torch.device) -> torch.Tensor | int:
+    """An optimizer's value as it had it: torch's counts steps in a float32 on the CPU, the 8-bit one in an int."""
+    if key != "step":
+        return value.to(device)
+    return value if value.is_floating_point() else int(value)
+
+
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What begins with ``prefix``, without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

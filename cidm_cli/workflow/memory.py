@@ -1,0 +1,50 @@
+"""Memory of a training: what to do when there is too little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ..errors import CidmError, ExitCode, is_out_of_memory
+from ..models.base import Base
+from ..options import LearnOptions
+
+
+@contextmanager
+def advised(name: str, base: Base, options: LearnOptions) -> Iterator[None]:
+    """Makes running out of memory an error that says which options need less of it.
+
+    Raises:
+        CidmError: OUT_OF_MEMORY.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CidmError(
+            f"concept {name}: out of memory on {base.device.type}; nothing was committed",
+            hint=advice(base, options),
+            code=ExitCode.OUT_OF_MEMORY,
+        ) from error
+
+
+def advice(base: Base, options: LearnOptions) -> str:
+    """The options that would take less memory, those first that change the result least."""
+    flags = []
+    if not options.checkpointing:
+        flags.append("--checkpointing")
+    if options.batch is not None and options.batch > 1:
+        flags.append(f"--batch 1 --accumulate {options.batch * options.accumulate}")
+    if base.device.type != "cpu" and base.compute == torch.float32:
+        flags.append("--precision bf16")
+    if options.targets != "attn2":
+        flags.append("--targets attn2")
+    if base.device.type != "cpu" and options.optimizer != "adamw8bit":
+        flags.append("--optimizer adamw8bit")
+    if base.device.type != "cpu":
+        flags.append("--device cpu (slow)")
+    others = "close other programs"
+    return f"try {', '.join(flags)}, or {others}" if flags else others
