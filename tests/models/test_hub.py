@@ -13,6 +13,7 @@ import pytest
 
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.models import hub
+from cidm_cli.models.control_files import find
 from cidm_cli.models.identity import KNOWN, fingerprint, folder_of, identify, vae_of, wanted
 
 NAME, COMMIT = "somebody/something", "0123456789abcdef0123456789abcdef01234567"
@@ -202,3 +203,49 @@ def test_shards_and_their_list_are_wanted_and_pickles_never() -> None:
         "tokenizer/../../evil.json", "scheduler/scheduler_config.json",
     ]  # fmt: skip
     assert set(wanted(names)) == {*names[:5], "tokenizer/merges.txt", "scheduler/scheduler_config.json"}
+
+
+CONTROL = {
+    "config.json": '{"_class_name": "ControlNetModel"}',
+    "diffusion_pytorch_model.bin": "pickled",
+    "diffusion_pytorch_model.fp16.safetensors": "half",
+    "diffusion_pytorch_model.safetensors": "full",
+    "code.py": "evil",
+}
+
+
+def lay(folder: Path, files: dict[str, str]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    return folder
+
+
+def test_of_a_controlnet_settings_and_one_set_of_safetensors_weights_are_fetched(
+    online: list[Sequence[str]], cache: Path, tmp_path: Path
+) -> None:
+    lay(tmp_path / "remote", CONTROL)
+    found = find(NAME, tmp_path)
+    assert (found.source, found.variant, found.kind) == (f"{NAME}@{COMMIT}", "fp16", "controlnet")
+    assert {name for names in online for name in names} == {
+        "config.json", "diffusion_pytorch_model.fp16.safetensors",
+    }  # fmt: skip
+    asked = len(online)
+    assert find(NAME, tmp_path) == found
+    assert len(online) == asked, "what the cache holds whole needs no network"
+
+
+def test_of_what_is_no_controlnet_the_weights_are_not_fetched(
+    online: list[Sequence[str]], tmp_path: Path
+) -> None:
+    lay(tmp_path / "remote", {**CONTROL, "config.json": '{"_class_name": "AutoencoderKL"}'})
+    with pytest.raises(CidmError, match="AutoencoderKL") as caught:
+        find(NAME, tmp_path)
+    assert caught.value.code == ExitCode.INVALID
+    assert not any(name.endswith(".safetensors") for names in online for name in names)
+
+
+def test_a_controlnet_that_is_nowhere_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CidmError, match="--control") as caught:
+        find(NAME, tmp_path)
+    assert caught.value.code == ExitCode.NOT_FOUND
