@@ -12,8 +12,10 @@ from .options import DrawOptions
 class StylizeOptions:
     """Settings of a style transfer; None takes the base's own default."""
 
-    strength: float = 0.6
+    strength: float = 0.7
     """How much is drawn anew, from 0 (the picture as it is) to 1 (nothing of it is kept)."""
+    invert: bool = True
+    """Start from noise found in the picture by denoising backwards, which keeps far more of it for half more time."""
     count: int = field(default=1, metadata={"short": "-n"})
     """Pictures of each given one."""
     seed: int = 0

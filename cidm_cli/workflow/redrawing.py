@@ -18,10 +18,14 @@ from ..errors import CidmError, ExitCode
 from ..method import editing
 from ..models import sampling
 from ..models.base import Base
+from ..models.prediction import predict
 from ..options import DrawOptions
 from ..prompts import find_unknown, parse_prompt
 from . import generate
 from .mixtures import Applied, Loader, Mixture, applied, mixture
+
+VARIATION = 0.3
+"""Share of a seed's own noise beside the noise found in a picture: enough that seeds differ."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,21 @@ class Work:
     finish: tuple[Callable[[Image.Image], Picture], ...]
     """What each stroke's image, RGB at the size that is drawn, becomes."""
     strength: float
+    invert: bool = False
+    """Whether the noise is, for the most part, found in the pictures; at strength 1 nothing of them is kept anyway."""
+
+    @property
+    def first(self) -> int:
+        """Denoising steps that are left out."""
+        assert self.brush.options.steps
+        return editing.first_step(self.strength, self.brush.options.steps)
 
     @property
     def steps(self) -> int:
-        """Denoising steps of all batches together."""
-        steps, limit = self.brush.options.steps, self.brush.options.batch
-        assert steps
-        return (steps - editing.first_step(self.strength, steps)) * len(batches(self.strokes, limit))
+        """Denoising steps of all batches together, forwards and backwards."""
+        assert self.brush.options.steps
+        each = (self.brush.options.steps - self.first) * (2 if self.invert and self.first else 1)
+        return each * len(batches(self.strokes, self.brush.options.batch))
 
 
 def check_prompt(registry: Registry, name: str, prompt: str | None, default: str) -> tuple[str, Record]:
@@ -138,15 +150,49 @@ def batches(strokes: Sequence[Stroke], limit: int) -> list[list[Stroke]]:
 
 
 def paint(base: Base, work: Work, on_step: Callable[[], None] = lambda: None) -> Iterator[Picture]:
-    """Draws every stroke, in order. The concepts are in the weights meanwhile; ``on_step`` is called work.steps times.
+    """Draws every stroke, in order; ``on_step`` is called work.steps times.
 
     At strength 0 nothing is denoised: what comes is the autoencoder's round trip.
     """
     finish = iter(work.finish)
-    with work.brush.weights.merged(base):
-        for batch in batches(work.strokes, work.brush.options.batch):
-            for image in _paint_batch(base, work.brush, batch, work.strength, on_step):
-                yield next(finish)(image)
+    for batch in batches(work.strokes, work.brush.options.batch):
+        clean, _ = sampling.encode(base, [stroke.image for stroke in batch])
+        noise = sampling.initial_noise(base, [stroke.seed for stroke in batch], batch[0].image.size).to(clean)
+        if work.invert and work.first:
+            # With the base's own weights: what is found should be the picture's, not the concept's.
+            found = noise_found(base, work.brush, clean, work.first, on_step)
+            noise = editing.varied(found, noise, VARIATION)
+        with work.brush.weights.merged(base):
+            images = _paint_batch(base, work, batch, clean, noise, on_step)
+        for image in images:
+            yield next(finish)(image)
+
+
+@torch.no_grad()
+def noise_found(
+    base: Base, brush: Brush, clean: torch.Tensor, first: int, on_step: Callable[[], None] = lambda: None
+) -> torch.Tensor:
+    """DDIM inversion: the noise, like ``clean``, from which the base denoises to these latents under no prompt.
+
+    Without guidance, under the negative prompt, one evaluation a step, up to the level where ``first`` steps remain.
+    """
+    assert brush.options.steps
+    scheduler = sampling.make_scheduler(base, "ddim")
+    scheduler.set_timesteps(brush.options.steps, device=base.device)
+    levels = sampling.levels(scheduler, "ddim")
+    contexts, whole = brush.told[0]
+    contexts = tuple(context.expand(len(clean), -1, -1) for context in contexts)
+    whole = None if whole is None else whole.expand(len(clean), -1)
+    latents, at = clean, levels[-1]
+    for number in reversed(range(first, brush.options.steps)):
+        to = levels[number]
+        prediction = predict(base, latents, scheduler.timesteps[number], contexts, whole)
+        latents = editing.less_clean(
+            latents, prediction, base.prediction, (at.signal, at.noise), (to.signal, to.noise)
+        )
+        at = to
+        on_step()
+    return editing.noise_in(latents, clean, at.signal, at.noise) if at.noise else torch.zeros_like(clean)
 
 
 def facts(
@@ -179,31 +225,27 @@ def facts(
 
 
 def _paint_batch(
-    base: Base, brush: Brush, batch: Sequence[Stroke], strength: float, on_step: Callable[[], None]
+    base: Base,
+    work: Work,
+    batch: Sequence[Stroke],
+    clean: torch.Tensor,
+    noise: torch.Tensor,
+    on_step: Callable[[], None],
 ) -> list[Image.Image]:
-    options = brush.options
+    options = work.brush.options
     assert options.steps
-    estimate = generate.prompt_estimate(base, options, brush.told, brush.weights, len(batch))
-    clean, _ = sampling.encode(base, [stroke.image for stroke in batch])
-    noise = sampling.initial_noise(base, [stroke.seed for stroke in batch], batch[0].image.size).to(
-        base.device
-    )
+    estimate = generate.prompt_estimate(base, options, work.brush.told, work.brush.weights, len(batch))
 
     def at(level: sampling.Level) -> torch.Tensor:
         return editing.noised(clean, noise, level.signal, level.noise)
 
-    first = editing.first_step(strength, options.steps)
-    begin = at if first else None
-    if batch[0].cells is None:
-        latents = sampling.denoise(
-            base, estimate, noise, sampler=options.sampler, steps=options.steps, first=first, begin=begin,
-            on_step=lambda _: on_step(),
-        )  # fmt: skip
-    else:
-        cells = torch.stack([stroke.cells for stroke in batch if stroke.cells is not None]).to(clean)
-        latents = sampling.denoise(
-            base, estimate, noise, sampler=options.sampler, steps=options.steps, first=first, begin=begin,
-            keep=lambda latents, level: editing.blended(latents, at(level), cells),
-            on_step=lambda _: on_step(),
-        )  # fmt: skip
+    def keep(latents: torch.Tensor, level: sampling.Level) -> torch.Tensor:
+        return latents if cells is None else editing.blended(latents, at(level), cells)
+
+    masks = [stroke.cells for stroke in batch if stroke.cells is not None]
+    cells = torch.stack(masks).to(clean) if masks else None
+    latents = sampling.denoise(
+        base, estimate, noise, sampler=options.sampler, steps=options.steps, first=work.first,
+        begin=at if work.first else None, keep=keep, on_step=lambda _: on_step(),
+    )  # fmt: skip
     return sampling.decode(base, latents)

@@ -73,4 +73,4 @@ def prepare(
         for seed in range(options.seed, options.seed + options.count):
             strokes.append(Stroke(image, seed))
             finish.append(partial(finished, given, seed))
-    return Work(brush, tuple(strokes), tuple(finish), task.options.strength)
+    return Work(brush, tuple(strokes), tuple(finish), task.options.strength, task.options.invert)

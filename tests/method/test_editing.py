@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from cidm_cli.method.editing import blended, first_step, noised
+from cidm_cli.method.editing import blended, first_step, less_clean, noise_in, noised, varied
 
 GENERATOR = torch.Generator().manual_seed(3)
 GIVEN, DRAWN = (torch.randn(2, 3, 4, 5, generator=GENERATOR) for _ in range(2))
@@ -36,6 +38,48 @@ def test_noised_mixes_signal_and_noise_cell_by_cell() -> None:
     for at in ((0, 0, 0, 0), (1, 2, 3, 4), (0, 1, 2, 3)):
         assert float(out[at]) == pytest.approx(0.8 * float(GIVEN[at]) + 3.5 * float(DRAWN[at]), rel=1e-5)
     assert torch.equal(noised(GIVEN, DRAWN, 1.0, 0.0), GIVEN)
+
+
+LEVELS = ((1.0, 0.0), (0.96, 0.28), (0.8, 0.6), (0.28, 0.96))
+
+
+def told(kind: str, clean: torch.Tensor, noise: torch.Tensor, signal: float, spread: float) -> torch.Tensor:
+    return noise if kind == "epsilon" else signal * noise - spread * clean
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_going_backwards_keeps_the_predicted_picture_and_noise_at_every_level(kind: str) -> None:
+    """A prediction that is right of both stays so up to the noisiest level, where the noise is found again."""
+    latents = GIVEN
+    for at, to in itertools.pairwise(LEVELS):
+        latents = less_clean(latents, told(kind, GIVEN, DRAWN, *at), kind, at, to)
+        torch.testing.assert_close(latents, to[0] * GIVEN + to[1] * DRAWN, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(noise_in(latents, GIVEN, *LEVELS[-1]), DRAWN, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_a_step_backwards_undoes_ddims_step_forwards(kind: str) -> None:
+    prediction = torch.randn(GIVEN.shape, generator=torch.Generator().manual_seed(9))
+    near, far = LEVELS[1], LEVELS[2]
+    latents = less_clean(GIVEN, prediction, kind, near, far)
+    # Forwards: what the prediction makes of the nearer latents, mixed anew at the nearer level.
+    noise = prediction if kind == "epsilon" else near[1] * GIVEN + near[0] * prediction
+    clean = (latents - far[1] * noise) / far[0]
+    torch.testing.assert_close(near[0] * clean + near[1] * noise, GIVEN, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_prediction_is_refused() -> None:
+    with pytest.raises(ValueError, match="sample"):
+        less_clean(GIVEN, DRAWN, "sample", LEVELS[1], LEVELS[2])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_varied_noise_is_near_and_of_the_same_variance(share: float) -> None:
+    one, other = (torch.randn(100_000, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
+    out = varied(one, other, share)
+    assert float(out.std()) == pytest.approx(1, abs=0.02)
+    assert float((out * one).mean()) == pytest.approx((1 - share**2) ** 0.5, abs=0.02)
+    assert float((out * other).mean()) == pytest.approx(share, abs=0.02)
 
 
 def test_a_binary_mask_takes_each_cell_from_one_side_bit_for_bit() -> None:

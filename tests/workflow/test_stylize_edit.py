@@ -175,10 +175,11 @@ def test_strength_1_draws_what_generate_draws(sampler: str, base: Base, taught: 
     assert picture.image.tobytes() == plain.image.tobytes()
 
 
-def test_more_strength_keeps_less_of_the_picture(cidm: Cidm, taught: Path, house: Path) -> None:
+@pytest.mark.parametrize("invert", ["--invert", "--no-invert"])
+def test_more_strength_keeps_less_of_the_picture(invert: str, cidm: Cidm, taught: Path, house: Path) -> None:
     """Results over two different pictures grow alike; at strength 1 they are the same."""
     save(Path("other.png"), (90, 75), seed=1)
-    arguments = ("--style", "ink", "--precision", "fp32", "--steps", 10, "--registry", taught, "-q")
+    arguments = ("--style", "ink", invert, "--precision", "fp32", "--steps", 10, "--registry", taught, "-q")
     apart = []
     for strength in (0, 0.6, 1):
         first, second = (
@@ -187,6 +188,72 @@ def test_more_strength_keeps_less_of_the_picture(cidm: Cidm, taught: Path, house
         )
         apart.append(np.abs(pixels(first) - pixels(second)).mean())
     assert apart[0] > apart[1] > apart[2] == 0
+
+
+def latents_of(
+    base: Base, taught: Path, house: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> tuple[torch.Tensor, int]:
+    """How far the latents that are decoded lie from the given picture's, and how often the UNet was asked."""
+    registry = Registry.open(taught)
+    chosen = StylizeOptions(steps=8, strength=0.75, **options)
+    work = styles.prepare(registry, base, styles.plan(registry, [read_given(house)], "ink", None, chosen))
+    seen: list[torch.Tensor] = []
+    asked: list[None] = []
+    forward = base.unet.forward
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            sampling, "decode", lambda base, latents: seen.append(latents.clone()) or decode(base, latents)
+        )
+        patch.setattr(
+            base.unet, "forward", lambda *args, **kwargs: asked.append(None) or forward(*args, **kwargs)
+        )
+        told: list[None] = []
+        list(redrawing.paint(base, work, lambda: told.append(None)))
+    assert len(told) == work.steps
+    return seen[0], len(asked)
+
+
+def test_noise_found_in_the_picture_leads_back_to_it_where_nothing_pulls_away(
+    base: Base, taught: Path, house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guidance 0 denoises as the inversion went: nearer to the picture than from any other noise."""
+    clean, _ = encode(base, [place(Image.open(house), (64, 64), crop=1.0, shift=(0.0, 0.0), mirror=False)])
+    apart = {}
+    for invert in (True, False):
+        found, asked = latents_of(
+            base, taught, house, monkeypatch, invert=invert, guidance=0.0, size=(64, 64), sampler="ddim"
+        )
+        apart[invert] = float((found - clean).pow(2).mean())
+        assert asked == (12 if invert else 6)
+    assert apart[True] < 0.5 * apart[False]
+
+
+def test_seeds_differ_also_where_noise_is_found_in_the_picture(
+    base: Base, taught: Path, house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = latents_of(base, taught, house, monkeypatch, seed=1)
+    other, _ = latents_of(base, taught, house, monkeypatch, seed=2)
+    assert not torch.allclose(one, other, atol=1e-2)
+
+
+def test_noise_is_found_with_the_bases_own_weights(
+    base: Base, taught: Path, house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry.open(taught)
+    options = StylizeOptions(steps=4, strength=0.5)
+    work = styles.prepare(registry, base, styles.plan(registry, [read_given(house)], "ink", None, options))
+    name = next(iter(work.brush.weights.throughout))
+    own = base.unet.get_submodule(name).weight.clone()
+    seen: list[bool] = []
+    forward = base.unet.forward
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        seen.append(base.unet.get_submodule(name).weight.equal(own))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(base.unet, "forward", spy)
+    list(redrawing.paint(base, work))
+    assert seen == [True, True, False, False]
 
 
 def test_what_is_said_changes_the_picture(cidm: Cidm, taught: Path, house: Path) -> None:
