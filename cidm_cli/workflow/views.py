@@ -17,7 +17,7 @@ from ..models import regional, sampling, structure
 from ..models.base import Base
 from .layouts import WHOLE, WITHOUT, Scene, sources_of
 
-CROPS_UNTIL = 0.5
+CROPS_UNTIL = 0.7
 """The share of the noise levels, from the noisiest, in which crops have a say. What a region shows is settled there;
 after it the picture is looked at as a whole, so that what is behind the regions joins up."""
 
