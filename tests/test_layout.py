@@ -131,9 +131,10 @@ def test_boxes_between_the_cells_of_a_map_are_found(box: tuple[float, ...], thin
 
 def test_the_layouts_of_the_guide_are_valid() -> None:
     guide = (Path(__file__).parents[1] / "docs" / "layouts.md").read_text(encoding="utf-8")
-    plain, regions = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    plain, regions, followed = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
     assert read(plain).base.prompt == "a photo of a <dog> on the beach"
     assert len(read(regions).regions) == 2
+    assert read(followed).structure
 
 
 # --- where it comes from --------------------------------------------------------------------------------

@@ -107,7 +107,9 @@ def _told(facts: dict[str, Any], kind: str, base: Base) -> Told:
     mixtures = tuple(_mixture_told(part, prompt, merged is not None, base) for prompt, part in parts)
     if job.regions and any(mixture.method in ONE_AT_A_TIME for mixture in mixtures):
         raise ValueError("its method draws no regions")
-    followed = structure.again(facts["structure"]) if facts.get("structure") else None
+    followed = structure.again(facts["structure"]) if "structure" in facts else None
+    if job.layout and job.layout.structure and followed is None:
+        raise ValueError("its layout follows a structure, and it tells none")
     return Told(job, batch, index, mixtures, tuple(masks), facts["base"], merged, followed)
 
 

@@ -381,6 +381,21 @@ def test_a_picture_with_edited_text_is_refused(
     assert caught.value.code == ExitCode.INVALID
 
 
+def test_a_layouts_picture_that_no_longer_tells_its_structure_is_refused(
+    base: Base, taught: Registry, scene: Path
+) -> None:
+    told = load_layout(scene)
+    job = Job(BEACH, options(base, steps=1), told, COMPLETE, structure.of_layout(told))
+    (picture,) = draw(taught, base, [job])
+    facts = json.loads(json.dumps(picture.facts))
+    assert redraw(taught, base, facts).image.tobytes() == picture.image.tobytes()
+    for edit in (lambda: facts.update(structure=None), lambda: facts.pop("structure")):
+        edit()
+        with pytest.raises(CidmError) as caught:
+            redraw(taught, base, facts)
+        assert caught.value.code == ExitCode.INVALID
+
+
 def test_pictures_say_nothing_of_structures_they_do_not_follow(base: Base, taught: Registry) -> None:
     (picture,) = draw(taught, base, [Job(DOG, options(base, steps=1))])
     assert "structure" not in picture.facts
