@@ -101,9 +101,9 @@ def plain_loop(
 
     def step() -> None:
         picture = torch.randint(len(captions), (options.batch,))
-        variant = torch.randint(data.mean.shape[1], (options.batch,))
-        clean = data.mean[picture, variant]
-        clean = clean + data.std[picture, variant] * torch.randn_like(clean)
+        variant = torch.randint(len(data.mean[0]), (options.batch,))
+        clean = torch.stack(data.mean)[picture, variant]
+        clean = clean + torch.stack(data.std)[picture, variant] * torch.randn_like(clean)
         noise = torch.randn_like(clean)
         t = torch.randint(0, 1000, (options.batch,), device=base.device)
         with torch.no_grad(), base.autocast():

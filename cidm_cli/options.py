@@ -48,6 +48,8 @@ class LearnOptions:
     """Vary the pictures by cropping up to a fifth off their sides."""
     mirror: bool = False
     """Vary the pictures by mirroring; leave off for text and anything that is not symmetric."""
+    buckets: bool | None = None
+    """Learn each picture at a size near its own aspect instead of cutting all square; on but for mini."""
     variants: int = 8
     """Croppings of each picture, encoded once before the training."""
     method: str = "cidm"
@@ -131,9 +133,9 @@ DRAW_METHODS = (
 # Defaults that depend on the base's family: the paper's for SD-1.5 and SDXL, which it trains and draws alike
 # (arXiv 2410.17594, section 4.1), measured ones for the small base.
 LEARN_DEFAULTS: dict[str, dict[str, Any]] = {
-    "mini": {"steps": 100, "batch": 8, "lr": 2e-3, "token_lr": 1e-2},
-    "sd15": {"steps": 800, "batch": 1, "lr": 1e-4, "token_lr": 1e-3},
-    "sdxl": {"steps": 800, "batch": 1, "lr": 1e-4, "token_lr": 1e-3},
+    "mini": {"steps": 100, "batch": 8, "lr": 2e-3, "token_lr": 1e-2, "buckets": False},
+    "sd15": {"steps": 800, "batch": 1, "lr": 1e-4, "token_lr": 1e-3, "buckets": True},
+    "sdxl": {"steps": 800, "batch": 1, "lr": 1e-4, "token_lr": 1e-3, "buckets": True},
 }
 DRAW_DEFAULTS: dict[str, dict[str, Any]] = {
     "mini": {"steps": 20, "guidance": 4.0},

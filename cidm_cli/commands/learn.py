@@ -124,6 +124,7 @@ def _plan(call: Invocation, task: Any, plan: Any) -> Result:
             f"and {plan.layers} sets of tokens",
             f"about {duration(plan.seconds)} on {plan.device} in {plan.compute}, "
             f"{readable_bytes(plan.memory)} of memory",
+            f"pictures at {', '.join(f'{width}x{height}' for width, height in plan.sizes)} pixels",
             *(f"caption: {caption}" for caption in plan.captions),
         ],
         ids=[task.name],

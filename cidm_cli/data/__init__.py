@@ -1,6 +1,7 @@
 """The user's pictures and captions: loading them, placing them on a canvas, and benchmark task lists."""
 
 from cidm_cli.data.benchmarks import BRACES, Benchmark, load_benchmark
+from cidm_cli.data.buckets import bucket
 from cidm_cli.data.captions import replace_noun
 from cidm_cli.data.examples import Dataset, Example, load_examples
 from cidm_cli.data.given import Given, read_given, read_mask
@@ -16,6 +17,7 @@ __all__ = [
     "Given",
     "Placement",
     "Task",
+    "bucket",
     "draw_augmentation",
     "load_benchmark",
     "load_examples",

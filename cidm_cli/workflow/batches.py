@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..data import Dataset, Placement, draw_augmentation
+from ..data import Dataset, Placement, bucket, draw_augmentation
 from ..models import text
 from ..models.base import Base
 from ..models.sampling import encode
@@ -22,12 +22,12 @@ from ..options import LearnOptions
 class Prepared:
     """Pictures and captions as the training reads them: encoded once."""
 
-    mean: torch.Tensor
-    """Latents [pictures, variants, channels, h, w]."""
-    std: torch.Tensor
+    mean: tuple[torch.Tensor, ...]
+    """Latents of each picture [variants, channels, h, w]; pictures of one size make a bucket."""
+    std: tuple[torch.Tensor, ...]
     """Their posterior's standard deviation, like ``mean``."""
-    masks: torch.Tensor | None
-    """[pictures, variants, 1, h, w], or None when no picture has one."""
+    masks: tuple[torch.Tensor, ...] | None
+    """Of each picture [variants, 1, h, w], or None when no picture has one."""
     prompts: tuple[text.Tokens, ...]
     """Caption of each picture."""
     pooled: torch.Tensor | None = None
@@ -60,11 +60,11 @@ class Batch:
 
 def prepare(base: Base, dataset: Dataset, prompts: Sequence[text.Tokens], options: LearnOptions) -> Prepared:
     """Encodes every variant of every picture; which variants there are follows from the seed."""
-    size = (base.pixels, base.pixels)
     variants = options.variants if options.crop or options.mirror else 1
-    cells = base.pixels // base.factor
     means, stds, masks, sizes = [], [], [], []
-    for number, example in enumerate(dataset.examples):
+    masked = any(example.mask for example in dataset.examples)
+    canvases = picture_sizes(base, dataset, options)
+    for number, (example, size) in enumerate(zip(dataset.examples, canvases, strict=True)):
         placements = [
             draw_augmentation(
                 np.random.default_rng((options.seed, number, variant)),
@@ -77,18 +77,27 @@ def prepare(base: Base, dataset: Dataset, prompts: Sequence[text.Tokens], option
         means.append(mean)
         stds.append(std)
         sizes.append([_told_size(p, example.image.size, size) for p in placements])
-        if any(e.mask for e in dataset.examples):
-            for p in placements:
-                cell_mask = p.apply(example.mask, size).resize((cells, cells)) if example.mask else None
-                array = np.ones((cells, cells)) if cell_mask is None else np.asarray(cell_mask) / 255
-                masks.append(torch.from_numpy(array).float())
-    stacked = (
-        torch.stack(masks).view(len(means), variants, 1, cells, cells).to(base.device) if masks else None
-    )
+        if masked:
+            width, height = (side // base.factor for side in size)
+            cells = [
+                np.asarray(p.apply(example.mask, size).resize((width, height))) / 255
+                if example.mask
+                else np.ones((height, width))
+                for p in placements
+            ]
+            masks.append(torch.from_numpy(np.stack(cells)[:, None]).float().to(base.device))
     return Prepared(
-        torch.stack(means), torch.stack(stds), stacked, tuple(prompts), text.pooled(base, prompts),
+        tuple(means), tuple(stds), tuple(masks) if masked else None, tuple(prompts), text.pooled(base, prompts),
         torch.tensor(sizes, dtype=torch.float32, device=base.device) if base.family == "sdxl" else None,
     )  # fmt: skip
+
+
+def picture_sizes(base: Base, dataset: Dataset, options: LearnOptions) -> list[tuple[int, int]]:
+    """Width and height that each picture is learned at."""
+    square = (base.pixels, base.pixels)
+    return [
+        bucket(example.image.size, base.pixels) if options.buckets else square for example in dataset.examples
+    ]
 
 
 def _told_size(placement: Placement, image: tuple[int, int], canvas: tuple[int, int]) -> list[int]:
@@ -104,31 +113,48 @@ def draw(data: Prepared, options: LearnOptions, step: int, timesteps: int, part:
     """
     assert options.batch is not None
     count = options.batch * options.accumulate
-    pictures, variants = data.mean.shape[:2]
+    members, earlier = _bucket(data, options.seed, step * options.accumulate + part)
     clean, noise, times, shown, masks, sizes = [], [], [], [], [], []
-    for sample in range(part * options.batch, (part + 1) * options.batch):
-        epoch, place = divmod(step * count + sample, pictures)
-        picture = int(np.random.default_rng((options.seed, epoch, 0xE)).permutation(pictures)[place])
+    for number in range(options.batch):
+        sample = part * options.batch + number
+        epoch, place = divmod(earlier * options.batch + number, len(members))
+        order = np.random.default_rng((options.seed, epoch, 0xE)).permutation(len(members))
+        picture = members[order[place]]
+        mean, std = data.mean[picture], data.std[picture]
         rng = np.random.default_rng((options.seed, step, sample))
-        variant = int(rng.integers(variants))
+        variant = int(rng.integers(len(mean)))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        shape = data.mean.shape[2:]
-        spread = torch.randn(shape, generator=generator).to(data.mean)
-        clean.append(data.mean[picture, variant] + data.std[picture, variant] * spread)
-        epsilon = torch.randn(shape, generator=generator).to(data.mean)
+        shape = mean.shape[1:]
+        spread = torch.randn(shape, generator=generator).to(mean)
+        clean.append(mean[variant] + std[variant] * spread)
+        epsilon = torch.randn(shape, generator=generator).to(mean)
         if options.noise_offset:
-            epsilon += options.noise_offset * torch.randn((shape[0], 1, 1), generator=generator).to(data.mean)
+            epsilon += options.noise_offset * torch.randn((shape[0], 1, 1), generator=generator).to(mean)
         noise.append(epsilon)
         # One timestep from each of `count` equal stretches: uniform over all, and less noisy than free draws.
         times.append(int((sample + rng.random()) / count * timesteps))
         shown.append(picture)
         if data.masks is not None:
-            masks.append(data.masks[picture, variant])
+            masks.append(data.masks[picture][variant])
         if data.sizes is not None:
             sizes.append(data.sizes[picture, variant])
     return Batch(
-        clean=torch.stack(clean), noise=torch.stack(noise), times=torch.tensor(times, device=data.mean.device),
+        clean=torch.stack(clean), noise=torch.stack(noise), times=torch.tensor(times, device=clean[0].device),
         prompts=tuple(data.prompts[picture] for picture in shown), pictures=tuple(shown),
         mask=torch.stack(masks) if masks else None,
         pooled=None if data.pooled is None else data.pooled[shown], sizes=torch.stack(sizes) if sizes else None,
     )  # fmt: skip
+
+
+def _bucket(data: Prepared, seed: int, number: int) -> tuple[list[int], int]:
+    """The pictures, all of one size, that batch ``number`` is drawn from, and how many batches of that size came first.
+
+    In as many batches as there are pictures, each size has as many as it has pictures, in an order drawn anew.
+    """
+    shapes = [mean.shape for mean in data.mean]
+    epoch, place = divmod(number, len(shapes))
+    order = np.random.default_rng((seed, epoch, 0xB)).permutation(len(shapes))
+    chosen = shapes[order[place]]
+    members = [picture for picture, shape in enumerate(shapes) if shape == chosen]
+    earlier = sum(shapes[picture] == chosen for picture in order[:place])
+    return members, epoch * len(members) + earlier

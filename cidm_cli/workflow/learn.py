@@ -20,7 +20,7 @@ from ..models import text
 from ..models.base import Base, peak_memory
 from ..options import LearnOptions, as_config
 from . import memory, methods, optimizers
-from .batches import Prepared, prepare
+from .batches import Prepared, picture_sizes, prepare
 from .captions import slotted
 from .checkpoints import checkpoint, restore
 from .training import Trainee, train_step, training
@@ -116,6 +116,8 @@ class Plan:
     """What a training would do, measured by doing a little of it."""
 
     images: int
+    sizes: tuple[tuple[int, int], ...]
+    """Widths and heights they are learned at, each once."""
     captions: tuple[str, ...]
     """As the text encoder gets them, the concept as <name>."""
     method: str
@@ -159,7 +161,8 @@ def plan(registry: Registry, base: Base, task: Task) -> Plan:
     assert steps is not None
     assert batch is not None
     return Plan(
-        images=len(task.dataset.examples), captions=tuple(placed_captions(task)), method=task.options.method,
+        images=len(task.dataset.examples), sizes=tuple(sorted({*picture_sizes(base, task.dataset, task.options)})),
+        captions=tuple(placed_captions(task)), method=task.options.method,
         older=len(records), against=methods.against(records, task.name, task.options),
         steps=steps, batch=batch, sites=sites, layers=layers,
         parameters=sum(n.numel() for n in numbers), seconds=each * steps, memory=peak_memory(base),
@@ -271,8 +274,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     out = []
     for key in new:
         if key == "options":
-            # A run of an earlier version lacks the settings that there were not yet: it had what they are by default.
-            was, now = {**as_config(LearnOptions()), **old.get(key, {})}, new[key]
+            # A run of an earlier version lacks the settings that there were not yet: it did without them.
+            was, now = {**as_config(LearnOptions()), "buckets": False, **old.get(key, {})}, new[key]
             out += [
                 f"--{k.replace('_', '-')} was {was.get(k)}, now {now[k]}" for k in now if was.get(k) != now[k]
             ]
