@@ -90,6 +90,8 @@ class Scene:
     """[regions], whether its edges are soft"""
     own_without: tuple[bool, ...]
     """Of each region, whether without its prompt it is drawn otherwise than the whole picture is without its own."""
+    crops: bool
+    """Whether the regions' noise estimates are made on the part of the picture around each."""
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -103,6 +105,15 @@ class Scene:
     def shares(self, grid: tuple[int, int], regions: Sequence[int]) -> torch.Tensor:
         """The shares of some regions, as if there were no others, [regions, h, w]."""
         return method.shares(self.drawn(grid)[list(regions)], self.layout.image.overlap)
+
+
+def makes_crops(base: Base, layout: Layout, size: tuple[int, int], ablation: Ablation) -> bool:
+    """Whether the regions' noise estimates are made on the part of the picture around each."""
+    image = layout.image
+    if image.mode == "fast" or not ablation.noise:
+        return False
+    # A base draws things best at the size of picture it was trained on.
+    return max(size) > base.pixels if image.crops is None else image.crops
 
 
 def sources_of(region: int) -> tuple[int, int]:
@@ -187,6 +198,7 @@ def prepare(
         layout, options, ablation, regional.cached(base, sources),
         torch.stack([method.coarse(mask, (width, height)) for mask in masks]),
         torch.tensor([bool(region.feather or region.mask) for region in layout.regions]), tuple(own_without),
+        makes_crops(base, layout, options.size, ablation),
     )  # fmt: skip
 
 

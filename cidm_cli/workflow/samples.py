@@ -22,7 +22,7 @@ from ..models.base import Base
 from ..options import DrawOptions
 from ..prompts import parse_prompt
 from . import generate, structure
-from .layouts import Ablation, masks_of
+from .layouts import Ablation, makes_crops, masks_of
 from .mixtures import ONE_AT_A_TIME, Loader, Mixture, mixture, prompt_tokens
 
 _SETTINGS = ("steps", "guidance", "size", "sampler", "negative")
@@ -100,8 +100,10 @@ def plan_layout(
         heard.append(structure.heard(prompt, chosen))
     common, *regions = contents
     masks = masks_of(layout)
+    assert scene.options.size
     common["layout"] = {
         **layout.image.model_dump(exclude={"size", "seed", "steps", "guidance", "count"}),
+        "crops": makes_crops(base, layout, scene.options.size, ablation),
         "alpha": layout.base.alpha,
         "regions": [
             {

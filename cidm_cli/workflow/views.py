@@ -64,11 +64,7 @@ def estimate(base: Base, scene: Scene, pictures: int, lead: Lead | None = None) 
     """
     pairs = _pairs(base, scene)
     parts = _groups(base, scene, _views(pairs), pictures, lead)
-    last = (
-        base.scheduler_config.get("num_train_timesteps", 1000) * (1 - CROPS_UNTIL)
-        if _crops(base, scene)
-        else 0
-    )
+    last = base.scheduler_config.get("num_train_timesteps", 1000) * (1 - CROPS_UNTIL) if scene.crops else 0
     joined = _groups(base, scene, _views(pairs[:1]), pictures, lead) if last else parts
     led = lead.guide.evaluations if lead else ()
     every = range(len(scene.masks))
@@ -105,7 +101,7 @@ def _pairs(base: Base, scene: Scene) -> list[tuple[View, View]]:
         return pairs
     for region in every:
         without, given = sources_of(region)
-        if _crops(base, scene):
+        if scene.crops:
             window = _window(base, scene.drawn(scene.cells)[region])
             pairs.append((View(without, window=window), View(given, window=window)))
         elif attention:
@@ -118,15 +114,6 @@ def _pairs(base: Base, scene: Scene) -> list[tuple[View, View]]:
 def _views(pairs: Sequence[tuple[View, View]]) -> Iterable[View]:
     """Each once."""
     return dict.fromkeys(view for pair in pairs for view in pair)
-
-
-def _crops(base: Base, scene: Scene) -> bool:
-    """Whether the regions' estimates are made on the part of the picture around each."""
-    image = scene.layout.image
-    if image.mode == "fast" or not scene.ablation.noise:
-        return False
-    # A base draws things best at the size of picture it was trained on.
-    return max(scene.cells) > base.unet.config.sample_size if image.crops is None else image.crops
 
 
 def _window(base: Base, drawn: torch.Tensor) -> Window:
