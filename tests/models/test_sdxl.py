@@ -269,7 +269,12 @@ def test_layers_of_a_group_share_the_memory_of_their_texts_while_drawing(
     seen: list[Sequence[torch.Tensor]] = []
 
     def ask_nothing(
-        base: Base, latents: torch.Tensor, t: object, contexts: Sequence[torch.Tensor], pooled: object
+        base: Base,
+        latents: torch.Tensor,
+        t: object,
+        contexts: Sequence[torch.Tensor],
+        pooled: object,
+        followed: object,
     ) -> torch.Tensor:
         seen.append(contexts)
         return latents
