@@ -16,9 +16,8 @@ from cidm_registry import Registry
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        options.LEARN_DEFAULTS, "mini", {"steps": 2, "batch": 2, "lr": 1e-3, "token_lr": 1e-3}
-    )
+    quick = {"steps": 2, "batch": 2, "lr": 1e-3, "token_lr": 1e-3}
+    monkeypatch.setitem(options.LEARN_DEFAULTS, "mini", {**options.LEARN_DEFAULTS["mini"], **quick})
     monkeypatch.setitem(options.DRAW_DEFAULTS, "mini", {"steps": 2, "guidance": 3.0})
 
 
