@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from .errors import CidmError, ExitCode
 from .options import DrawOptions
@@ -84,8 +84,4 @@ def check(options: StylizeOptions | EditOptions) -> None:
 
 def drawing(options: StylizeOptions | EditOptions) -> DrawOptions:
     """The part that says how pictures are drawn."""
-    return DrawOptions(
-        count=options.count, seed=options.seed, steps=options.steps, guidance=options.guidance,
-        size=options.size, sampler=options.sampler, negative=options.negative, method=options.method,
-        power=options.power, batch=options.batch,
-    )  # fmt: skip
+    return DrawOptions(**{each.name: getattr(options, each.name) for each in fields(DrawOptions)})

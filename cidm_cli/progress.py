@@ -1,5 +1,6 @@
 """How far long work has come: a bar on a terminal, otherwise a line every few percent."""
 
+import itertools
 import shutil
 import time
 from collections.abc import Callable
@@ -75,6 +76,16 @@ class Progress:
         if self._stream is not None:
             self._stream.write(text)
             self._stream.flush()
+
+
+def counting(update: Callable[[int], object]) -> Callable[[], None]:
+    """What says of each step that it is done, to something that wants to hear how many are."""
+    done = itertools.count(1)
+
+    def step() -> None:
+        update(next(done))
+
+    return step
 
 
 def duration(seconds: float) -> str:

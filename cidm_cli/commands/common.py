@@ -1,12 +1,17 @@
 """Options that several commands share."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import CidmError, ExitCode
 
+PicturesOption = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture."),
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps. [default: auto]"),

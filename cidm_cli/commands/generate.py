@@ -13,7 +13,8 @@ from ..flags import chosen, flags
 from ..invocation import Invocation
 from ..options import DrawOptions, resolve_draw
 from ..output import Result
-from .common import DeviceOption, PrecisionOption
+from ..progress import counting
+from .common import DeviceOption, PicturesOption, PrecisionOption
 from .pictures import command_for, is_file, words, write
 from .structures import (
     ControlOption,
@@ -69,10 +70,7 @@ def generate(
     structure_from: FromOption = None,
     structure_until: UntilOption = None,
     control: ControlOption = None,
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture."),
-    ] = Path(),
+    out: PicturesOption = Path(),
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     *,
@@ -161,17 +159,11 @@ def _draw(
     for job in jobs:
         workflow.check_size(job.options, base)
     merged = workflow.read_static(static, base) if static else None
-    total = sum((job.options.steps or 0) * -(-job.options.count // job.options.batch) for job in jobs)
     written = []
-    done = 0
-    with call.output.progress("drawing", total) as progress:
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            progress.update(done)
-
-        pictures = workflow.draw(registry, base, jobs, static=merged, on_step=step, on_note=call.output.note)
+    with call.output.progress("drawing", workflow.work(jobs)) as progress:
+        pictures = workflow.draw(
+            registry, base, jobs, static=merged, on_step=counting(progress.update), on_note=call.output.note
+        )
         for picture in pictures:
             written.append((_write(picture, out, single), picture))
     return written

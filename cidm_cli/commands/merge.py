@@ -14,6 +14,7 @@ from ..flags import chosen, flags
 from ..invocation import Invocation
 from ..merge_options import MergeOptions, check_merge
 from ..output import Result, Table, readable_bytes
+from ..progress import counting
 from .common import DeviceOption, PrecisionOption
 
 if TYPE_CHECKING:
@@ -88,15 +89,8 @@ def _merge(
     from ..workflow.bases import open_base
 
     base = open_base(registry, device=device, precision=precision)
-    done, total = 0, workflow.work(selection)
-    with call.output.progress("looking at features", max(total, 1)) as progress:
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            progress.update(done)
-
-        merged = workflow.merge(registry, base, selection, on_step=step)
+    with call.output.progress("looking at features", max(workflow.work(selection), 1)) as progress:
+        merged = workflow.merge(registry, base, selection, on_step=counting(progress.update))
     content = pack_merged(merged.factors, facts_as_metadata(merged.facts), convolutions(base.unet))
     write(out, content)
     report = {"difference": merged.difference, "lost": merged.lost, "strayed": merged.strayed}
@@ -147,15 +141,8 @@ def _analyze(
     from ..workflow.bases import open_base
 
     base = open_base(registry, device=device, precision=precision)
-    done, total = 0, interference.work(records, options)
-    with call.output.progress("drawing", total) as progress:
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            progress.update(done)
-
-        found = interference.analyze(registry, base, records, options, on_step=step)
+    with call.output.progress("drawing", interference.work(records, options)) as progress:
+        found = interference.analyze(registry, base, records, options, on_step=counting(progress.update))
     table = Table(
         ("CONCEPT", "WITH", "OVERLAP", "CHANGE", "LIKENESS"),
         [

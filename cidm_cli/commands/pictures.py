@@ -12,6 +12,7 @@ from ..edit_options import EditOptions, StylizeOptions
 from ..errors import CidmError, ExitCode
 from ..invocation import Invocation
 from ..output import Result
+from ..progress import counting
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,15 +84,8 @@ def paint(call: Invocation, base: Base, work: Work, out: Path, single: bool) -> 
     from ..workflow import redrawing
 
     written = []
-    done = 0
     with call.output.progress("drawing", work.steps) as progress:
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            progress.update(done)
-
-        for picture in redrawing.paint(base, work, step):
+        for picture in redrawing.paint(base, work, counting(progress.update)):
             name = words(f"{picture.given.path.stem} {picture.facts['concept']}")
             stem = f"{name}-{picture.facts['seed']}"
             written.append((write(picture.image, picture.facts, out, single, stem), picture.facts))

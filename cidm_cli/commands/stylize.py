@@ -12,7 +12,7 @@ from ..flags import chosen, flags
 from ..invocation import Invocation
 from ..output import Result
 from . import pictures
-from .common import DeviceOption, PrecisionOption
+from .common import DeviceOption, PicturesOption, PrecisionOption
 
 
 @flags(StylizeOptions)
@@ -27,10 +27,7 @@ def stylize(
             help='What is to be seen: "a <painting> of a house". [default: "a <NAME>"]', show_default=False,
         ),
     ] = None,
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture."),
-    ] = Path(),
+    out: PicturesOption = Path(),
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     *,

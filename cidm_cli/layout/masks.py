@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,11 @@ def read_structure(layout: Layout, folder: Path) -> Image.Image:
     place, name = _place(layout, ("structure", "image")), layout.structure.image
     content = _content(place, folder, name, "save the picture there whose lines are to be followed")
     return decode_picture(content, f"{place}: {name}").image
+
+
+def pixel_digest(image: Image.Image) -> str:
+    """sha256 of a mask's, or a structure's, size and pixels: the same however its file is packed."""
+    return hashlib.sha256(f"{image.width} {image.height} ".encode() + image.tobytes()).hexdigest()
 
 
 def _place(layout: Layout, path: KeyPath) -> str:

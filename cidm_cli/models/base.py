@@ -60,6 +60,11 @@ class Base:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
+    def multiple(self) -> int:
+        """What a picture's sides must be multiples of, in pixels, for the UNet to halve its latents."""
+        return self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    @property
     def prediction(self) -> str:
         """What the UNet predicts: "epsilon" or "v_prediction"."""
         return self.scheduler_config.get("prediction_type", "epsilon")

@@ -21,6 +21,7 @@ from ..layout import load_layout
 from ..models.base import Base
 from ..models.identity import MINI, identify
 from ..options import DrawOptions, LearnOptions, resolve_draw, resolve_learn
+from ..progress import counting
 from ..report import Strip, page, sheet
 from . import generate, learn
 from .bases import open_base
@@ -146,15 +147,8 @@ def _pictures(
 
 
 def _drawn(registry: Registry, base: Base, jobs: list[generate.Job], stage: Stage) -> list[generate.Picture]:
-    done = 0
-    total = sum((job.options.steps or 0) * -(-job.options.count // job.options.batch) for job in jobs)
-    with stage.open("drawing", total) as update:
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            update(done, None)
-
+    with stage.open("drawing", generate.work(jobs)) as update:
+        step = counting(lambda done: update(done, None))
         return list(generate.draw(registry, base, jobs, on_step=step, on_note=stage.note))
 
 

@@ -27,8 +27,7 @@ from ..edit_options import EditOptions, drawing
 from ..errors import CidmError, ExitCode
 from ..models.base import Base
 from ..options import resolve_draw
-from . import generate
-from .redrawing import Picture, Stroke, Work, check_prompt, facts, make_brush, multiple
+from .redrawing import Picture, Stroke, Work, check_prompt, facts, make_brush
 
 PROMPT = "a photo of a {}"
 CONTEXT = 1.5
@@ -99,10 +98,8 @@ def prepare(
     Raises:
         CidmError: USAGE for a size or a prompt that this base cannot draw.
     """
-    options = resolve_draw(drawing(task.options), registry.base.kind, base.pixels)
-    if task.options.size:
-        generate.check_size(options, base)
-    brush = make_brush(registry, base, task.prompt, options, on_note)
+    brush = make_brush(registry, base, task.prompt, task.options, on_note)
+    seeds = range(task.options.seed, task.options.seed + task.options.count)
     mask = None if task.mask is None else {"name": task.mask.path.name, "sha256": task.mask.sha256}
 
     def finished(part: Part, window: Box, seed: int, drawn: Image.Image) -> Picture:
@@ -112,15 +109,14 @@ def prepare(
         told |= {"box": list(part.box), "window": list(window), "mask": mask}
         return Picture(_put_back(part, window, drawn, task.options.feather), part.given, told)
 
-    strokes, finish = [], []
+    strokes = []
     for part in task.parts:
         whole = (0, 0, *part.given.image.size)
         window = window_around(part.box, part.given.image.size, CONTEXT) if task.options.crop else whole
         image, cells = _enlarged(base, part, window, task.options.size)
-        for seed in range(options.seed, options.seed + options.count):
-            strokes.append(Stroke(image, seed, cells))
-            finish.append(partial(finished, part, window, seed))
-    return Work(brush, tuple(strokes), tuple(finish), task.options.strength)
+        for seed in seeds:
+            strokes.append(Stroke(image, seed, partial(finished, part, window, seed), cells))
+    return Work(brush, tuple(strokes), task.options.strength)
 
 
 def _masked(given: Given, mask: Given) -> Part:
@@ -141,7 +137,7 @@ def _enlarged(
 ) -> tuple[Image.Image, torch.Tensor]:
     """What is seen of a picture, at the size that is drawn, and its latent cells that are drawn anew."""
     extent = (window[2] - window[0], window[3] - window[1])
-    size = size or fitting_size(extent, base.pixels, multiple(base))
+    size = size or fitting_size(extent, base.pixels, base.multiple)
     image = part.given.image.resize(size, Image.Resampling.LANCZOS, box=window, reducing_gap=3.0)
     cells = touched(part.mask.crop(window), (size[0] // base.factor, size[1] // base.factor))
     return image, torch.from_numpy(cells)[None]

@@ -15,6 +15,7 @@ from ..method import metrics
 from ..models.base import Base
 from ..models.judges import Judges
 from ..options import DrawOptions, as_config, resolve_draw
+from ..progress import counting
 from . import samples
 from .evaluation import Cell, ConceptScores, Evaluation
 from .generate import Static
@@ -203,15 +204,8 @@ def draw_missing(
 ) -> None:
     """Draws the batches that are not there yet."""
     some = samples.missing(folder, batches)
-    done = 0
     with events.progress("drawing", sum(batch.job.options.steps or 0 for batch in some)) as update:
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            update(done)
-
-        samples.fill(registry, base, folder, some, on_step=step)
+        samples.fill(registry, base, folder, some, on_step=counting(update))
 
 
 def look_at_references(

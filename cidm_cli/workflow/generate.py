@@ -107,13 +107,17 @@ def check_size(options: DrawOptions, base: Base) -> None:
         CidmError: USAGE.
     """
     assert options.size
-    width, height = options.size
-    multiple = base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
+    (width, height), multiple = options.size, base.multiple
     if any(type(side) is not int or not multiple <= side <= 4096 or side % multiple for side in options.size):
         raise CidmError(
             f"size {width}x{height}: each side must be a multiple of {multiple} up to 4096 on this base",
             code=ExitCode.USAGE,
         )
+
+
+def work(jobs: Sequence[Job]) -> int:
+    """How many times ``draw`` will call ``on_step``; the jobs' options without None."""
+    return sum((job.options.steps or 0) * -(-job.options.count // job.options.batch) for job in jobs)
 
 
 def draw(
@@ -299,11 +303,8 @@ def _facts(
         "index": index,
         **told_mixture(chosen.whole),
         "merged": None if static is None else {"path": str(static.path), "sha256": static.sha256},
-        "base": registry.base.fingerprint,
         "layout": job.layout.to_toml() if job.layout else None,
-        "compute": str(base.compute).removeprefix("torch."),
-        "device": base.device.type,
-        "tools": {name: version(name) for name in ("cidm", "torch", "diffusers", "transformers")},
+        **told_base(registry, base),
     }
     if job.structure:
         facts["structure"] = structure.told(job.structure)
@@ -315,6 +316,16 @@ def _facts(
     ]
     folder = str(mask_folder(job.regions).resolve()) if any(chosen.masks) else None
     return {**facts, "regions": regions, "folder": folder, "ablation": asdict(job.ablation)}
+
+
+def told_base(registry: Registry, base: Base) -> dict[str, Any]:
+    """The base, how it computed and with what, as pictures tell it."""
+    return {
+        "base": registry.base.fingerprint,
+        "compute": str(base.compute).removeprefix("torch."),
+        "device": base.device.type,
+        "tools": {name: version(name) for name in ("cidm", "torch", "diffusers", "transformers")},
+    }
 
 
 def told_mixture(chosen: Mixture) -> dict[str, Any]:

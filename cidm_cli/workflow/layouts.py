@@ -6,7 +6,6 @@ in the region, and neither sees the other's.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +19,7 @@ from cidm_registry import Record
 
 from ..errors import CidmError, ExitCode
 from ..layout import Layout, thin_regions
-from ..layout.masks import mask_folder, read_mask
+from ..layout.masks import mask_folder, pixel_digest, read_mask
 from ..method import regions as method
 from ..models import regional, sampling, text
 from ..models.attention import cross_attention_layers
@@ -145,8 +144,7 @@ def masks_of(layout: Layout) -> tuple[Mask | None, ...]:
             out.append(None)
             continue
         image = read_mask(layout, index, folder)
-        digest = hashlib.sha256(f"{image.width} {image.height} ".encode() + image.tobytes()).hexdigest()
-        out.append(Mask((folder / region.mask).resolve(), digest, image))
+        out.append(Mask((folder / region.mask).resolve(), pixel_digest(image), image))
     return tuple(out)
 
 

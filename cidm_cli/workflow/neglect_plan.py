@@ -15,13 +15,11 @@ from ..options import DrawOptions, resolve_draw
 from ..prompts import parse_prompt
 from . import crops, samples, structure
 from .generate import check_size
-from .layouts import Ablation
+from .layouts import COMPLETE, Ablation
 from .mixtures import Loader, choose_method
 from .rivals import ALONE, BASE, SINGLE, in_one_prompt, only, unlearned
 from .subjects import Subject
 
-WHOLE = Ablation()
-"""Nothing left out."""
 Place = tuple[str, str, int | None]
 """A layout's name, how it is drawn, and the number of the region it is drawn for, where it is for one alone."""
 LONGEST = 4
@@ -114,12 +112,12 @@ def plan(
         followed = structure.of_layout(layout, on_note=note)
 
         def by_layout(
-            changed: Layout, ablation: Ablation = WHOLE, there: samples.Scene = there
+            changed: Layout, ablation: Ablation = COMPLETE, there: samples.Scene = there
         ) -> list[samples.Batch]:
             return samples.plan_layout(registry, base, load, there, changed, ablation, note)
 
         nothing = samples.Scene((), replace(options, method="named", power=0.0))
-        out[name, BASE, None] = by_layout(unlearned(layout, nouns), WHOLE, nothing)
+        out[name, BASE, None] = by_layout(unlearned(layout, nouns), COMPLETE, nothing)
         for number, part in {spot.region: spot.part for spot in each.spots}.items():
             region = layout.regions[number]
             out[name, ALONE, number] = by_layout(only(layout, number))
@@ -143,7 +141,7 @@ def plan(
 
 def single_size(base: Base, part: crops.Part) -> tuple[int, int]:
     """Of a picture of a box's shape that the base can draw: no side is below the base's own."""
-    multiple = base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
+    multiple = base.multiple
     sides = (part[2] - part[0], part[3] - part[1])
     times = max(1.0, base.pixels / min(sides))
     longest = max(LONGEST * base.pixels, max(sides) // multiple * multiple)
@@ -177,7 +175,7 @@ def _keys_in(prompt: str) -> tuple[str, ...]:
 def _variant(layout: Layout, rival: str) -> tuple[Layout, Ablation]:
     """A layout, and what is left out in drawing it."""
     if rival == "own":
-        return layout, WHOLE
+        return layout, COMPLETE
     image = {"mode": "fast" if rival == "fast" else "full", "crops": rival == "crops"}
     changed = layout.model_copy(update={"image": layout.image.model_copy(update=image)})
     return changed, Ablation(

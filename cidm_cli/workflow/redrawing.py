@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -13,13 +12,13 @@ from PIL import Image
 from cidm_registry import Record, Registry, canonical_key
 
 from ..data import Given
-from ..edit_options import EditOptions, StylizeOptions
+from ..edit_options import EditOptions, StylizeOptions, drawing
 from ..errors import CidmError, ExitCode
 from ..method import editing
 from ..models import sampling
 from ..models.base import Base
 from ..models.prediction import predict
-from ..options import DrawOptions
+from ..options import DrawOptions, resolve_draw
 from ..prompts import find_unknown, parse_prompt
 from . import generate
 from .mixtures import Applied, Loader, Mixture, applied, mixture
@@ -45,6 +44,8 @@ class Stroke:
     image: Image.Image
     """RGB, at the size that is drawn."""
     seed: int
+    finish: Callable[[Image.Image], Picture]
+    """What it becomes, RGB at the size that is drawn."""
     cells: torch.Tensor | None = None
     """Latent cells drawn anew, 1 or 0 [1, height, width]; else all of them."""
 
@@ -68,8 +69,6 @@ class Work:
 
     brush: Brush
     strokes: tuple[Stroke, ...]
-    finish: tuple[Callable[[Image.Image], Picture], ...]
-    """What each stroke's image, RGB at the size that is drawn, becomes."""
     strength: float
     invert: bool = False
     """Whether the noise is, for the most part, found in the pictures; at strength 1 nothing of them is kept anyway."""
@@ -115,23 +114,22 @@ def check_prompt(registry: Registry, name: str, prompt: str | None, default: str
     return chosen, record
 
 
-def multiple(base: Base) -> int:
-    """What the sides of a picture must be multiples of, in pixels, for the base's UNet to halve its latents."""
-    return base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
-
-
 def make_brush(
     registry: Registry,
     base: Base,
     prompt: str,
-    options: DrawOptions,
+    asked: StylizeOptions | EditOptions,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> Brush:
     """Mixes the concepts and encodes the prompts.
 
     Raises:
-        CidmError: USAGE when a concept in the prompt is cut off; FAILED when it names concepts no one method draws.
+        CidmError: USAGE for a size this base cannot draw, and when a concept in the prompt is cut off; FAILED when it
+            names concepts no one method draws.
     """
+    options = resolve_draw(drawing(asked), registry.base.kind, base.pixels)
+    if asked.size:
+        generate.check_size(options, base)
     load = Loader(registry, base)
     chosen = mixture(base, load, registry.records(), prompt, options)
     told = generate.texts_of(base, generate.Job(prompt, options), chosen, load, on_note)
@@ -154,7 +152,6 @@ def paint(base: Base, work: Work, on_step: Callable[[], None] = lambda: None) ->
 
     At strength 0 nothing is denoised: what comes is the autoencoder's round trip.
     """
-    finish = iter(work.finish)
     for batch in batches(work.strokes, work.brush.options.batch):
         clean, _ = sampling.encode(base, [stroke.image for stroke in batch])
         noise = sampling.initial_noise(base, [stroke.seed for stroke in batch], batch[0].image.size).to(clean)
@@ -164,8 +161,8 @@ def paint(base: Base, work: Work, on_step: Callable[[], None] = lambda: None) ->
             noise = editing.varied(found, noise, VARIATION)
         with work.brush.weights.merged(base):
             images = _paint_batch(base, work, batch, clean, noise, on_step)
-        for image in images:
-            yield next(finish)(image)
+        for stroke, image in zip(batch, images, strict=True):
+            yield stroke.finish(image)
 
 
 @torch.no_grad()
@@ -217,10 +214,7 @@ def facts(
         "options": {**told, "size": list(drawn_size)},
         "picture": {"name": given.path.name, "sha256": given.sha256, "size": list(given.image.size)},
         **generate.told_mixture(brush.chosen),
-        "base": registry.base.fingerprint,
-        "compute": str(base.compute).removeprefix("torch."),
-        "device": base.device.type,
-        "tools": {name: version(name) for name in ("cidm", "torch", "diffusers", "transformers")},
+        **generate.told_base(registry, base),
     }
 
 

@@ -7,7 +7,6 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +202,9 @@ def _content(registry: Registry, base: Base, scene: Scene, chosen: Mixture, prom
         "used": used,
         "one_at_a_time": chosen.method if chosen.method in ONE_AT_A_TIME and len(chosen.used) > 1 else None,
         "options": {name: settings[name] for name in _SETTINGS},
-        "base": registry.base.fingerprint,
+        **generate.told_base(registry, base),
+        # As the keys of all pictures kept so far have it.
         "compute": str(base.compute),
-        "device": base.device.type,
-        "tools": {name: version(name) for name in ("cidm", "torch", "diffusers", "transformers")},
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..data import read_given
 from ..data.lines import lines
 from ..errors import CidmError, ExitCode
 from ..layout import Layout, Structure
-from ..layout.masks import mask_folder, read_structure
+from ..layout.masks import mask_folder, pixel_digest, read_structure
 from ..models import sampling
 from ..models import structure as models
 from ..models.base import Base
@@ -75,7 +74,7 @@ def of_layout(
         files = find(how.model, folder, f"{place}.model", on_note)
     else:
         files = _named(control or usual, place, on_note)
-    return Followed((folder / how.image).resolve(), _digest(image), image, how, files)
+    return Followed((folder / how.image).resolve(), pixel_digest(image), image, how, files)
 
 
 def of_picture(
@@ -83,7 +82,7 @@ def of_picture(
 ) -> Followed:
     """What the pictures of a prompt follow, given on the command line. Raises as `of_layout` does."""
     image = read_given(path).image
-    return Followed(path.resolve(), _digest(image), image, how, _named(control, "--structure", on_note))
+    return Followed(path.resolve(), pixel_digest(image), image, how, _named(control, "--structure", on_note))
 
 
 def settings(said: dict[str, Any]) -> Structure:
@@ -167,7 +166,7 @@ def again(facts: dict[str, Any]) -> Callable[[], Followed]:
             image = read_given(path).image
         except CidmError:
             image = None
-        if image is None or _digest(image) != digest:
+        if image is None or pixel_digest(image) != digest:
             raise CidmError(
                 f"the picture follows the lines of {path}, which is gone or has changed",
                 hint="put the old one back",
@@ -191,7 +190,3 @@ def _named(control: str | None, place: str, on_note: Callable[[str], None]) -> C
             code=ExitCode.USAGE,
         )
     return find(control, Path(), "--control", on_note)
-
-
-def _digest(image: Image.Image) -> str:
-    return hashlib.sha256(f"{image.width} {image.height} ".encode() + image.tobytes()).hexdigest()

@@ -15,8 +15,7 @@ from ..data.patches import fitting_size
 from ..edit_options import StylizeOptions, drawing
 from ..models.base import Base
 from ..options import resolve_draw
-from . import generate
-from .redrawing import Picture, Stroke, Work, check_prompt, facts, make_brush, multiple
+from .redrawing import Picture, Stroke, Work, check_prompt, facts, make_brush
 
 PROMPT = "a {}"
 """The start of the captions that styles are learned with, "a painting of a house"; what is shown, nobody knows."""
@@ -55,10 +54,8 @@ def prepare(
     Raises:
         CidmError: USAGE for a size or a prompt that this base cannot draw.
     """
-    options = resolve_draw(drawing(task.options), registry.base.kind, base.pixels)
-    if task.options.size:
-        generate.check_size(options, base)
-    brush = make_brush(registry, base, task.prompt, options, on_note)
+    brush = make_brush(registry, base, task.prompt, task.options, on_note)
+    seeds = range(task.options.seed, task.options.seed + task.options.count)
 
     def finished(given: Given, seed: int, image: Image.Image) -> Picture:
         told = facts(
@@ -66,11 +63,10 @@ def prepare(
         )
         return Picture(image, given, told)
 
-    strokes, finish = [], []
+    strokes = []
     for given in task.pictures:
-        size = task.options.size or fitting_size(given.image.size, base.pixels, multiple(base))
+        size = task.options.size or fitting_size(given.image.size, base.pixels, base.multiple)
         image = place(given.image, size, crop=1.0, shift=(0.0, 0.0), mirror=False)
-        for seed in range(options.seed, options.seed + options.count):
-            strokes.append(Stroke(image, seed))
-            finish.append(partial(finished, given, seed))
-    return Work(brush, tuple(strokes), tuple(finish), task.options.strength, task.options.invert)
+        for seed in seeds:
+            strokes.append(Stroke(image, seed, partial(finished, given, seed)))
+    return Work(brush, tuple(strokes), task.options.strength, task.options.invert)

@@ -121,7 +121,7 @@ def _window(base: Base, drawn: torch.Tensor) -> Window:
 
     No smaller than half of what the base was trained on, where the picture allows: of less it makes nothing.
     """
-    multiple = 2 ** (len(base.unet.config.block_out_channels) - 1)
+    multiple = base.multiple // base.factor
     least = base.unet.config.sample_size // 2
     edges = []
     for across in (0, 1):

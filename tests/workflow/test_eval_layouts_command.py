@@ -9,13 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import judging
 from cidm_cli.errors import ExitCode
-from cidm_cli.models.base import Base
-from cidm_cli.models.identity import identify
-from cidm_registry import Registry
 from command import Cidm, Ran
-from learning import files_of, learn_direct, task
+from learning import files_of
 
 SCENE = """
 [base]
@@ -27,19 +23,6 @@ box = [0.0, 0.25, 0.5, 1.0]
 prompt = "a <cat>"
 box = [0.5, 0.25, 1.0, 1.0]
 """
-
-
-@pytest.fixture(scope="module")
-def place(base: Base, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry that knows <dog> and <cat>, data for both, and judges. Do not change."""
-    folder = tmp_path_factory.mktemp("place")
-    judging.save_data(folder / "data", dog="dog", cat="cat")
-    judging.save_clip(folder / "clip", with_tokenizer=True)
-    judging.save_resnet(folder / "dino")
-    registry = Registry.create(folder / "registry", identify(str(tiny_base)))
-    for name in ("dog", "cat"):
-        learn_direct(registry, base, task(folder / "data" / "pictures" / name, name=name, noun=name))
-    return folder
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from cidm_cli.data import load_benchmark, load_examples
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.eval_options import EvalOptions
 from cidm_cli.method.metrics import LEAST_GAIN
-from cidm_cli.models import sampling
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.models.judges import Choice, Judges, open_judges
@@ -72,20 +71,6 @@ def done(
     """An ordinary evaluation with its pictures. Do not change."""
     folder = tmp_path_factory.mktemp("done")
     return evaluate(taught, base, subjects_of(taught, data), QUICK, folder=folder, judges=judges), folder
-
-
-@pytest.fixture
-def denoised(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by the number of pictures each time some are drawn."""
-    drawn: list[int] = []
-    real = sampling.denoise
-
-    def count(*args: object, **options: object) -> object:
-        drawn.append(args[2].shape[0])  # type: ignore[attr-defined]
-        return real(*args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(sampling, "denoise", count)
-    return drawn
 
 
 # The figures

@@ -17,7 +17,6 @@ from cidm_cli.data import load_benchmark, load_examples
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.eval_options import EvalOptions
 from cidm_cli.layout import Layout, load_layout
-from cidm_cli.models import sampling
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.models.judges import Choice, Judges, open_judges
@@ -94,20 +93,6 @@ def done(
         taught, base, {"pair": layout()}, QUICK, folder=folder, judges=judges, subjects=subjects, rivals=SOME
     )
     return found, folder
-
-
-@pytest.fixture
-def denoised(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by the number of pictures each time some are drawn."""
-    drawn: list[int] = []
-    real = sampling.denoise
-
-    def count(*args: object, **options: object) -> object:
-        drawn.append(args[2].shape[0])  # type: ignore[attr-defined]
-        return real(*args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(sampling, "denoise", count)
-    return drawn
 
 
 # The figures
