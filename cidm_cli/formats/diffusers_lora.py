@@ -113,8 +113,6 @@ def read_adapter(
     ranks = {site: down.shape[0] for site, down in sides["down"].items() if down.ndim}
     alphas = {**_alphas(config, ranks, source), **given}
     found = modules(sides["up"], sides["down"], alphas, shapes=shapes, source=source)
-    if lonely := given.keys() - found.keys():
-        raise refusal(source, f"{listed(lonely)} has an alpha and no weights")
     return LoraFile(kind, found, tuple(sorted(left_out)), metadata)
 
 

@@ -196,8 +196,6 @@ def read_kohya(
     found = modules(
         sides["lora_up.weight"], sides["lora_down.weight"], alphas, shapes=shapes, source=source
     )  # fmt: skip
-    if lonely := alphas.keys() - found.keys():
-        raise refusal(source, f"{listed(lonely)} has an alpha and no weights")
     return LoraFile("kohya", found, tuple(sorted(left_out)), metadata)
 
 

@@ -87,7 +87,8 @@ def modules(
         shapes: (out, in) of every layer of the base that a LoRA may sit on.
 
     Raises:
-        CidmError: INVALID, naming the layer, for half a pair, what does not fit, and what no training leaves.
+        CidmError: INVALID, naming the layer, for half a pair, an alpha by itself, what does not fit, and what no
+            training leaves.
     """
     out = {}
     for site in sorted({*ups, *downs}):
@@ -107,6 +108,8 @@ def modules(
         out[site] = Module(up.float(), down.float(), alphas.get(site, float(rank)))
     if not out:
         raise refusal(source, "holds no low-rank weights of the UNet")
+    if lonely := alphas.keys() - out.keys():
+        raise refusal(source, f"{listed(lonely)} has an alpha and no weights")
     return out
 
 
