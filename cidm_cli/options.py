@@ -52,6 +52,10 @@ class LearnOptions:
     """Learn each picture at a size near its own aspect instead of cutting all square; on but for mini."""
     variants: int = 8
     """Croppings of each picture, encoded once before the training."""
+    prior: int = 0
+    """Pictures of the class noun that the base draws first and goes on learning beside the concept; 0 for none."""
+    prior_weight: float = 1.0
+    """Weight of the loss of the --prior pictures."""
     method: str = "cidm"
     """How older concepts are taken into account: cidm, plain, finetune, ewc, lwf or c-lora."""
     gamma1: float = 0.1
@@ -160,7 +164,9 @@ def resolve_learn(options: LearnOptions, kind: str) -> LearnOptions:
     for name in ("lr", "token_lr", "scale", "shared_lr"):
         if not 0 < getattr(whole, name) < float("inf"):
             raise _usage(name, getattr(whole, name), "must be above 0")
-    for name in "gamma1 gamma2 ewc_weight lwf_weight clora_weight min_snr noise_offset".split():
+    for (
+        name
+    ) in "gamma1 gamma2 ewc_weight lwf_weight clora_weight min_snr noise_offset prior prior_weight".split():
         if not 0 <= getattr(whole, name) < float("inf"):
             raise _usage(name, getattr(whole, name), "must not be negative")
     if whole.method not in LEARN_METHODS:
@@ -186,6 +192,8 @@ def check_said(said: Collection[str], options: LearnOptions) -> None:
     Raises:
         CidmError: USAGE, naming the option and what it belongs to.
     """
+    if "prior_weight" in said and not options.prior:
+        raise _usage("prior_weight", options.prior_weight, "belongs to --prior, which is 0")
     for flag, chosen, choices in (
         ("method", options.method, LEARN_METHODS),
         ("consolidation", options.consolidation, CONSOLIDATIONS),

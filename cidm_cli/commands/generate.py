@@ -178,6 +178,12 @@ def _again(
 
     told = [read_facts(path) for path in pictures]
     for path, facts in zip(pictures, told, strict=True):
+        if facts.get("command") == "learn":
+            raise CidmError(
+                f"{path}: shows a concept in training, with weights that are not kept",
+                "give a picture that cidm generate wrote",
+                ExitCode.USAGE,
+            )
         if command := command_for(facts):
             raise CidmError(
                 f"{path}: was drawn over a given picture, which is not in it",

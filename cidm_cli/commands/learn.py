@@ -13,6 +13,14 @@ from ..invocation import Invocation
 from ..options import LearnOptions, check_said, resolve_learn
 from ..output import Result
 from .common import DeviceOption, PrecisionOption, class_noun
+from .watching import (
+    BoardOption,
+    PreviewEveryOption,
+    PreviewOption,
+    PreviewToOption,
+    watcher,
+    wish,
+)
 
 
 @flags(LearnOptions)
@@ -41,6 +49,13 @@ def learn(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, how long and in what memory.")
     ] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep and use encoded pictures on disk. [default: on]")
+    ] = True,
+    previews: PreviewOption = None,
+    preview_every: PreviewEveryOption = None,
+    preview_to: PreviewToOption = None,
+    board: BoardOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     *,
@@ -64,20 +79,19 @@ def learn(
         LearnOptions(**chosen(LearnOptions, "learn", given, call.settings)), registry.base.kind
     )
     check_said(given, options)
+    wanted = wish(call, registry, name, previews, preview_every, preview_to, board)
     dataset = load_examples(images, class_noun=noun, caption_template=options.caption)
     for warning in dataset.warnings:
         call.output.warn(warning)
 
     from ..interrupts import graceful
+    from ..places import cache_folder
     from ..workflow import learn as workflow
     from ..workflow.bases import open_base
 
     task = workflow.Task(name, noun, style, dataset, options, update=update, resume=resume, restart=restart)
     workflow.check(registry, task)
     where = call.choice("device", device), call.choice("precision", precision)
-    if where[1] == "fp16":
-        # Its small gradients vanish without loss scaling, which there is not yet.
-        raise CidmError("--precision fp16: too coarse to learn in", "use bf16, fp32 or auto", ExitCode.USAGE)
     if dry_run:
         return _plan(
             call,
@@ -87,13 +101,21 @@ def learn(
     with call.output.waiting_for_others(registry.training_lock):
         workflow.check(registry, task)
         base = open_base(registry, device=where[0], precision=where[1])
-        with graceful() as stop, call.output.progress(f"learning <{name}>", options.steps or 0) as progress:
+        watching = watcher(call, registry, base, task, wanted)
+        with (
+            watching as after_step,
+            graceful() as stop,
+            call.output.progress(f"learning <{name}>", options.steps or 0) as progress,
+        ):
             events = workflow.Events(
                 on_step=lambda step, loss: progress.update(step, loss=loss),
                 on_note=call.output.note,
                 stop=stop,
+                after_step=after_step,
             )
-            record = workflow.learn(registry, base, task, events)
+            record = workflow.learn(
+                registry, base, task, events, cache_folder() / "latents" if cache else None
+            )
     return Result(
         data={"concept": record.to_json(), "path": registry.blob_path(record.blob)},
         human=[
@@ -124,6 +146,7 @@ def _plan(call: Invocation, task: Any, plan: Any) -> Result:
             f"and {plan.layers} sets of tokens",
             f"about {duration(plan.seconds)} on {plan.device} in {plan.compute}, "
             f"{readable_bytes(plan.memory)} of memory",
+            *([f"the base would draw {plan.prior} pictures first, to learn beside"] if plan.prior else []),
             f"pictures at {', '.join(f'{width}x{height}' for width, height in plan.sizes)} pixels",
             *(f"caption: {caption}" for caption in plan.captions),
         ],

@@ -2,7 +2,7 @@
 
 from cidm_cli.data.benchmarks import BRACES, Benchmark, load_benchmark
 from cidm_cli.data.buckets import bucket
-from cidm_cli.data.captions import replace_noun
+from cidm_cli.data.captions import caption_from_template, replace_noun
 from cidm_cli.data.examples import Dataset, Example, load_examples
 from cidm_cli.data.given import Given, read_given, read_mask
 from cidm_cli.data.placement import Placement, draw_augmentation, place
@@ -18,6 +18,7 @@ __all__ = [
     "Placement",
     "Task",
     "bucket",
+    "caption_from_template",
     "draw_augmentation",
     "load_benchmark",
     "load_examples",

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from platformdirs import user_cache_path
+from ..places import cache_folder
 
 #: Bytes from which on a hash is worth remembering.
 LARGE = 64 << 20
@@ -45,7 +45,7 @@ def _identity(file: Path) -> str:
 
 
 def _notes() -> Path:
-    return user_cache_path("cidm", appauthor=False) / "digests.json"
+    return cache_folder() / "digests.json"
 
 
 def _remembered() -> dict[str, str]:

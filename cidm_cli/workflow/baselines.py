@@ -16,7 +16,7 @@ from ..models import text
 from ..models.attention import cross_attention_layers
 from ..options import LearnOptions
 from .batches import Batch, Prepared, draw
-from .training import Factors, Regulariser, Term, Trainee, denoising, predict
+from .training import Factors, Regulariser, Term, Trainee, denoising, gradients, predict
 
 
 def ewc(sites: Sequence[str], previous: ConceptWeights | None, name: str, weight: float) -> Regulariser:
@@ -60,7 +60,7 @@ def _gradients(trainee: Trainee, data: Prepared, options: LearnOptions) -> Itera
     single = replace(options, batch=1, accumulate=1)
     for number in range(options.ewc_draws):
         batch = draw(data, single, options.steps + number, len(trainee.signal))
-        yield torch.autograd.grad(denoising(trainee, batch), _theta(trainee))
+        yield gradients(trainee, denoising(trainee, batch), _theta(trainee))
 
 
 def lwf(

@@ -5,13 +5,13 @@ Every random draw is a function of (seed, step, sample).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..data import Dataset, Placement, bucket, draw_augmentation
+from ..data import Dataset, Example, Placement, bucket, draw_augmentation
 from ..models import text
 from ..models.base import Base
 from ..models.sampling import encode
@@ -56,9 +56,28 @@ class Batch:
     """The captions as wholes [batch, width], where the base wants them"""
     sizes: torch.Tensor | None = None
     """[batch, 6], like those of ``Prepared``"""
+    part: int = 0
+    """Which of the step's ``accumulate`` batches it is"""
 
 
-def prepare(base: Base, dataset: Dataset, prompts: Sequence[text.Tokens], options: LearnOptions) -> Prepared:
+Encoder = Callable[[Base, Example, Sequence[Placement], tuple[int, int]], tuple[torch.Tensor, torch.Tensor]]
+"""Gives latents' mean and standard deviation of a picture's placements at a size, each [placements, channels, h, w]."""
+
+
+def encode_placed(
+    base: Base, example: Example, placements: Sequence[Placement], size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``Encoder`` that asks the VAE."""
+    return encode(base, [placement.apply(example.image, size) for placement in placements])
+
+
+def prepare(
+    base: Base,
+    dataset: Dataset,
+    prompts: Sequence[text.Tokens],
+    options: LearnOptions,
+    encoder: Encoder = encode_placed,
+) -> Prepared:
     """Encodes every variant of every picture; which variants there are follows from the seed."""
     variants = options.variants if options.crop or options.mirror else 1
     means, stds, masks, sizes = [], [], [], []
@@ -73,7 +92,7 @@ def prepare(base: Base, dataset: Dataset, prompts: Sequence[text.Tokens], option
             )
             for variant in range(variants)
         ]
-        mean, std = encode(base, [p.apply(example.image, size) for p in placements])
+        mean, std = encoder(base, example, placements, size)
         means.append(mean)
         stds.append(std)
         sizes.append([_told_size(p, example.image.size, size) for p in placements])
@@ -143,6 +162,7 @@ def draw(data: Prepared, options: LearnOptions, step: int, timesteps: int, part:
         prompts=tuple(data.prompts[picture] for picture in shown), pictures=tuple(shown),
         mask=torch.stack(masks) if masks else None,
         pooled=None if data.pooled is None else data.pooled[shown], sizes=torch.stack(sizes) if sizes else None,
+        part=part,
     )  # fmt: skip
 
 

@@ -9,12 +9,14 @@ from safetensors.torch import load, save
 
 from .training import Trainee, parameters
 
-_TERM, _STATE = "term.", "method."
+_TERM, _STATE, _SCALE = "term.", "method.", "scale"
 
 
 def checkpoint(trainee: Trainee) -> bytes:
     """Everything needed to go on: factors, tokens, the optimizer's moments, the method's state, the losses so far."""
     tensors = {"losses": torch.tensor(trainee.losses, dtype=torch.float64)}
+    if trainee.base.compute == torch.float16:
+        tensors[_SCALE] = torch.tensor(trainee.scale, dtype=torch.float64)
     for name, values in trainee.terms.items():
         tensors[_TERM + name] = torch.tensor(values, dtype=torch.float64)
     for name, tensor in trainee.method.regulariser.state().items():
@@ -31,6 +33,8 @@ def restore(trainee: Trainee, blob: bytes) -> None:
     """Takes up a training where ``checkpoint`` left it."""
     tensors = load(blob)
     trainee.losses[:] = tensors.pop("losses").tolist()
+    if _SCALE in tensors:
+        trainee.scale = float(tensors.pop(_SCALE))
     trainee.terms.clear()
     trainee.terms.update({name: values.tolist() for name, values in _under(_TERM, tensors).items()})
     state = {name: tensor.to(trainee.base.device) for name, tensor in _under(_STATE, tensors).items()}

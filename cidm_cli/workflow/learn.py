@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ from ..formats.concept import ConceptWeights, pack
 from ..models import text
 from ..models.base import Base, peak_memory
 from ..options import LearnOptions, as_config
-from . import memory, methods, optimizers
+from . import memory, methods, optimizers, prior
 from .batches import Prepared, picture_sizes, prepare
+from .cache import Cache, remembering
 from .captions import slotted
 from .checkpoints import checkpoint, restore
 from .training import Trainee, train_step, training
@@ -51,6 +53,8 @@ class Events:
     """Called with what a user should know but need not act on."""
     stop: Callable[[], bool] = lambda: False
     """Asked after each step; True saves a checkpoint and ends the run."""
+    after_step: Callable[[Trainee], None] = lambda trainee: None
+    """Called after each step, when its checkpoint is saved; must leave the trainee as it is."""
 
 
 def check(registry: Registry, task: Task) -> None:
@@ -78,10 +82,13 @@ def check(registry: Registry, task: Task) -> None:
     optimizers.check(task.options.optimizer)
 
 
-def learn(registry: Registry, base: Base, task: Task, events: Events) -> Record:
+def learn(
+    registry: Registry, base: Base, task: Task, events: Events, cache_folder: Path | None = None
+) -> Record:
     """Learns the task's concept and commits it. Older concepts are not touched.
 
     A concept's record names every older concept as a parent: the order in the registry is the order of learning.
+    What was encoded or drawn for a training before is taken from ``cache_folder``, where there is one.
 
     Raises:
         CidmError: FAILED for a loss that is not finite or a run that does not match, INTERRUPTED when stopped,
@@ -95,14 +102,21 @@ def learn(registry: Registry, base: Base, task: Task, events: Events) -> Record:
     prompts = caption_tokens(base, task, events)
     method = methods.build(registry, base, records, task.name, placed_captions(task), task.options)
     run = _open_run(registry, task, config, events)
+    cache = Cache(cache_folder, registry.base.fingerprint, events.on_note)
     with memory.advised(task.name, base, task.options):
-        data = prepare(base, task.dataset, prompts, task.options)
+        if prior.wanted(task.options):
+            said, following = prior_captions(task), prior.Following(events.on_note, events.stop)
+            ours = prior.prepare(base, registry.base.kind, said, task.options, cache, following)
+            method = prior.beside(method, ours, task.options)
+        data = prepare(base, task.dataset, prompts, task.options, remembering(cache))
         with training(base, task.name, task.noun, task.options, method) as trainee:
             saved = run.latest()
             if saved:
                 restore(trainee, saved[1])
                 events.on_note(f"going on from step {trainee.step}")
             fit(trainee, data, task.options, run, events)
+            if trainee.overflows:
+                events.on_note(f"{trainee.overflows} steps overflowed in float16 and changed nothing")
             kept = method.regulariser.keep(trainee, data, task.options)
             blob = pack(_finite(task.name, replace(trainee.weights(), state=kept)))
     draft = _draft(base, task, config, parents, trainee)
@@ -140,6 +154,8 @@ class Plan:
     """Peak bytes of this process, or of its share of the GPU."""
     device: str
     compute: str
+    prior: int
+    """Pictures that the base would draw first, unless they are in the cache; ``seconds`` are without that."""
 
 
 def plan(registry: Registry, base: Base, task: Task) -> Plan:
@@ -148,6 +164,9 @@ def plan(registry: Registry, base: Base, task: Task) -> Plan:
     prompts = caption_tokens(base, task, Events())
     method = methods.build(registry, base, records, task.name, placed_captions(task), task.options)
     with memory.advised(task.name, base, task.options):
+        if prior.wanted(task.options):
+            ours = prior.stand_in(base, prior_captions(task), Cache(None, registry.base.fingerprint))
+            method = prior.beside(method, ours, task.options)
         data = prepare(base, task.dataset, prompts, task.options)
         with training(base, task.name, task.noun, task.options, method) as trainee:
             train_step(trainee, data, task.options)
@@ -167,6 +186,7 @@ def plan(registry: Registry, base: Base, task: Task) -> Plan:
         steps=steps, batch=batch, sites=sites, layers=layers,
         parameters=sum(n.numel() for n in numbers), seconds=each * steps, memory=peak_memory(base),
         device=base.device.type, compute=str(base.compute).removeprefix("torch."),
+        prior=task.options.prior if prior.wanted(task.options) else 0,
     )  # fmt: skip
 
 
@@ -185,6 +205,12 @@ def fit(trainee: Trainee, data: Prepared, options: LearnOptions, run: Run, event
                 hint="the same command with --resume goes on from there",
                 code=ExitCode.INTERRUPTED,
             )
+        events.after_step(trainee)
+
+
+def prior_captions(task: Task) -> list[str]:
+    """The captions of the pictures that the base draws to be learned beside the concept's."""
+    return prior.captions(task.dataset.examples, task.noun, task.style, task.options)
 
 
 def caption_tokens(base: Base, task: Task, events: Events) -> tuple[text.Tokens, ...]:

@@ -44,6 +44,8 @@ def advice(base: Base, options: LearnOptions) -> str:
         flags.append("--targets attn2")
     if base.device.type != "cpu" and options.optimizer != "adamw8bit":
         flags.append("--optimizer adamw8bit")
+    if options.prior:
+        flags.append("--prior 0")
     if base.device.type != "cpu":
         flags.append("--device cpu (slow)")
     others = "close other programs"

@@ -29,7 +29,7 @@ from . import optimizers
 from .batches import Batch, Prepared, draw
 
 HALF_SCALE = 2.0**12
-"""What the loss is multiplied by while its gradients are computed in float16."""
+"""What the loss is multiplied by at first while its gradients are computed in float16."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,18 @@ class Trainee:
     """Eq. 1 of every step so far"""
     terms: dict[str, list[float]]
     """each of the method's terms, unweighted, of the steps so far that had it"""
+    scale: float = 1.0
+    """what the loss is multiplied by for its gradients; in float16 halved after each step that overflows"""
 
     @property
     def step(self) -> int:
         """Steps done."""
         return len(self.losses)
+
+    @property
+    def overflows(self) -> int:
+        """Steps that float16 was too narrow for: each halved the scale."""
+        return round(math.log2(HALF_SCALE / self.scale)) if self.base.compute == torch.float16 else 0
 
     def weights(self) -> ConceptWeights:
         """The concept as it now is."""
@@ -147,7 +154,8 @@ def training(
             weight_decay=options.weight_decay,
         )
         signal = DDPMScheduler.from_config(base.scheduler_config).alphas_cumprod.to(base.device)
-        yield Trainee(base, name, factors, tokens, optimizer, signal, method, [], {})
+        scale = HALF_SCALE if base.compute == torch.float16 else 1.0
+        yield Trainee(base, name, factors, tokens, optimizer, signal, method, [], {}, scale)
 
 
 def train_step(trainee: Trainee, data: Prepared, options: LearnOptions) -> float:
@@ -190,27 +198,54 @@ def _descend(trainee: Trainee, data: Prepared, options: LearnOptions, part: int)
             code=ExitCode.FAILED,
         )
     # In float16, gradients of a mean over many cells are smaller than what it holds: they are made larger on the way.
-    scale = HALF_SCALE if trainee.base.compute == torch.float16 else 1.0
-    (whole * (scale / options.accumulate)).backward()
+    (whole * (trainee.scale / options.accumulate)).backward()
     return {"": value, **dict(zip(terms, parts, strict=True))}
 
 
 def _settle(trainee: Trainee) -> None:
-    """Makes gradients their own size again; none where float16 overflowed, so that the step changes nothing."""
+    """Makes gradients their own size again; none where float16 overflowed, so that the step changes nothing.
+
+    The scale then falls and never rises again, so that a checkpoint need hold no more of the past than the scale.
+
+    Raises:
+        CidmError: FAILED when they overflow even at their own size.
+    """
     if trainee.base.compute != torch.float16:
         return
     gradients = [p.grad for p in parameters(trainee) if p.grad is not None]
-    if not all(torch.isfinite(gradient).all() for gradient in gradients):
-        trainee.optimizer.zero_grad(set_to_none=True)
+    if all(torch.isfinite(gradient).all() for gradient in gradients):
+        for gradient in gradients:
+            gradient /= trainee.scale
         return
-    for gradient in gradients:
-        gradient /= HALF_SCALE
+    trainee.optimizer.zero_grad(set_to_none=True)
+    trainee.scale /= 2
+    if trainee.scale < 1:
+        raise CidmError(
+            f"concept {trainee.name}: gradients overflow in float16 at step {trainee.step + 1}; nothing was committed",
+            hint="learn with --precision bf16 or fp32",
+        )
 
 
-def denoising(trainee: Trainee, batch: Batch, min_snr: float = 0.0) -> torch.Tensor:
-    """Eq. 1 of a batch under its own captions; a scalar. With ``min_snr``, its timesteps are weighted by that γ."""
-    layers = len(cross_attention_layers(trainee.base.unet))
-    contexts = text.encode(trainee.base, batch.prompts, {trainee.name: trainee.tokens}, layers=layers)
+def gradients(trainee: Trainee, loss: torch.Tensor, of: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Of a loss by itself, outside of the steps; in float16 at the largest scale at which none overflows."""
+    scale = trainee.scale
+    while True:
+        found = torch.autograd.grad(loss * scale, of, retain_graph=scale > 1)
+        if scale == 1 or all(torch.isfinite(gradient).all() for gradient in found):
+            return tuple(gradient / scale for gradient in found)
+        scale /= 2
+
+
+def denoising(
+    trainee: Trainee, batch: Batch, min_snr: float = 0.0, contexts: Sequence[torch.Tensor] | None = None
+) -> torch.Tensor:
+    """Eq. 1 of a batch under its own captions; a scalar. With ``min_snr``, its timesteps are weighted by that γ.
+
+    ``contexts`` are the captions as each layer sees them, where they hold no concept and were encoded before.
+    """
+    if contexts is None:
+        layers = len(cross_attention_layers(trainee.base.unet))
+        contexts = text.encode(trainee.base, batch.prompts, {trainee.name: trainee.tokens}, layers=layers)
     signal = trainee.signal[batch.times]
     wanted = target(trainee.base.prediction, batch.clean, batch.noise, signal)
     weights = min_snr_weight(trainee.base.prediction, signal, min_snr) if min_snr else None

@@ -274,7 +274,7 @@ def test_another_vae_is_another_base(copied: Path, tmp_path: Path) -> None:
 def test_a_large_file_is_hashed_once_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digests, "user_cache_path", lambda *_, **__: tmp_path / "cache")
+    monkeypatch.setenv("CIDM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(digests, "LARGE", 1000)
     monkeypatch.setattr(digests, "SETTLED", -1.0)
     reads: list[object] = []
@@ -296,7 +296,7 @@ def test_a_large_file_is_hashed_once_until_it_changes(
 def test_a_file_just_written_and_a_small_one_are_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digests, "user_cache_path", lambda *_, **__: tmp_path / "cache")
+    monkeypatch.setenv("CIDM_CACHE", str(tmp_path / "cache"))
     small = tmp_path / "small"
     small.write_bytes(b"a")
     digests.digest(small)
@@ -309,7 +309,7 @@ def test_a_file_just_written_and_a_small_one_are_not_remembered(
 def test_damaged_notes_of_hashes_are_no_notes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
-    monkeypatch.setattr(digests, "user_cache_path", lambda *_, **__: tmp_path)
+    monkeypatch.setenv("CIDM_CACHE", str(tmp_path))
     monkeypatch.setattr(digests, "LARGE", 0)
     monkeypatch.setattr(digests, "SETTLED", -1.0)
     (tmp_path / "digests.json").write_text(content)

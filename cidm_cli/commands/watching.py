@@ -1,0 +1,120 @@
+"""Watching a training: previews as files, and TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import CidmError, ExitCode
+from ..flags import chosen
+from ..invocation import Invocation
+from ..options import DrawOptions
+from .pictures import words
+
+if TYPE_CHECKING:
+    from cidm_registry import Registry
+
+    from ..models.base import Base
+    from ..workflow.learn import Task
+    from ..workflow.training import Trainee
+
+EVERY = 100
+"""Steps between previews where nothing is said."""
+
+PreviewOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preview", metavar="PROMPT", help="Draw this now and then while learning; again for more."
+    ),
+]
+PreviewEveryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--preview-every", metavar="N", min=1, help=f"Steps between two previews. [default: {EVERY}]"
+    ),
+]
+PreviewToOption = Annotated[
+    Path | None,
+    typer.Option("--preview-to", metavar="DIR", help="Folder for previews. [default: NAME-preview]"),
+]
+BoardOption = Annotated[
+    Path | None,
+    typer.Option("--tensorboard", metavar="DIR", help="Write loss, rates and previews to DIR/NAME."),
+]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a training is to be watched."""
+
+    prompts: tuple[str, ...]
+    every: int
+    """Steps between two previews; the last step has one, too."""
+    folder: Path
+    """For previews."""
+    board: Path | None
+    """For TensorBoard."""
+
+
+def wish(
+    call: Invocation,
+    registry: Registry,
+    name: str,
+    prompts: list[str] | None,
+    every: int | None,
+    folder: Path | None,
+    board: Path | None,
+) -> Wish:
+    """What was asked for.
+
+    Raises:
+        CidmError: USAGE or NOT_FOUND for what cannot be done, before any model is loaded.
+    """
+    if not prompts and (every is not None or folder is not None):
+        flag = "--preview-every" if every is not None else "--preview-to"
+        raise CidmError(
+            f"{flag}: there is no preview", f'give --preview "a photo of a <{name}>"', ExitCode.USAGE
+        )
+    if prompts:
+        from ..workflow import previews
+
+        previews.check(registry, name, prompts)
+    if board:
+        from ..workflow import board as boards
+
+        boards.check()
+    return Wish(
+        tuple(prompts or ()), every or EVERY, folder or Path(f"{name}-preview"), board and board / name
+    )
+
+
+@contextmanager
+def watcher(
+    call: Invocation, registry: Registry, base: Base, task: Task, wanted: Wish
+) -> Iterator[Callable[[Trainee], None]]:
+    """While open, what it gives is to be called after each step."""
+    from ..formats import png
+    from ..workflow import board, previews
+
+    settings = chosen(DrawOptions, "draw", {}, call.settings)
+    paint = previews.painter(
+        registry, base, task, wanted.prompts, DrawOptions(**settings), call.output.note
+    ) if wanted.prompts else None  # fmt: skip
+    with ExitStack() as stack:
+        write = stack.enter_context(board.writing(wanted.board)) if wanted.board else None
+
+        def after_step(trainee: Trainee) -> None:
+            due = trainee.step % wanted.every == 0 or trainee.step == task.options.steps
+            drawn = paint(trainee) if paint and due else []
+            for one in drawn:
+                file = f"{one.number}-{words(one.prompt)}-{one.step:06d}.png"
+                png.write(wanted.folder / file, png.encode(one.image, dict(one.facts)))
+            if write:
+                write(trainee, drawn)
+
+        yield after_step

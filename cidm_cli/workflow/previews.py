@@ -1,0 +1,128 @@
+"""Pictures of a concept while it is learned: drawn with what is trained so far, and without a trace in the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from cidm_registry import Registry, canonical_key
+
+from ..errors import CidmError, ExitCode
+from ..models import sampling, text
+from ..models.attention import cross_attention_layers, merged
+from ..models.base import Base
+from ..options import DrawOptions, resolve_draw
+from ..prompts import find_unknown, parse_prompt
+from . import generate, methods
+from .learn import Task
+from .mixtures import CARRIED, SUMMED, Loader, Mixture, deltas, nouns, prompt_tokens
+from .training import Trainee
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture drawn during a training."""
+
+    number: int
+    """Of its prompt, from 1."""
+    prompt: str
+    step: int
+    """Steps done when it was drawn."""
+    image: Image.Image
+    facts: Mapping[str, Any]
+    """What its file tells."""
+
+
+def check(registry: Registry, name: str, prompts: Sequence[str]) -> None:
+    """Refuses, before any model is loaded, prompts that do not show the concept or name one that there is not.
+
+    Raises:
+        CidmError: USAGE or NOT_FOUND.
+    """
+    known = [name, *(record.name for record in registry.records())]
+    for said in prompts:
+        prompt = parse_prompt(said)
+        if canonical_key(name) not in map(canonical_key, prompt.names):
+            raise CidmError(
+                f"--preview {said!r}: does not name <{name}>, and no other picture changes while it is learned",
+                hint=f'write for instance --preview "a photo of a <{name}>"',
+                code=ExitCode.USAGE,
+            )
+        if unknown := find_unknown(prompt, known):
+            raise unknown
+
+
+def painter(
+    registry: Registry,
+    base: Base,
+    task: Task,
+    prompts: Sequence[str],
+    options: DrawOptions,
+    on_note: Callable[[str], None],
+) -> Callable[[Trainee], list[Preview]]:
+    """Draws a picture of each prompt with a concept in training, on the base that carries its adapter.
+
+    The concept's weights are those of the adapter; those of older concepts that a prompt names are added as
+    ``generate`` would add them.
+
+    Args:
+        options: steps, guidance, size, sampler, negative and seed of every picture; the others are not looked at.
+
+    Raises:
+        CidmError: USAGE for a size the base cannot draw, or a prompt so long that a concept in it is cut off.
+    """
+    drawing = resolve_draw(options, registry.base.kind, base.pixels)
+    generate.check_size(drawing, base)
+    assert drawing.guidance is not None
+    assert drawing.steps is not None
+    assert drawing.size is not None
+    guidance, steps, size = drawing.guidance, drawing.steps, drawing.size
+    key, load = canonical_key(task.name), Loader(registry, base)
+    words = len(text.noun_ids(base, task.noun)) if methods.keeps_noun(task.options.method) else 0
+    older = {record.key: record for record in methods.older_than(registry.records(), task.name)}
+    layers = len(cross_attention_layers(base.unet))
+    negative = text.tokenize(base.tokenizer, [drawing.negative])
+    scenes = []
+    for prompt in prompts:
+        keys = [canonical_key(name) for name in parse_prompt(prompt).names]
+        named = tuple(older[one] for one in keys if one != key)
+        vectors = {record.key: load(record).tokens for record in named}
+        told = {**nouns(named), key: task.noun}
+        places = {**vectors, key: torch.empty(1, 1 + words, 0)}
+        tokens = prompt_tokens(base, prompt, places, on_note, nouns=told)
+        # Where one LoRA is carried on or all are summed up, the adapter's base already has what the older ones need.
+        own = () if task.options.method in (*CARRIED, *SUMMED) else named
+        scenes.append((prompt, tokens, vectors, Mixture("named", named, own, ((1.0,) * layers,) * len(own))))
+
+    @torch.no_grad()
+    def paint(trainee: Trainee) -> list[Preview]:
+        out = []
+        for number, (prompt, tokens, vectors, mixture) in enumerate(scenes, 1):
+            given = {**vectors, key: trainee.tokens.detach()}
+            estimate = sampling.guided(
+                base, text.encode(base, [tokens], given, layers=layers),
+                text.encode(base, [negative], {}, layers=layers), guidance,
+                pooled=(text.pooled(base, [tokens]), text.pooled(base, [negative])),
+            )  # fmt: skip
+            noise = sampling.initial_noise(base, [drawing.seed], size)
+            with merged(base.unet, deltas(base, mixture, load)):
+                latents = sampling.denoise(base, estimate, noise, sampler=drawing.sampler, steps=steps)
+            (image,) = sampling.decode(base, latents)
+            facts = {
+                "format": 1,
+                "command": "learn",
+                "concept": task.name,
+                "step": trainee.step,
+                "prompt": prompt,
+                "seed": drawing.seed,
+                "options": asdict(drawing),
+                **generate.told_base(registry, base),
+            }
+            out.append(Preview(number, prompt, trainee.step, image, facts))
+        return out
+
+    return paint
