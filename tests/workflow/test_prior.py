@@ -69,7 +69,7 @@ def test_the_pictures_are_those_the_base_draws_of_the_noun(
     assert not any(std.any() for std in data.std)
     found = [*sampling.decode(base, torch.cat(data.mean[:4])), *sampling.decode(base, data.mean[4])]
     ran = cidm(
-        "generate", "-p", "a photo of a dog", "-n", 5, "--seed", 3, "--steps", 2, "-q",
+        "generate", "-p", "a photo of a dog", "-n", 5, "--seed", 3, "--steps", 2, "-q", "--precision", "fp32",
         "--registry", registry.root,
     )  # fmt: skip
     for mine, drawn in zip(found, ran.out.splitlines(), strict=True):
