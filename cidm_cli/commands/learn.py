@@ -79,7 +79,7 @@ def learn(
         LearnOptions(**chosen(LearnOptions, "learn", given, call.settings)), registry.base.kind
     )
     check_said(given, options)
-    wanted = wish(call, registry, name, previews, preview_every, preview_to, board)
+    wanted = wish(registry, name, previews, preview_every, preview_to, board)
     dataset = load_examples(images, class_noun=noun, caption_template=options.caption)
     for warning in dataset.warnings:
         call.output.warn(warning)

@@ -62,7 +62,6 @@ class Wish:
 
 
 def wish(
-    call: Invocation,
     registry: Registry,
     name: str,
     prompts: list[str] | None,
