@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from cidm_cli.data import Task, load_tasks
+from cidm_cli.eval_options import EvalOptions
 from cidm_cli.workflow.demo import tasks_folder
-from cidm_cli.workflow.evaluate import states_of
+from cidm_cli.workflow.evaluate import State, states_of
+from cidm_registry import Registry
 
-from .lab import Lab, add_arguments, cells, protocol, told
+from .lab import Lab, add_arguments, cells, ending, protocol, told
 
 FIGURES = ("ia", "ta", "forgetting", "retention", "confusion")
 
@@ -85,28 +87,66 @@ def main() -> None:
     print(json.dumps({"protocol": {**told(given), "seeds": given.seeds}, "rows": table}))
 
 
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the tasks, from which rows are made."""
+
+    tasks: Sequence[Task]
+    """In the order of learning."""
+    learning: Mapping[str, Any]
+    """Settings of learning beside the training's own."""
+    judging: EvalOptions
+    learned: str
+    """End of the registries' names."""
+    judged: str
+    """End of the results' names."""
+    at_end: bool = False
+    """Judge each concept at the end alone, not also right after its own task."""
+
+
 def one(lab: Lab, row: Row, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """One row's result for one seed."""
-    tasks = order(load_tasks(tasks_folder()), seed)
-    # What a concept's own LoRA alone reaches is the plain one's, for every row that carries something else.
-    plain = learned(lab, tasks, "plain", seed, given)
-    options = protocol(given, 1000 + 100 * seed)
-    first = lab.judged(f"single-{seed}", plain, tasks, replace(options, method="named"))
-    if row.name == "single":
-        return first
-    registry = learned(lab, tasks, row.training, seed, given)
-    # LoRA Composite asks the UNet once a concept: it is judged at the end only.
-    states = states_of(registry)[-1:] if row.drawing in ("lora-c", "lora-switch") else None
-    return lab.judged(
-        f"{row.name.replace(' ', '-').replace(',', '')}-{seed}", registry, tasks,
-        replace(options, method=row.drawing, every_task=row.history), states=states, single=cells(first, "single"),
+    return made(lab, row, whole(seed, given))
+
+
+def whole(seed: int, given: argparse.Namespace) -> Pass:
+    """The pass over mini-CIFC that a seed stands for."""
+    steps = {"steps": given.steps} if given.steps else {}
+    return Pass(
+        order(load_tasks(tasks_folder()), seed), {**steps, "seed": seed}, protocol(given, 1000 + 100 * seed),
+        learned=str(seed), judged=str(seed),
     )  # fmt: skip
 
 
-def learned(lab: Lab, tasks: Sequence[Task], training: str, seed: int, given: argparse.Namespace) -> Any:
+def made(lab: Lab, row: Row, run: Pass) -> dict[str, Any]:
+    """One row's result in one pass; what is there is not made again."""
+    # What a concept's own LoRA alone reaches is the plain one's, for every row that carries something else.
+    plain = learned(lab, "plain", run)
+    first = lab.judged(
+        f"single-{run.judged}", plain, run.tasks, replace(run.judging, method="named"),
+        states=_states(plain, run, at_end=run.at_end),
+    )  # fmt: skip
+    if row.name == "single":
+        return first
+    registry = learned(lab, row.training, run)
+    # LoRA Composite asks the UNet once a concept: it is judged at the end only.
+    at_end = run.at_end or row.drawing in ("lora-c", "lora-switch")
+    return lab.judged(
+        f"{row.name.replace(' ', '-').replace(',', '')}-{run.judged}", registry, run.tasks,
+        replace(run.judging, method=row.drawing, every_task=row.history and not at_end),
+        states=_states(registry, run, at_end=at_end), single=cells(first, "single"),
+    )  # fmt: skip
+
+
+def _states(registry: Registry, run: Pass, *, at_end: bool) -> Sequence[State]:
+    """Those of the pass's tasks: the registry may know more."""
+    states = states_of(registry)[: len(run.tasks)]
+    return states[-1:] if at_end else states
+
+
+def learned(lab: Lab, training: str, run: Pass) -> Registry:
     """A registry with all tasks learned."""
-    steps = {"steps": given.steps} if given.steps else {}
-    return lab.registry(f"{training}-{seed}", tasks, {**TRAININGS[training], **steps, "seed": seed})
+    return lab.registry(f"{training}-{run.learned}", run.tasks, {**TRAININGS[training], **run.learning})
 
 
 def order(tasks: Sequence[Task], seed: int) -> list[Task]:
@@ -133,4 +173,4 @@ def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    ending(main)

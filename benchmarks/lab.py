@@ -5,68 +5,105 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cidm_cli.data import Task, load_examples
+from cidm_cli.data import Dataset, Task, load_examples
+from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.eval_options import EvalOptions
-from cidm_cli.models.base import Base
-from cidm_cli.models.identity import MINI, identify, mini_folder
-from cidm_cli.models.judges import Judges, choose, open_judges
-from cidm_cli.options import LearnOptions, resolve_learn
+from cidm_cli.interrupts import graceful
+from cidm_cli.models.base import Base, choose_device
+from cidm_cli.models.identity import MINI, folder_of, identify
+from cidm_cli.models.judges import Choice, Judges, choose, open_judges
+from cidm_cli.options import LearnOptions, as_config, resolve_learn
 from cidm_cli.workflow import evaluate as evaluation
 from cidm_cli.workflow import learn
 from cidm_cli.workflow.bases import open_base
 from cidm_cli.workflow.evaluation import Cell
 from cidm_cli.workflow.subjects import match
-from cidm_registry import Registry, canonical_key
+from cidm_registry import BaseRef, Record, Registry, canonical_key
 
 
 @dataclass
 class Lab:
-    """A folder of registries, pictures and results on the embedded base; what is there is not made again."""
+    """A folder of registries, pictures and results on one base; what is there is not made again."""
 
     folder: Path
+    reference: BaseRef = field(default_factory=lambda: identify(MINI))
+    """The base: the embedded one unless another is given."""
+    device: str = "auto"
+    precision: str = "auto"
+    clip: str | None = None
+    """CLIP that judges: a folder or hub name; None takes the base's own, or the paper's."""
+    dino: str | None = None
+    """Second judge, likewise; "none" for no second judge."""
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = field(
+        default_factory=lambda: quiet
+    )
+    """Shows how far drawing and judging are."""
     _base: list[Base] = field(default_factory=list)
     _judges: list[Judges] = field(default_factory=list)
 
     @property
+    def kind(self) -> str:
+        """The base's family."""
+        return self.reference.kind
+
+    @property
     def base(self) -> Base:
-        """The embedded base, loaded once."""
+        """The base, loaded once."""
         if not self._base:
             root = self.folder / "empty"
-            registry = Registry.open(root) if root.exists() else Registry.create(root, identify(MINI))
-            self._base.append(open_base(registry, device="auto", precision="auto"))
+            registry = Registry.open(root) if root.exists() else Registry.create(root, self.reference)
+            self._base.append(open_base(registry, device=self.device, precision=self.precision))
         return self._base[0]
 
     @property
+    def choice(self) -> Choice:
+        """Which judges are meant; none is loaded for that."""
+        return choose(folder_of(self.reference), self.clip, self.dino, own=self.kind == MINI)
+
+    @property
     def judges(self) -> Judges:
-        """The embedded base's own, loaded once."""
+        """Loaded once."""
         if not self._judges:
-            self._judges.append(open_judges(choose(mini_folder(), None, None, own=True)))
+            self._judges.append(open_judges(self.choice, choose_device(self.device)))
         return self._judges[0]
 
     def registry(
         self, name: str, tasks: Sequence[Task], options: Mapping[str, Any], *, count: int | None = None
     ) -> Registry:
-        """The registry of that name with all tasks learned in order, or the first ``count`` of them."""
+        """The registry of that name with all tasks learned in order, or the first ``count`` of them.
+
+        A training that was stopped goes on from its checkpoint.
+
+        Raises:
+            CidmError: INTERRUPTED when stopped, FAILED where a concept was learned from other data or otherwise.
+        """
         root = self.folder / "registries" / name
-        there = Registry.open(root) if root.exists() else Registry.create(root, identify(MINI))
-        known = {record.key for record in there.records()}
+        there = Registry.open(root) if root.exists() else Registry.create(root, self.reference)
+        known = {record.key: record for record in there.records()}
         wanted = list(tasks)[:count]
+        chosen = resolve_learn(LearnOptions(**options), self.kind)
         for number, task in enumerate(wanted, 1):
-            if canonical_key(task.name) in known:
-                continue
             dataset = load_examples(task.images, class_noun=task.class_noun)
-            chosen = resolve_learn(LearnOptions(**options), MINI)
+            key = canonical_key(task.name)
+            if key in known:
+                _check_same(root, known[key], dataset, chosen)
+                continue
+            run = there.find_run(key)
+            same = run is not None and (run.config["data"], run.config["options"]) == (
+                dataset.digest, as_config(chosen),
+            )  # fmt: skip
             work = learn.Task(
                 task.name, task.class_noun, task.style, dataset, chosen,
-                update=False, resume=False, restart=True,
+                update=False, resume=same, restart=not same,
             )  # fmt: skip
-            record = learn.learn(there, self.base, work, learn.Events())
+            with graceful() as stop:
+                record = learn.learn(there, self.base, work, learn.Events(stop=stop))
             say(
                 f"{name}: learned {number} of {len(wanted)}, {task.name}, loss {record.losses['last_tenth']:.4f}"
             )
@@ -95,7 +132,7 @@ class Lab:
         subjects = [s for s in rivals if only is None or s.record.name in only]
         found = evaluation.evaluate(
             registry, self.base, subjects, options, folder=self.folder / "samples", judges=self.judges,
-            states=states, rivals=rivals, single=single, events=evaluation.Events(progress=quiet),
+            states=states, rivals=rivals, single=single, events=evaluation.Events(progress=self.progress),
         )  # fmt: skip
         self.keep(name, found.to_json())
         return json.loads(path.read_text())
@@ -110,6 +147,19 @@ class Lab:
         say(f"{name}: judged")
 
 
+def _check_same(root: Path, record: Record, dataset: Dataset, options: LearnOptions) -> None:
+    """Refuses a concept from a former run that was learned from other data, or with other settings."""
+    had, wanted = record.config["options"], as_config(options)
+    other = [name for name in wanted if name in had and had[name] != wanted[name]]
+    if record.data_hash != dataset.digest:
+        other.append("the pictures or captions")
+    if other:
+        raise CidmError(
+            f"{root}: {record.name} was learned with {', '.join(other)} unlike what is asked for now",
+            hint="give another --work, or delete that registry to have it learned again",
+        )
+
+
 @contextmanager
 def quiet(_label: str, _total: int):  # type: ignore[no-untyped-def]
     """No progress bar: a line for each finished part is enough for hours of work."""
@@ -119,6 +169,22 @@ def quiet(_label: str, _total: int):  # type: ignore[no-untyped-def]
 def say(line: str) -> None:
     """On stderr: stdout is for the result."""
     print(line, file=sys.stderr, flush=True)
+
+
+def ending(main: Callable[[], None]) -> None:
+    """Runs a benchmark; what a user can mend, or has stopped, ends it with a line and not with a traceback."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        _end("stopped", "the same command goes on from here", ExitCode.INTERRUPTED)
+    except CidmError as error:
+        stopped = error.code == ExitCode.INTERRUPTED
+        _end(error.message, "the same command goes on from here" if stopped else error.hint, error.code)
+
+
+def _end(message: str, hint: str | None, code: int) -> None:
+    say(f"error: {message}" + (f"\nhint: {hint}" if hint else ""))
+    raise SystemExit(int(code))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,9 +198,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draw-steps", type=int, default=12, help="denoising steps")
 
 
-def told(given: argparse.Namespace) -> dict[str, Any]:
-    """The protocol, for the result: what was learned and judged how."""
-    usual = resolve_learn(LearnOptions(), MINI).steps
+def told(given: argparse.Namespace, kind: str = MINI) -> dict[str, Any]:
+    """The protocol, for the result: what was learned and judged how on a base of that family."""
+    usual = resolve_learn(LearnOptions(), kind).steps
     return {
         "learning_steps": given.steps or usual, "prompts": given.prompts, "samples": given.samples,
         "drawing_steps": given.draw_steps,

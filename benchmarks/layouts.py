@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from cidm_cli.data import Task, load_tasks
+from cidm_cli.data import Task
 from cidm_cli.layout import Layout, load_layout
-from cidm_cli.workflow.demo import tasks_folder
 from cidm_cli.workflow.evaluate import Events
 from cidm_cli.workflow.neglect import evaluate_layouts
 from cidm_cli.workflow.neglect_files import write
@@ -27,8 +26,8 @@ from cidm_cli.workflow.neglect_scores import NeglectScores
 from cidm_cli.workflow.rivals import ALONE, BASE, RIVALS, SINGLE
 from cidm_cli.workflow.subjects import match
 
-from .continual import TRAININGS, learned
-from .lab import Lab, add_arguments, protocol, quiet, say, told
+from .continual import TRAININGS, learned, whole
+from .lab import Lab, add_arguments, ending, protocol, quiet, say, told
 
 SEED = 2000
 """Of each layout's first picture, and of what is drawn at random in making the layouts."""
@@ -93,8 +92,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for the layout files, the figures and the page")
     given = parser.parse_args()
     lab = Lab(given.work)
-    tasks = load_tasks(tasks_folder())
-    registry = learned(lab, tasks, given.training, 0, given)
+    run = whole(0, given)
+    tasks = run.tasks
+    registry = learned(lab, given.training, run)
     layouts = spread(made(tasks), given.limit)
     say(f"{len(layouts)} layouts")
     found = evaluate_layouts(
@@ -176,4 +176,4 @@ def summary(found: NeglectScores) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    ending(main)

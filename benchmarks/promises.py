@@ -36,7 +36,7 @@ from cidm_cli.workflow.evaluate import State
 from cidm_registry import Record, Registry
 
 from .continual import TRAININGS
-from .lab import Lab, add_arguments, cells, protocol, say, told
+from .lab import Lab, add_arguments, cells, ending, protocol, say, told
 
 COUNTS = (10, 30, 100)
 MERGES = ("fuse", "mean", "sum", "svd", "ties", "dare")
@@ -293,4 +293,4 @@ def embedded(lab: Lab, judge: str, images: Sequence[Image.Image]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    ending(main)
