@@ -3,7 +3,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check
+.PHONY: help setup demo test check paper
+
+BASES ?= sd15 sdxl
+WORK ?= paper-work
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,3 +39,7 @@ check: setup ## Lint, formatting, types, import directions.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+paper: setup ## Run the paper's tables again, on a GPU: make paper DATA=CIFC, a clone of JiahuaDong/CIFC.
+	@test -n "$(DATA)" || { echo "error: say where the benchmark is: make paper DATA=PATH" >&2; exit 2; }
+	$(BIN)/python -m benchmarks.paper --data "$(DATA)" --bases $(BASES) --work "$(WORK)"

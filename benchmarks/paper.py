@@ -28,7 +28,7 @@ from cidm_cli.options import LearnOptions, resolve_draw, resolve_learn
 from .cifc import tasks_of
 from .continual import ROWS, Pass, made
 from .lab import Lab, ending, say
-from .paper_tables import SOURCE, Line, figures, page, printed
+from .paper_tables import SAMPLES, SOURCE, Line, figures, page, printed
 
 LINES = (
     Line("base", "the base alone, by the class noun", "single"),
@@ -105,7 +105,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--prompts", type=_positive, metavar="N", help="only the first N of each concept's 20"
     )
-    parser.add_argument("--samples", type=_positive, default=50, help="pictures of each prompt")
+    parser.add_argument("--samples", type=_positive, default=SAMPLES, help="pictures of each prompt")
     parser.add_argument("--draw-steps", type=_positive, help="denoising steps, else the paper's 50")
     parser.add_argument("--negative", default=NEGATIVE, help="negative prompt, else the published code's")
     parser.add_argument("--batch", type=_positive, default=BATCH, help="pictures drawn at once")
@@ -177,12 +177,12 @@ def write(folder: Path, report: Mapping[str, Any]) -> None:
 
 @contextmanager
 def tenths(label: str, total: int) -> Iterator[Any]:
-    """A line for each tenth of a part of the work: it may take hours."""
+    """A line for each tenth of what may take hours; none for what is short."""
     shown = 0
 
     def update(done: int) -> None:
         nonlocal shown
-        if total and (now := 10 * done // total) > shown:
+        if total >= 100 and (now := 10 * done // total) > shown:
             shown = now
             say(f"{label}: {10 * now} %")
 

@@ -43,6 +43,10 @@ strength, where the published inference script takes 0.8; what the published cod
 noise offset, attention regularisation) is left out; the published script draws the duck toy as "yellow rubber" and the
 backpack as "red", here they are named alone."""
 
+SHRUNK = "**This is less than the paper's protocol: its figures are no measure for these.**"
+SAMPLES = 50
+"""Pictures of each prompt in the paper."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -123,6 +127,7 @@ def page(report: Mapping[str, Any]) -> str:
         DIFFERENCES,
         "",
         f"Settings: {_settings(report['protocol'])}.",
+        *(["", SHRUNK] if _is_shrunk(report["protocol"]) else []),
     ]  # fmt: skip
     for base, found in report["bases"].items():
         lines += ["", f"## {base}", "", f"{found['source']}, judged by {_judges(found['judges'])}.", ""]
@@ -186,6 +191,13 @@ def _paper(value: Mapping[str, float | None] | None) -> list[str]:
     return ["–" if value is None or value[name] is None else f"{value[name]:.1f}" for name in ("ia", "ta")]
 
 
+def _is_shrunk(told: Mapping[str, Any]) -> bool:
+    """Whether less was asked for than the paper did."""
+    return told["samples"] < SAMPLES or any(
+        told[name] for name in ("tasks", "prompts", "steps", "draw_steps")
+    )
+
+
 def _settings(told: Mapping[str, Any]) -> str:
     said = {name: value for name, value in told.items() if value is not None}
     return ", ".join(f"{name.replace('_', '-')} {_plain(value)}" for name, value in said.items())
@@ -194,7 +206,7 @@ def _settings(told: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(str(one) for one in value)
-    return str(value) if value != "" else "none"
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _judges(told: Mapping[str, str | None]) -> str:

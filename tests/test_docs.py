@@ -7,8 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
-from cidm_cli.app import COMMANDS
+import tiny
+from cidm_cli.app import COMMANDS, app
+from cidm_cli.data import load_examples, replace_noun
+from cidm_cli.errors import CidmError
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,3 +46,62 @@ def test_the_list_of_commands_is_complete() -> None:
     page = (ROOT / "docs" / "commands.md").read_text()
     table = page[page.index("| command |") : page.index("## Output")]
     assert all(re.search(rf"`(?:cidm )?{name}\b", table) for name, _ in COMMANDS)
+
+
+def spoken(page: Path, program: str) -> list[str]:
+    """What follows a program's name in the page's shell blocks, without comments, one for each call."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = [
+        re.sub(r"(^|\s)#.*", "", line) for block in blocks for line in block.replace("\\\n", " ").splitlines()
+    ]
+    calls = [call for line in lines for call in re.split(r"[;|&()]", line)]
+    # It is called where it comes first, but for a loop's `do` and variables set for the call.
+    opening = rf"\s*(?:do\s+|\w+=\S+\s+)*{re.escape(program)}[ .](.+)"
+    return [found[1].strip() for call in calls if (found := re.match(opening, call))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_shown_takes_the_options_it_is_shown_with(page: Path) -> None:
+    for call in spoken(page, "cidm"):
+        command, rest = typer.main.get_command(app), call.split()
+        while rest and (inner := getattr(command, "commands", {}).get(rest[0])):
+            command, rest = inner, rest[1:]
+        assert not hasattr(command, "commands"), f"cidm {call}: no such command"
+        known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+        said = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
+        assert said <= known | {"--help"}, f"cidm {call}: {said - known}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_benchmark_shown_is_there_with_its_options(page: Path) -> None:
+    shared = (ROOT / "benchmarks" / "lab.py").read_text()
+    for call in spoken(page, "python -m benchmarks"):
+        name, *rest = call.split()
+        source = (ROOT / "benchmarks" / f"{name}.py").read_text() + shared
+        for word in rest:
+            assert not word.startswith("--") or f'"{word}"' in source, f"benchmarks.{call}: no {word}"
+
+
+def test_the_check_of_commands_finds_what_is_wrong(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```sh\nexport A=1  # cidm none\nx; cidm learn dog ./a --stepps 3  # text\ncidm list $(cidm path -q)\n```\n"
+    )
+    assert spoken(page, "cidm") == ["learn dog ./a --stepps 3", "list $", "path -q"]
+    with pytest.raises(AssertionError, match="--stepps"):
+        test_every_command_shown_takes_the_options_it_is_shown_with(page)
+
+
+def test_folders_and_captions_of_kohyas_kind_are_read_as_coming_from_says(tmp_path: Path) -> None:
+    inner = tmp_path / "train" / "10_sks dog"
+    tiny.save_pictures(inner, ("sks dog on a sofa", "a dog"))
+    (inner / "1.txt").rename(inner / "1.caption")
+    with pytest.raises(CidmError, match="no usable picture") as caught:
+        load_examples(inner.parent, class_noun="dog")
+    assert caught.value.hint == "10_sks dog: a folder; pictures in it are not used"
+    read = load_examples(inner, class_noun="dog")
+    assert {example.caption for example in read.examples} == {"sks dog on a sofa", "a photo of a dog"}
+    assert any("1.caption" in warning for warning in read.warnings)
+    assert replace_noun("sks dog on a sofa", "dog", "<rex>") == "sks <rex> on a sofa"
+    assert replace_noun("1girl, long hair", "girl", "<rex>") == "<rex>, 1girl, long hair"
+    assert replace_noun("1girl, long hair", "1girl", "<rex>") == "<rex>, long hair"

@@ -96,6 +96,7 @@ def test_both_bases_are_learned_judged_and_tabled_beside_the_papers_figures_and_
     assert page.count("\n## ") == 2
     for line in ("Finetuning", "CIDM (this program's reading)", "L2DM (not run: its code is not public)"):
         assert page.count(f"\n| {line} | ") == (2 if line.startswith("L2DM") else 8)
+    assert "less than the paper's protocol" in page
     assert "| 78.0 | 74.8 |" in page
     assert "| 79.5 | 80.0 |" in page
 
