@@ -41,6 +41,7 @@ from .config import load_settings
 from .errors import CidmError, ExitCode
 from .invocation import Invocation
 from .output import Mode, Output, Result
+from .processes import found
 
 RegistryOption = Annotated[
     Path | None,
@@ -74,6 +75,9 @@ COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
     ("layout import", layout_import.import_layout),
 )
 """In the order of the help page. Each takes an Invocation and its own options, and returns a Result."""
+
+SHARED = ("learn", "generate", "eval")
+"""What several processes can do together."""
 
 ALIASES = {"ls": "list"}
 
@@ -152,7 +156,7 @@ def _add(name: str, function: Callable[..., Result], *, hidden: bool = False) ->
         context: typer.Context = values.pop("context")
         before = context.meta["cidm"]
         given = {name: values.pop(name) or before[name] for name in ("registry", "as_json", "quiet")}
-        return _run(context.obj, function, values, **given)
+        return _run(context.obj, name, function, values, **given)
 
     parameters = [*options, *shared.parameters.values()]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -174,6 +178,7 @@ def _shared_options(
 
 def _run(
     output: Any,
+    name: str,
     function: Callable[..., Result],
     values: dict[str, Any],
     *,
@@ -186,9 +191,17 @@ def _run(
     if as_json and quiet:
         raise CidmError("--json and --quiet exclude each other", "give one of them", ExitCode.USAGE)
     output.mode = Mode.JSON if as_json else Mode.QUIET if quiet else Mode.HUMAN
+    crew = found(os.environ)
+    if crew.count > 1 and name not in SHARED:
+        raise CidmError(
+            f"cidm {name}: is done by one process, and {crew.count} were launched",
+            f"run it without accelerate launch; for {', '.join(SHARED)} it gives each its share",
+            ExitCode.USAGE,
+        )
     settings = load_settings(os.environ, Path.cwd(), _user_folder())
     try:
-        result = function(Invocation(output, settings, registry), **values)
+        result = function(Invocation(output, settings, registry, crew), **values)
+        crew.meet()
     except KeyboardInterrupt:
         # Caught here: typer would turn it into a bare exit code, without a word.
         raise CidmError("interrupted", code=ExitCode.INTERRUPTED) from None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .config import Found, Settings
 from .output import Output
+from .processes import SOLO, Crew
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -23,6 +24,8 @@ class Invocation:
     """What environment and settings files say."""
     registry_flag: Path | None
     """What `--registry` says."""
+    crew: Crew = SOLO
+    """The processes that run it."""
 
     @property
     def registry_path(self) -> Path:
@@ -41,6 +44,10 @@ class Invocation:
             return flag
         found = self.settings.find(name)
         return found.value if found else "auto"
+
+    def device(self, flag: str | None) -> str:
+        """The device this process works on; several processes have a GPU each unless one is named."""
+        return self.crew.device(self.choice("device", flag))
 
     def open_registry(self) -> Registry:
         """The registry that is meant. Raises what `Registry.open` raises."""

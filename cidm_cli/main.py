@@ -23,6 +23,7 @@ from cidm_registry import (
 from .app import app
 from .errors import CidmError, ExitCode, is_out_of_memory
 from .output import Mode, Output
+from .processes import join
 
 REGISTRY_CODES: tuple[tuple[type[RegistryError], ExitCode], ...] = (
     (NotFound, ExitCode.NOT_FOUND),
@@ -48,15 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _set_up()
     # Known before parsing, so that a wrong command line is also answered in JSON.
     mode = Mode.JSON if "--json" in _before_dashes(given) else Mode.HUMAN
-    output = Output(sys.stdout, sys.stderr, mode, os.environ)
     try:
-        code = get_command(app).main(args=given, prog_name="cidm", standalone_mode=False, obj=output)
-    except (Exception, KeyboardInterrupt) as error:
-        if os.environ.get("CIDM_TRACEBACK") == "1":
-            traceback.print_exc(file=sys.stderr)
-        failure = explain(error)
-        output.error(failure)
-        return int(failure.code)
+        crew = join(os.environ)
+    except CidmError as error:
+        Output(sys.stdout, sys.stderr, mode, os.environ).error(error)
+        return int(error.code)
+    with crew.only_main_prints():
+        output = Output(sys.stdout, sys.stderr, mode, os.environ)
+        try:
+            code = get_command(app).main(args=given, prog_name="cidm", standalone_mode=False, obj=output)
+        except (Exception, KeyboardInterrupt) as error:
+            if os.environ.get("CIDM_TRACEBACK") == "1":
+                traceback.print_exc(file=sys.stderr if crew.main else sys.__stderr__)
+            failure = crew.agreed(explain(error))
+            output.error(failure)
+            code = failure.code
+        crew.leave()
     return int(code or 0)
 
 

@@ -102,7 +102,7 @@ def evaluate(
     registry = call.open_registry()
     resolve_draw(drawing(options), registry.base.kind, 64)  # refuses before a model is loaded
     subjects, rivals, skipped = _subjects(call, registry, data, prompts, names, noun, options.limit_prompts)
-    where = call.choice("device", device), call.choice("precision", precision)
+    where = call.device(device), call.choice("precision", precision)
     if layouts:
         return evaluate_layouts(call, registry, rivals, layouts, ways, options, out, where)
     for name, why in skipped:
@@ -111,6 +111,8 @@ def evaluate(
         evaluation = _evaluate(
             call, registry, subjects, rivals, skipped, options, merged, out / "samples", where
         )
+    if not call.crew.main:
+        return Result({}, ())
     from ..workflow.evaluate import keep_scores
     from ..workflow.evaluation_files import table, write
 
@@ -202,5 +204,5 @@ def _evaluate(
         states = (workflow.State(last.number, last.records, read_static(merged, base)),)
     return workflow.evaluate(
         registry, base, subjects, options, folder=pictures, judges=judges, states=states, rivals=rivals,
-        skipped=skipped, events=events(call),
+        skipped=skipped, events=events(call), crew=call.crew,
     )  # fmt: skip

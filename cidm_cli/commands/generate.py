@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,8 @@ from ..options import DrawOptions, resolve_draw
 from ..output import Result
 from ..progress import counting
 from .common import DeviceOption, PicturesOption, PrecisionOption
-from .pictures import command_for, is_file, words, write
+from .pictures import command_for, is_file
+from .sharing import say_once, stem, write_all
 from .structures import (
     ControlOption,
     FromOption,
@@ -110,7 +112,7 @@ def generate(
             precision,
         )
     return Result(
-        data={"images": [{"path": path, **picture.facts} for path, picture in written]},
+        data={"images": [{"path": path, **facts} for path, facts in written]},
         human=[str(path) for path, _ in written],
         ids=[str(path) for path, _ in written],
     )
@@ -128,7 +130,7 @@ def _draw(
     out: Path,
     device: str | None,
     precision: str | None,
-) -> list[tuple[Path, Picture]]:
+) -> list[tuple[Path, dict[str, Any]]]:
     from ..layout import load_layout
 
     loaded = [load_layout(path, overrides=overrides) for path in layouts]
@@ -149,9 +151,7 @@ def _draw(
         resolve_draw(job.options, registry.base.kind, 64)  # refuses before a model is loaded
     lines = followed(call, structure, loaded, len(prompts))
     single = is_file(out, sum(job.options.count for job in first))
-    base = open_base(
-        registry, device=call.choice("device", device), precision=call.choice("precision", precision)
-    )
+    base = open_base(registry, device=call.device(device), precision=call.choice("precision", precision))
     jobs = [
         replace(job, options=resolve_draw(job.options, registry.base.kind, base.pixels), structure=one)
         for job, one in zip(first, lines, strict=True)
@@ -159,19 +159,22 @@ def _draw(
     for job in jobs:
         workflow.check_size(job.options, base)
     merged = workflow.read_static(static, base) if static else None
-    written = []
-    with call.output.progress("drawing", workflow.work(jobs)) as progress:
+    stems = [stem(job.prompt, job.options.seed + k) for job in jobs for k in range(job.options.count)]
+    crew = call.crew
+    notes: list[str] = []
+    with call.output.progress("drawing", workflow.work(jobs, crew)) as progress:
         pictures = workflow.draw(
-            registry, base, jobs, static=merged, on_step=counting(progress.update), on_note=call.output.note
-        )
-        for picture in pictures:
-            written.append((_write(picture, out, single), picture))
+            registry, base, jobs, static=merged, on_step=counting(progress.update), crew=crew,
+            on_note=call.output.note if crew.count == 1 else notes.append,
+        )  # fmt: skip
+        written = write_all(call, pictures, stems, out, single)
+    say_once(call, notes)
     return written
 
 
 def _again(
     call: Invocation, registry: Registry, pictures: list[Path], out: Path, device: str | None
-) -> list[tuple[Path, Picture]]:
+) -> list[tuple[Path, dict[str, Any]]]:
     from ..formats.png import read_facts
     from ..workflow.again import redraw
     from ..workflow.bases import open_base
@@ -191,15 +194,19 @@ def _again(
                 ExitCode.USAGE,
             )
     bases: dict[str, Any] = {}
-    written = []
     single = is_file(out, len(told))
-    for facts in told:
-        compute = {"bfloat16": "bf16", "float16": "fp16"}.get(str(facts.get("compute")), "fp32")
-        if compute not in bases:
-            bases[compute] = open_base(registry, device=call.choice("device", device), precision=compute)
-        picture = redraw(registry, bases[compute], facts)
-        written.append((_write(picture, out, single), picture))
-    return written
+
+    def pictures() -> Iterator[Picture]:
+        for number, facts in enumerate(told):
+            if not call.crew.mine(number):
+                continue
+            compute = {"bfloat16": "bf16", "float16": "fp16"}.get(str(facts.get("compute")), "fp32")
+            if compute not in bases:
+                bases[compute] = open_base(registry, device=call.device(device), precision=compute)
+            yield replace(redraw(registry, bases[compute], facts), number=number)
+
+    stems = [stem(str(facts.get("prompt")), facts.get("seed", 0)) for facts in told]
+    return write_all(call, pictures(), stems, out, single)
 
 
 def _told(layout: Layout) -> dict[str, Any]:
@@ -209,8 +216,3 @@ def _told(layout: Layout) -> dict[str, Any]:
         image["count"] = layout.image.count
     told = {name: value for name, value in image.items() if value is not None}
     return {**told, "negative": layout.base.negative} if layout.base.negative else told
-
-
-def _write(picture: Picture, out: Path, single: bool) -> Path:
-    stem = f"{words(picture.facts['prompt'])}-{picture.facts['seed']}"
-    return write(picture.image, picture.facts, out, single, stem)

@@ -59,8 +59,10 @@ def evaluate_layouts(
         base, judges = opened(call, registry, options, where)
         found = neglect.evaluate_layouts(
             registry, base, layouts, options, folder=out / "samples", judges=judges, subjects=subjects,
-            rivals=rivals, events=events(call),
+            rivals=rivals, events=events(call), crew=call.crew,
         )  # fmt: skip
+    if not call.crew.main:
+        return Result({}, ())
     written = write(found, out, out / "samples", layouts)
     return Result(
         data={"layouts": found.to_json(), "files": written},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from .watching import (
     PreviewEveryOption,
     PreviewOption,
     PreviewToOption,
+    unwatched,
     watcher,
     wish,
 )
@@ -90,18 +92,20 @@ def learn(
     from ..workflow.bases import open_base
 
     task = workflow.Task(name, noun, style, dataset, options, update=update, resume=resume, restart=restart)
-    workflow.check(registry, task)
-    where = call.choice("device", device), call.choice("precision", precision)
+    crew = call.crew
+    workflow.check(registry, task, crew)
+    where = call.device(device), call.choice("precision", precision)
     if dry_run:
         return _plan(
             call,
             task,
-            workflow.plan(registry, open_base(registry, device=where[0], precision=where[1]), task),
+            workflow.plan(registry, open_base(registry, device=where[0], precision=where[1]), task, crew),
         )
-    with call.output.waiting_for_others(registry.training_lock):
-        workflow.check(registry, task)
+    with call.output.waiting_for_others(registry.training_lock) if crew.main else nullcontext():
+        crew.meet()
+        workflow.check(registry, task, crew)
         base = open_base(registry, device=where[0], precision=where[1])
-        watching = watcher(call, registry, base, task, wanted)
+        watching = watcher(call, registry, base, task, wanted) if crew.main else nullcontext(unwatched)
         with (
             watching as after_step,
             graceful() as stop,
@@ -114,7 +118,7 @@ def learn(
                 after_step=after_step,
             )
             record = workflow.learn(
-                registry, base, task, events, cache_folder() / "latents" if cache else None
+                registry, base, task, events, cache_folder() / "latents" if cache else None, crew
             )
     return Result(
         data={"concept": record.to_json(), "path": registry.blob_path(record.blob)},

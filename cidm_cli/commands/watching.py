@@ -92,6 +92,10 @@ def wish(
     )
 
 
+def unwatched(trainee: Trainee) -> None:
+    """After each step of a process that is not the main one of several: the training is the same in all."""
+
+
 @contextmanager
 def watcher(
     call: Invocation, registry: Registry, base: Base, task: Task, wanted: Wish

@@ -58,6 +58,8 @@ class Batch:
     """[batch, 6], like those of ``Prepared``"""
     part: int = 0
     """Which of the step's ``accumulate`` batches it is"""
+    numbers: range | None = None
+    """Which of that batch's samples they are; None: all"""
 
 
 Encoder = Callable[[Base, Example, Sequence[Placement], tuple[int, int]], tuple[torch.Tensor, torch.Tensor]]
@@ -125,16 +127,24 @@ def _told_size(placement: Placement, image: tuple[int, int], canvas: tuple[int, 
     return [image[1], image[0], top, left, canvas[1], canvas[0]]
 
 
-def draw(data: Prepared, options: LearnOptions, step: int, timesteps: int, part: int = 0) -> Batch:
+def draw(
+    data: Prepared,
+    options: LearnOptions,
+    step: int,
+    timesteps: int,
+    part: int = 0,
+    numbers: range | None = None,
+) -> Batch:
     """A batch of a step, a function of the seed, the step and which of its ``accumulate`` batches it is.
 
-    They are the pieces of the one batch that the step would have if it were not taken apart.
+    They are the pieces of the one batch that the step would have if it were not taken apart. Of the batch's samples,
+    only ``numbers`` if given: the same ones as in the whole batch.
     """
     assert options.batch is not None
     count = options.batch * options.accumulate
     members, earlier = _bucket(data, options.seed, step * options.accumulate + part)
     clean, noise, times, shown, masks, sizes = [], [], [], [], [], []
-    for number in range(options.batch):
+    for number in numbers or range(options.batch):
         sample = part * options.batch + number
         epoch, place = divmod(earlier * options.batch + number, len(members))
         order = np.random.default_rng((options.seed, epoch, 0xE)).permutation(len(members))
@@ -162,7 +172,7 @@ def draw(data: Prepared, options: LearnOptions, step: int, timesteps: int, part:
         prompts=tuple(data.prompts[picture] for picture in shown), pictures=tuple(shown),
         mask=torch.stack(masks) if masks else None,
         pooled=None if data.pooled is None else data.pooled[shown], sizes=torch.stack(sizes) if sizes else None,
-        part=part,
+        part=part, numbers=numbers,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from ..method import metrics
 from ..models.base import Base
 from ..models.judges import Judges
 from ..options import DrawOptions, as_config, resolve_draw
+from ..processes import SOLO, Crew
 from ..progress import counting
 from . import samples
 from .evaluation import Cell, ConceptScores, Evaluation
@@ -82,8 +83,9 @@ def evaluate(
     single: Mapping[str, Cell] | None = None,
     skipped: Sequence[tuple[str, str]] = (),
     events: Events | None = None,
+    crew: Crew = SOLO,
 ) -> Evaluation:
-    """Draws and judges.
+    """Draws and judges. Several processes share the drawing; what they draw, each of them judges.
 
     Args:
         subjects: the concepts to judge.
@@ -107,7 +109,8 @@ def evaluate(
     settings = resolve_draw(drawing(options), registry.base.kind, base.pixels)
     plan = _plan(registry, base, subjects, states, settings, options.every_task, single or {}, events)
 
-    draw_missing(registry, base, folder, [batch for batches in plan.values() for batch in batches], events)
+    every_batch = [batch for batches in plan.values() for batch in batches]
+    draw_missing(registry, base, folder, every_batch, events, crew)
     references = look_at_references(judges, by_key, events)
     keys = {place: [key for batch in batches for key in batch.keys] for place, batches in plan.items()}
     every = [key for some in keys.values() for key in some]
@@ -200,12 +203,21 @@ def once(on_note: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def draw_missing(
-    registry: Registry, base: Base, folder: Path, batches: Sequence[samples.Batch], events: Events
+    registry: Registry,
+    base: Base,
+    folder: Path,
+    batches: Sequence[samples.Batch],
+    events: Events,
+    crew: Crew = SOLO,
 ) -> None:
-    """Draws the batches that are not there yet."""
-    some = samples.missing(folder, batches)
+    """Draws the batches that are not there yet, whole ones in each process. All are there when it returns."""
+    absent = samples.missing(folder, batches)
+    # All have looked before any draws: else they would not deal out the same.
+    crew.meet()
+    some = [batch for number, batch in enumerate(absent) if crew.mine(number)]
     with events.progress("drawing", sum(batch.job.options.steps or 0 for batch in some)) as update:
         samples.fill(registry, base, folder, some, on_step=counting(update))
+    crew.meet()
 
 
 def look_at_references(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ from ..models import structure as control
 from ..models.attention import cross_attention_layers, linear_shapes, merged
 from ..models.base import Base
 from ..options import DrawOptions
+from ..processes import SOLO, Crew
 from ..prompts import find_unknown, parse_prompt
 from . import layouts, structure, views
 from .layouts import COMPLETE, Ablation, Chosen
@@ -58,6 +60,8 @@ class Picture:
 
     image: Image.Image
     facts: dict[str, Any]
+    number: int = 0
+    """Its place among all that were asked for."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,21 @@ def check_size(options: DrawOptions, base: Base) -> None:
         )
 
 
-def work(jobs: Sequence[Job]) -> int:
+def work(jobs: Sequence[Job], crew: Crew = SOLO) -> int:
     """How many times ``draw`` will call ``on_step``; the jobs' options without None."""
-    return sum((job.options.steps or 0) * -(-job.options.count // job.options.batch) for job in jobs)
+    return sum(
+        (job.options.steps or 0) * len(starts) for job, starts in zip(jobs, _dealt(jobs, crew), strict=True)
+    )
+
+
+def _dealt(jobs: Sequence[Job], crew: Crew) -> list[list[int]]:
+    """For each job, the first picture of each of its batches that this process draws."""
+    out, before = [], 0
+    for job in jobs:
+        starts = range(0, job.options.count, job.options.batch)
+        out.append([start for number, start in enumerate(starts, before) if crew.mine(number)])
+        before += len(starts)
+    return out
 
 
 def draw(
@@ -129,8 +145,11 @@ def draw(
     static: Static | None = None,
     on_step: Callable[[], None] = lambda: None,
     on_note: Callable[[str], None] = lambda note: None,
+    crew: Crew = SOLO,
 ) -> Iterator[Picture]:
     """Draws every job's pictures, in order. Each prompt's concepts are looked up once, before denoising.
+
+    Of several processes, each draws whole batches, so that a picture is the same whoever draws it.
 
     Args:
         records: the concepts there are, else all of the registry: an older state of it is a part of its records.
@@ -143,16 +162,20 @@ def draw(
     """
     load = Loader(registry, base)
     there = registry.records() if records is None else records
-    for job in jobs:
+    before = itertools.accumulate((job.options.count for job in jobs), initial=0)
+    for job, starts, first in zip(jobs, _dealt(jobs, crew), before, strict=False):
+        if not starts:
+            continue
         chosen = choose(base, load, there, job)
         if static is not None:
             chosen = _without_weights(chosen)
         seeds = [job.options.seed + k for k in range(job.options.count)]
         with ready(base, job, chosen, load, static, on_note) as drawing:
-            for start in range(0, len(seeds), job.options.batch):
+            for start in starts:
                 batch = seeds[start : start + job.options.batch]
                 for index, image in enumerate(drawing(batch, on_step)):
-                    yield Picture(image, _facts(registry, base, job, chosen, static, batch, index))
+                    facts = _facts(registry, base, job, chosen, static, batch, index)
+                    yield Picture(image, facts, first + start + index)
 
 
 def choose(base: Base, load: Loader, records: Sequence[Record], job: Job) -> Chosen:

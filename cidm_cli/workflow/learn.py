@@ -20,7 +20,8 @@ from ..formats.concept import ConceptWeights, pack
 from ..models import text
 from ..models.base import Base, peak_memory
 from ..options import LearnOptions, as_config
-from . import memory, methods, optimizers, prior
+from ..processes import SOLO, Crew
+from . import memory, methods, optimizers, prior, shares
 from .batches import Prepared, picture_sizes, prepare
 from .cache import Cache, remembering
 from .captions import slotted
@@ -57,13 +58,14 @@ class Events:
     """Called after each step, when its checkpoint is saved; must leave the trainee as it is."""
 
 
-def check(registry: Registry, task: Task) -> None:
+def check(registry: Registry, task: Task, crew: Crew = SOLO) -> None:
     """Refuses, before any model is loaded, what could not be committed in the end.
 
     Raises:
         CidmError: REGISTRY when the registry cannot be written, FAILED when the concept is already there or the
-            method does not go with the concepts there are.
+            method does not go with the concepts there are, USAGE for a step that the processes cannot share.
     """
+    shares.check(task.options, crew)
     if not registry.writable():
         raise CidmError(
             f"registry {registry.root}: cannot be written",
@@ -83,12 +85,18 @@ def check(registry: Registry, task: Task) -> None:
 
 
 def learn(
-    registry: Registry, base: Base, task: Task, events: Events, cache_folder: Path | None = None
+    registry: Registry,
+    base: Base,
+    task: Task,
+    events: Events,
+    cache_folder: Path | None = None,
+    crew: Crew = SOLO,
 ) -> Record:
     """Learns the task's concept and commits it. Older concepts are not touched.
 
     A concept's record names every older concept as a parent: the order in the registry is the order of learning.
     What was encoded or drawn for a training before is taken from ``cache_folder``, where there is one.
+    Of several processes, only the main one has the run and commits. The training is that of one process.
 
     Raises:
         CidmError: FAILED for a loss that is not finite or a run that does not match, INTERRUPTED when stopped,
@@ -101,7 +109,10 @@ def learn(
     config = _run_config(registry, base, task, parents)
     prompts = caption_tokens(base, task, events)
     method = methods.build(registry, base, records, task.name, placed_captions(task), task.options)
-    run = _open_run(registry, task, config, events)
+    crew.agree_on(config)
+    run = _open_run(registry, task, config, events) if crew.main else None
+    latest = run.latest() if run else None
+    saved = crew.exchange(latest[1] if latest else b"")[0]
     cache = Cache(cache_folder, registry.base.fingerprint, events.on_note)
     with memory.advised(task.name, base, task.options):
         if prior.wanted(task.options):
@@ -110,18 +121,21 @@ def learn(
             method = prior.beside(method, ours, task.options)
         data = prepare(base, task.dataset, prompts, task.options, remembering(cache))
         with training(base, task.name, task.noun, task.options, method) as trainee:
-            saved = run.latest()
             if saved:
-                restore(trainee, saved[1])
+                restore(trainee, saved)
                 events.on_note(f"going on from step {trainee.step}")
-            fit(trainee, data, task.options, run, events)
+            fit(trainee, data, task.options, run, events, crew)
             if trainee.overflows:
                 events.on_note(f"{trainee.overflows} steps overflowed in float16 and changed nothing")
+            if run is None:
+                crew.meet()
+                return registry.get(task.name)
             kept = method.regulariser.keep(trainee, data, task.options)
             blob = pack(_finite(task.name, replace(trainee.weights(), state=kept)))
     draft = _draft(base, task, config, parents, trainee)
     record = registry.commit(draft, blob, expected_head=head, update=task.update)
     run.finish()
+    crew.meet()
     return record
 
 
@@ -158,7 +172,7 @@ class Plan:
     """Pictures that the base would draw first, unless they are in the cache; ``seconds`` are without that."""
 
 
-def plan(registry: Registry, base: Base, task: Task) -> Plan:
+def plan(registry: Registry, base: Base, task: Task, crew: Crew = SOLO) -> Plan:
     """Sets a training up and does three steps of it, the first to warm up; writes nothing."""
     records = registry.records()
     prompts = caption_tokens(base, task, Events())
@@ -169,10 +183,10 @@ def plan(registry: Registry, base: Base, task: Task) -> Plan:
             method = prior.beside(method, ours, task.options)
         data = prepare(base, task.dataset, prompts, task.options)
         with training(base, task.name, task.noun, task.options, method) as trainee:
-            train_step(trainee, data, task.options)
+            train_step(trainee, data, task.options, crew)
             began = time.perf_counter()
             for _ in range(2):
-                train_step(trainee, data, task.options)
+                train_step(trainee, data, task.options, crew)
             each = (time.perf_counter() - began) / 2
             numbers = [trainee.tokens, *(factor for pair in trainee.factors.values() for factor in pair)]
             sites, layers = len(trainee.factors), trainee.tokens.shape[0]
@@ -190,14 +204,22 @@ def plan(registry: Registry, base: Base, task: Task) -> Plan:
     )  # fmt: skip
 
 
-def fit(trainee: Trainee, data: Prepared, options: LearnOptions, run: Run, events: Events) -> None:
-    """Trains to the last step, with a checkpoint now and then and when asked to stop."""
+def fit(
+    trainee: Trainee,
+    data: Prepared,
+    options: LearnOptions,
+    run: Run | None,
+    events: Events,
+    crew: Crew = SOLO,
+) -> None:
+    """Trains to the last step, with a checkpoint now and then and when asked to stop. Checkpoints go to the ``run``."""
     while trainee.step < options.steps:  # type: ignore[operator]
-        loss = train_step(trainee, data, options)
+        loss = train_step(trainee, data, options, crew)
         events.on_step(trainee.step, loss)
-        stopping = events.stop()
+        stopping = crew.meet(events.stop())
         # Also after the last step: should the commit fail, --resume only has to commit again.
-        if stopping or trainee.step % options.checkpoint_every == 0 or trainee.step == options.steps:
+        due = stopping or trainee.step % options.checkpoint_every == 0 or trainee.step == options.steps
+        if due and run is not None:
             run.save(trainee.step, checkpoint(trainee))
         if stopping:
             raise CidmError(

@@ -17,6 +17,7 @@ from ..method import neglect as figures
 from ..models.base import Base
 from ..models.judges import Judges
 from ..options import as_config
+from ..processes import SOLO, Crew
 from . import crops, samples
 from .evaluate import Events, draw_missing, look_at_references, once
 from .neglect_plan import Place, Scene, Spot, plan, scene
@@ -36,8 +37,9 @@ def evaluate_layouts(
     subjects: Sequence[Subject],
     rivals: Sequence[str] = tuple(RIVALS),
     events: Events | None = None,
+    crew: Crew = SOLO,
 ) -> NeglectScores:
-    """Draws layouts in several ways, and looks into their boxes.
+    """Draws layouts in several ways, and looks into their boxes. Several processes share the drawing.
 
     Args:
         layouts: by name. Their own size, steps, guidance and negative prompt hold where ``options`` says nothing;
@@ -66,7 +68,8 @@ def evaluate_layouts(
         events.on_note(f"{what} is not judged: {why}")
 
     drawn = plan(registry, base, scenes, by_key, rivals, once(events.on_note))
-    draw_missing(registry, base, folder, [batch for batches in drawn.values() for batch in batches], events)
+    every_batch = [batch for batches in drawn.values() for batch in batches]
+    draw_missing(registry, base, folder, every_batch, events, crew)
     references = look_at_references(judges, by_key, events)
     keys = {place: [key for batch in batches for key in batch.keys] for place, batches in drawn.items()}
     _look_into_boxes(judges, folder, keys, scenes, events)

@@ -124,7 +124,7 @@ def beside(method: Method, prior: Prior, options: LearnOptions) -> Method:
     drawn = replace(options, seed=options.seed + APART)
 
     def penalty(trainee: Trainee, batch: Batch) -> Mapping[str, Term]:
-        other = draw(prior.data, drawn, trainee.step, len(trainee.signal), batch.part)
+        other = draw(prior.data, drawn, trainee.step, len(trainee.signal), batch.part, batch.numbers)
         layers = len(cross_attention_layers(trainee.base.unet))
         contexts = (torch.stack([prior.contexts[picture] for picture in other.pictures]),) * layers
         loss = denoising(trainee, other, options.min_snr, contexts)

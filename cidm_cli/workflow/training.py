@@ -25,8 +25,10 @@ from ..models.base import Base, trainable_attention
 from ..models.checkpointing import checkpointed
 from ..models.lora import adapter
 from ..options import LearnOptions
+from ..processes import SOLO, Crew
 from . import optimizers
 from .batches import Batch, Prepared, draw
+from .shares import pieces
 
 HALF_SCALE = 2.0**12
 """What the loss is multiplied by at first while its gradients are computed in float16."""
@@ -158,21 +160,23 @@ def training(
         yield Trainee(base, name, factors, tokens, optimizer, signal, method, [], {}, scale)
 
 
-def train_step(trainee: Trainee, data: Prepared, options: LearnOptions) -> float:
+def train_step(trainee: Trainee, data: Prepared, options: LearnOptions, crew: Crew = SOLO) -> float:
     """One optimizer step; returns the denoising loss (Eq. 1) of its batches, without the method's terms.
 
+    Several processes share its samples, and all take the same step.
+
     Raises:
-        CidmError: FAILED when the loss is not finite. The weights are those of the step before, then.
+        CidmError: FAILED when the loss is not finite, in any process. The weights are those of the step before, then.
     """
     step = trainee.step
-    found = [_descend(trainee, data, options, part) for part in range(options.accumulate)]
+    found = [_descend(trainee, data, options, part, numbers) for part, numbers in pieces(options, crew)]
+    means = _together(trainee, found, crew)
     _settle(trainee)
     remaining = 1 - step / options.steps  # type: ignore[operator]
     for group, rate in zip(trainee.optimizer.param_groups, (options.lr, options.token_lr), strict=True):
         group["lr"] = rate * remaining  # type: ignore[operator]
     trainee.optimizer.step()
     trainee.optimizer.zero_grad(set_to_none=True)
-    means = {name: sum(values[name] for values in found) / len(found) for name in found[0]}
     value = means.pop("")
     trainee.losses.append(value)
     for name, part in means.items():
@@ -181,9 +185,16 @@ def train_step(trainee: Trainee, data: Prepared, options: LearnOptions) -> float
     return value
 
 
-def _descend(trainee: Trainee, data: Prepared, options: LearnOptions, part: int) -> dict[str, float]:
-    """Adds one batch's share to the step's gradients; returns its loss, by the name "", and the method's terms."""
-    batch = draw(data, options, trainee.step, len(trainee.signal), part)
+def _descend(
+    trainee: Trainee, data: Prepared, options: LearnOptions, part: int, numbers: range | None = None
+) -> dict[str, float]:
+    """Adds a batch's share, or that of some of its samples, to the step's gradients.
+
+    Returns the same share of the step's loss, by the name "", and of the method's terms.
+    """
+    assert options.batch is not None
+    batch = draw(data, options, trainee.step, len(trainee.signal), part, numbers)
+    share = len(batch.pictures) / (options.batch * options.accumulate)
     loss = denoising(trainee, batch, options.min_snr)
     # Eq. 2: the method's terms, γ1 R1 + γ2 R2 for CIDM, join the loss here.
     terms = trainee.method.regulariser.penalty(trainee, batch)
@@ -198,8 +209,15 @@ def _descend(trainee: Trainee, data: Prepared, options: LearnOptions, part: int)
             code=ExitCode.FAILED,
         )
     # In float16, gradients of a mean over many cells are smaller than what it holds: they are made larger on the way.
-    (whole * (trainee.scale / options.accumulate)).backward()
-    return {"": value, **dict(zip(terms, parts, strict=True))}
+    (whole * (trainee.scale * share)).backward()
+    return {name: share * each for name, each in zip(("", *terms), (value, *parts), strict=True)}
+
+
+def _together(trainee: Trainee, found: Sequence[Mapping[str, float]], crew: Crew) -> dict[str, float]:
+    """The sums of the shares found here and in all other processes; the gradients become theirs, too."""
+    sums = torch.tensor([sum(values[name] for values in found) for name in found[0]], dtype=torch.float64)
+    crew.add_up([sums, *(p.grad for p in parameters(trainee) if p.grad is not None)])
+    return dict(zip(found[0], sums.tolist(), strict=True))
 
 
 def _settle(trainee: Trainee) -> None:
