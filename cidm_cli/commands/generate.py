@@ -196,7 +196,7 @@ def _again(
     bases: dict[str, Any] = {}
     single = is_file(out, len(told))
 
-    def pictures() -> Iterator[Picture]:
+    def redrawn() -> Iterator[Picture]:
         for number, facts in enumerate(told):
             if not call.crew.mine(number):
                 continue
@@ -206,7 +206,7 @@ def _again(
             yield replace(redraw(registry, bases[compute], facts), number=number)
 
     stems = [stem(str(facts.get("prompt")), facts.get("seed", 0)) for facts in told]
-    return write_all(call, pictures(), stems, out, single)
+    return write_all(call, redrawn(), stems, out, single)
 
 
 def _told(layout: Layout) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -49,7 +50,9 @@ def test_processes_share_a_steps_samples_evenly_and_none_is_learned_twice(
         for rank in range(count)
     ]
     assert {len(some) for some in dealt} == {batch * accumulate // count}
-    assert sum(dealt, []) == [(part, number) for part in range(accumulate) for number in range(batch)]
+    assert [*itertools.chain(*dealt)] == [
+        (part, number) for part in range(accumulate) for number in range(batch)
+    ]
 
 
 @pytest.mark.parametrize(("batch", "accumulate", "count"), [(1, 1, 2), (8, 1, 3), (3, 2, 4), (5, 7, 6)])
@@ -92,13 +95,14 @@ def learned(registry: Registry, name: str) -> dict[str, torch.Tensor]:
 
 
 def same_training(one: Registry, several: Registry, name: str) -> None:
+    first, second = one.get(name), several.get(name)
+    assert first.config == second.config
+    assert first.losses == pytest.approx(second.losses, rel=1e-4)
     mine, theirs = learned(one, name), learned(several, name)
     assert mine.keys() == theirs.keys()
     for key, tensor in mine.items():
-        torch.testing.assert_close(theirs[key], tensor, rtol=1e-4, atol=1e-5)
-    first, second = one.get(name), several.get(name)
-    assert first.config == second.config
-    assert first.losses == pytest.approx(second.losses, rel=1e-5)
+        # The order of sums decides the last digits, and AdamW's first steps are nearly the gradients' signs.
+        torch.testing.assert_close(theirs[key], tensor, rtol=1e-4, atol=1e-4)
 
 
 def test_accelerate_launch_learns_what_one_process_learns_and_commits_it_once(
@@ -107,7 +111,7 @@ def test_accelerate_launch_learns_what_one_process_learns_and_commits_it_once(
     """Against an older concept, in batches of which each process has one and a half."""
     other = Registry.open(shutil.copytree(knows_dog.root, tmp_path / "other"))
     cats = tiny.save_pictures(tmp_path / "cats", ("a photo of a cat",) * 4, seed=1)
-    said = (*FAST, "--accumulate", 3)
+    said = (*FAST, "--accumulate", 3, "--precision", "fp32")
     launched = subprocess.run(
         [
             sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2",
@@ -128,10 +132,21 @@ def test_accelerate_launch_learns_what_one_process_learns_and_commits_it_once(
 
 
 def test_a_training_that_one_process_stops_ends_in_all_and_goes_on_in_any_number(
-    knows_dog: Registry, base: Base, pictures: Path, tmp_path: Path, cidm: Cidm
+    knows_dog: Registry, base: Base, pictures: Path, tmp_path: Path
 ) -> None:
     other = Registry.open(shutil.copytree(knows_dog.root, tmp_path / "other"))
-    command = ("learn", "toy", pictures, "--registry", other.root, *FAST, "--class", "dog")
+    command = [
+        "learn",
+        "toy",
+        pictures,
+        "--registry",
+        other.root,
+        *FAST,
+        "--class",
+        "dog",
+        "--precision",
+        "fp32",
+    ]
     nan, full, stopped, again = run_together(
         command, [*command, "--restart"], [*command, "--restart"], [*command, "--resume", "-q"],
         breaks={0: "nan loss", 1: "full disk", 2: "stopped"},
@@ -156,30 +171,12 @@ def test_pictures_and_scores_are_those_of_one_process(
 ) -> None:
     registry = shutil.copytree(place / "registry", tmp_path / "registry")
     twin = shutil.copytree(place / "registry", tmp_path / "twin")
-    # The same prompt twice, once by each process: two files of one name.
-    prompts = ("a <dog> on the beach", "a <cat>", "a red <cat>", "a <cat>")
-    draw = [
-        "generate",
-        "--json",
-        "--steps",
-        1,
-        "-n",
-        3,
-        "--batch",
-        2,
-        *(w for p in prompts for w in ("-p", p)),
-    ]
-    judge = [
-        "eval",
-        "--json",
-        "--data",
-        place / "data",
-        *LOOK,
-        "--clip",
-        place / "clip",
-        "--dino",
-        place / "dino",
-    ]
+    # Files of the last two prompts have the same names, and each is drawn by both processes.
+    prompts = ("a <dog>", "a <cat>", "a cat")
+    draw = ["generate", "--json", "--steps", 1, "-n", 5, "--batch", 2]
+    draw += [word for prompt in prompts for word in ("-p", prompt)]
+    judge = ["eval", "--json", *LOOK, "--data", place / "data"]
+    judge += ["--clip", place / "clip", "--dino", place / "dino"]
     refused = ["generate", "-p", "a <dgo>", "--registry", twin, "-o", "none"]
     long = [
         "generate",
@@ -204,7 +201,7 @@ def test_pictures_and_scores_are_those_of_one_process(
     assert [{**image, "path": Path(image["path"]).name} for image in theirs] == [
         {**image, "path": Path(image["path"]).name} for image in one
     ]
-    assert len(files_of(elsewhere / "mine")) == 12
+    assert len(files_of(elsewhere / "mine")) == 15
     assert files_of(elsewhere / "theirs") == files_of(elsewhere / "mine")
 
     mine = cidm(*judge, "--registry", registry, "-o", "my-eval").answer["evaluation"]
