@@ -137,7 +137,9 @@ def test_a_step_adds_the_weighted_loss_of_as_many_prior_pictures(
             (loss / options.accumulate).backward()
         expected = [p.grad for p in training.parameters(trainee) if p.grad is not None]
     assert len(shown) == min(3, options.batch * options.accumulate), "each part has pictures of its own"
-    assert [one["prior"] for one in found] == pytest.approx([loss.item() for loss in losses], rel=1e-4)
+    assert [one["prior"] * options.accumulate for one in found] == pytest.approx(
+        [loss.item() for loss in losses], rel=1e-4
+    )
     for one, wanted in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
 

@@ -108,10 +108,10 @@ def same_training(one: Registry, several: Registry, name: str) -> None:
 def test_accelerate_launch_learns_what_one_process_learns_and_commits_it_once(
     knows_dog: Registry, base: Base, tmp_path: Path
 ) -> None:
-    """Against an older concept, in batches of which each process has one and a half."""
+    """Against an older concept, beside prior pictures, in batches of which each process has one and a half."""
     other = Registry.open(shutil.copytree(knows_dog.root, tmp_path / "other"))
     cats = tiny.save_pictures(tmp_path / "cats", ("a photo of a cat",) * 4, seed=1)
-    said = (*FAST, "--accumulate", 3, "--precision", "fp32")
+    said = (*FAST, "--accumulate", 3, "--prior", 3, "--precision", "fp32")
     launched = subprocess.run(
         [
             sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2",
@@ -126,9 +126,9 @@ def test_accelerate_launch_learns_what_one_process_learns_and_commits_it_once(
     assert [record.name for record in other.records(all_versions=True)] == ["dog", "cat"]
     assert other.runs() == []
     assert other.verify() == []
-    learn_direct(knows_dog, base, task(cats, name="cat", noun="cat", accumulate=3))
+    learn_direct(knows_dog, base, task(cats, name="cat", noun="cat", accumulate=3, prior=3))
     same_training(knows_dog, other, "cat")
-    assert set(other.get("cat").losses) >= {"r1", "r2"}
+    assert set(other.get("cat").losses) >= {"r1", "r2", "prior"}
 
 
 def test_a_training_that_one_process_stops_ends_in_all_and_goes_on_in_any_number(
