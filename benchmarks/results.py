@@ -4,13 +4,15 @@ python -m benchmarks.continual --work W > continual.json
 python -m benchmarks.promises --work W --concepts DIR > promises.json
 python -m benchmarks.layouts --work W > layouts.json
 python -m benchmarks.results --continual continual.json --promises promises.json --layouts layouts.json --out docs
+
+What was run in parts, some seeds or some counts at a time, is given as several files.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ COLUMNS = (
     ("ia clip", "IA"), ("ia dino", "IA, second judge"), ("ta", "TA"), ("forgetting clip", "forgetting"),
     ("retention clip", "retention"), ("confusion clip", "confusion"),
 )  # fmt: skip
+BASELINES = ("finetune", "ewc", "lwf", "c-lora", "lora-m mean", "lora-m sum", "lora-c", "lora-switch")
+"""Rows of other methods that keep no old picture."""
 BOXED = (
     ("identity_ratio", "identity"), ("single_ratio", "of single"), ("kept", "kept"),
     ("presence", "presence"), ("taken", "taken"), ("background", "spill"),
@@ -30,18 +34,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--continual", type=Path)
-    parser.add_argument("--promises", type=Path)
+    parser.add_argument("--continual", type=Path, nargs="*")
+    parser.add_argument("--promises", type=Path, nargs="*")
     parser.add_argument("--layouts", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs"))
     given = parser.parse_args()
     path = given.out / "results.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     if given.continual:
-        known["continual"] = json.loads(given.continual.read_text())
+        known["continual"] = together(given.continual)
         plot_methods(known["continual"]["rows"], given.out / "images" / "results-methods.png")
     if given.promises:
-        known["promises"] = json.loads(given.promises.read_text())
+        known["promises"] = together(given.promises)
         known["retention"] = retention(known["promises"]["promises"])
         plot_promises(known["promises"]["promises"], given.out / "images" / "results-promises.png")
     if given.layouts:
@@ -51,6 +55,22 @@ def main() -> None:
     path.write_text(json.dumps(known, indent=1) + "\n")
     (given.out / "results.md").write_text(page(known))
     print(json.dumps({"written": [str(path), str(given.out / "results.md")]}))
+
+
+def together(files: Sequence[Path]) -> dict[str, Any]:
+    """What several runs printed as one; of what two of them have, the first one's."""
+    whole: dict[str, Any] = {}
+    for file in files:
+        _fill(whole, json.loads(file.read_text()))
+    return whole
+
+
+def _fill(whole: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        if isinstance(value, dict) and isinstance(whole.get(name), dict):
+            _fill(whole[name], value)
+        else:
+            whole.setdefault(name, value)
 
 
 def retention(promises: Mapping[str, Any], training: str = "cidm") -> dict[str, dict[str, float]]:
@@ -134,8 +154,43 @@ def methods_table(found: Mapping[str, Any]) -> list[str]:
     for row in ROWS:
         if row.name in rows:
             cells = [_cell(rows[row.name].get(figure)) for figure, _ in COLUMNS]
-            lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
-    return [*lines, "", "![Retention by method](images/results-methods.png)"]
+            lines.append(f"| {row.name}{_fewer(found, row.name)} | " + " | ".join(cells) + " |")
+    return [*lines, *standing(rows), "", "![Retention by method](images/results-methods.png)"]
+
+
+def standing(rows: Mapping[str, Any]) -> list[str]:
+    """Which replay-free baselines the default is ahead of, and which not, by figure."""
+    if "cidm" not in rows:
+        return []
+    lines = [
+        "", "Where the default, `cidm`, stands: a baseline is behind or ahead when means differ by more than the",
+        "larger of the two spreads.", "",
+        "| figure | behind the default | no clear difference | ahead of the default |",
+        "|---|---|---|---|",
+    ]  # fmt: skip
+    for figure, title in COLUMNS[:4]:
+        places: dict[int, list[str]] = {1: [], 0: [], -1: []}
+        for name in BASELINES:
+            if name in rows:
+                places[_compared(rows["cidm"][figure], rows[name][figure], figure)].append(name)
+        cells = [", ".join(places[place]) or "–" for place in (1, 0, -1)]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any], figure: str) -> int:
+    """1 where ours is better by more than the spread, -1 where it is worse by more, else 0."""
+    gap = ours["mean"] - theirs["mean"]
+    if figure.startswith("forgetting"):
+        gap = -gap
+    spread = max(ours["sd"] or 0, theirs["sd"] or 0)
+    return 0 if abs(gap) <= spread else 1 if gap > 0 else -1
+
+
+def _fewer(found: Mapping[str, Any], name: str) -> str:
+    """Of a row with fewer seeds than the others, how many."""
+    seeds = len(found["rows"][name][COLUMNS[0][0]]["by_seed"])
+    return "" if seeds == len(found["protocol"]["seeds"]) else f" ({seeds} seed{'s' * (seeds > 1)})"
 
 
 def routed_table(found: Mapping[str, Any]) -> list[str]:
