@@ -102,6 +102,8 @@ def one_round(
     )):  # fmt: skip
         if (picture + 1) % jobs[0].options.count == 0:
             starts.append(time.perf_counter())
+    # Every picture of the one batch says so at each step.
+    ends = ends[:: jobs[0].options.count]
     runs = [ends[:steps], ends[steps:]]
     each = statistics.median(b - a for run in runs for a, b in itertools.pairwise(run))
     before = [run[0] - start - each for run, start in zip(runs, starts, strict=False)]

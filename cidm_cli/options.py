@@ -111,7 +111,7 @@ class DrawOptions:
     power: float = 0.0
     """Exponent of the similarities where the method is sharp or official; 0 takes 16 or 4."""
     batch: int = 4
-    """Pictures drawn at once."""
+    """Pictures drawn at once, also of several prompts where they have the same weights and settings."""
 
 
 LEARN_METHODS: dict[str, tuple[str, ...]] = {

@@ -162,7 +162,7 @@ def _draw(
     stems = [stem(job.prompt, job.options.seed + k) for job in jobs for k in range(job.options.count)]
     crew = call.crew
     notes: list[str] = []
-    with call.output.progress("drawing", workflow.work(jobs, crew)) as progress:
+    with call.output.progress("drawing", workflow.work(jobs)) as progress:
         pictures = workflow.draw(
             registry, base, jobs, static=merged, on_step=counting(progress.update), crew=crew,
             on_note=call.output.note if crew.count == 1 else notes.append,

@@ -149,13 +149,23 @@ def _attending(given: Mapping[nn.Module, torch.Tensor]) -> Iterator[None]:
 
 @contextmanager
 def merged(unet: UNet2DConditionModel, deltas: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """While open, each named layer's weight has its delta [out, in] added; then it is as before, to the bit."""
-    kept = {name: unet.get_submodule(name).weight for name in deltas}
-    originals = {name: weight.data for name, weight in kept.items()}
+    """While open, each named layer's weight has its delta [out, in] added; then it is as before, to the bit.
+
+    Layers that are not named are not touched. Deltas are asked for and let go of one after another.
+    """
+    weights = {name: unet.get_submodule(name).weight for name in deltas}
+    originals = {name: weight.data for name, weight in weights.items()}
     try:
-        for name, delta in deltas.items():
-            kept[name].data = originals[name] + delta.to(originals[name]).view_as(originals[name])
+        for name, weight in weights.items():
+            weight.data = _changed(originals[name], deltas[name])
+        # What they are made of may be large, and is not needed any more.
+        del deltas
         yield
     finally:
-        for name, weight in kept.items():
+        for name, weight in weights.items():
             weight.data = originals[name]
+
+
+def _changed(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """A weight with its delta [out, in] added: rounded once, also where it is kept in half."""
+    return (weight.float() + delta.to(weight.device, torch.float32).view_as(weight)).to(weight.dtype)

@@ -81,7 +81,7 @@ def guided(
     conditional and unconditional [batch, width], where the base wants them. ``followed`` tells, for an evaluation's
     number, the structure that the 2 batch rows follow.
     """
-    both = _joined(unconditional, conditional)
+    both = joined(unconditional, conditional)
     given_whole, without_whole = pooled
     wholes = None if given_whole is None or without_whole is None else torch.cat([without_whole, given_whole])
 
@@ -95,14 +95,14 @@ def guided(
     return estimate
 
 
-def _joined(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Both texts in one batch, a layer each; layers that look at the same memory look at the same again."""
+def joined(*texts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Texts in one batch, a layer each; layers that look at the same memory look at the same again."""
     made: dict[tuple[object, ...], torch.Tensor] = {}
     out = []
-    for pair in zip(first, second, strict=True):
-        seen = tuple((text.data_ptr(), text.shape, text.stride()) for text in pair)
+    for rows in zip(*texts, strict=True):
+        seen = tuple((text.data_ptr(), text.shape, text.stride()) for text in rows)
         if seen not in made:
-            made[seen] = torch.cat(pair)
+            made[seen] = torch.cat(rows)
         out.append(made[seen])
     return out
 

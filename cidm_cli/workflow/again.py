@@ -17,9 +17,10 @@ from ..models.base import Base
 from ..options import DRAW_METHODS, DrawOptions, resolve_draw
 from ..prompts import parse_prompt
 from . import layouts, structure
-from .generate import Job, Picture, Static, check_size, read_static, ready
+from .generate import Job, Part, Picture, Static, check_size, read_static, ready
 from .layouts import COMPLETE, FORMS, Ablation, Chosen
 from .mixtures import ONE_AT_A_TIME, Loader, Mixture
+from .texts import Texts
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,29 @@ class ToldMixture:
 
 
 @dataclass(frozen=True)
+class ToldPart:
+    """Pictures of another prompt in the same batch, as a picture tells them."""
+
+    prompt: str
+    negative: str
+    seeds: tuple[int, ...]
+    named: tuple[tuple[str, str], ...]
+    """Key and blob of each concept in the prompt."""
+
+
+@dataclass(frozen=True)
 class Told:
     """What a picture says of itself, checked."""
 
     job: Job
-    batch: tuple[int, ...]
-    """Seeds of the pictures it was drawn with."""
+    seeds: tuple[int, ...]
+    """Of the pictures of its prompt in its batch."""
     index: int
     """Its own place among them."""
+    before: tuple[ToldPart, ...]
+    """Ahead of them in the batch."""
+    after: tuple[ToldPart, ...]
+    """Behind them in the batch."""
     mixtures: tuple[ToldMixture, ...]
     """Of the whole prompt, then of each region."""
     masks: tuple[str | None, ...]
@@ -86,18 +102,24 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
     chosen = Chosen(whole, tuple(regions), _same_masks(told))
     static = _same_file(told.merged, base) if told.merged else None
     job = replace(told.job, structure=told.structure()) if told.structure else told.job
-    with ready(base, job, chosen, Loader(registry, base), static) as drawing:
-        images = drawing(told.batch, lambda: None)
-    return Picture(images[told.index], facts)
+    beside = [[_beside(part, job, chosen, by_blob) for part in parts] for parts in (told.before, told.after)]
+    batch = (*beside[0], Part(job, chosen, told.seeds), *beside[1])
+    with ready(base, job, chosen, Texts(base, Loader(registry, base)), static) as drawing:
+        images = drawing(batch, lambda: None)
+    return Picture(images[sum(len(part.seeds) for part in beside[0]) + told.index], facts)
 
 
 def _told(facts: dict[str, Any], kind: str, base: Base) -> Told:
     """What a picture says. Raises CidmError, KeyError, TypeError, ValueError or IndexError for what cannot be drawn."""
     job = _job_of(facts, kind, base)
-    batch, index = tuple(int(seed) for seed in facts["batch"]), int(facts["index"])
-    batch[index], facts["seed"]
-    if not all(0 <= seed < 2**63 for seed in batch):
-        raise ValueError("its seeds are impossible")
+    seeds, index = _seeds(facts["batch"]), int(facts["index"])
+    before, after = (tuple(map(_part_told, facts[side])) for side in ("before", "after"))
+    if not 0 <= index < len(seeds) or seeds[index] != facts["seed"]:
+        raise ValueError("its seed is not that of its place in the batch")
+    if len(seeds) + sum(len(part.seeds) for part in (*before, *after)) > job.options.batch:
+        raise ValueError("its batch is larger than it says")
+    if job.regions and (before or after):
+        raise ValueError("its layout shares its batch")
     merged = facts["merged"]
     parts = [(job.prompt, facts)]
     masks: list[str | None] = []
@@ -110,13 +132,47 @@ def _told(facts: dict[str, Any], kind: str, base: Base) -> Told:
     followed = structure.again(facts["structure"]) if "structure" in facts else None
     if job.layout and job.layout.structure and followed is None:
         raise ValueError("its layout follows a structure, and it tells none")
-    return Told(job, batch, index, mixtures, tuple(masks), facts["base"], merged, followed)
+    return Told(
+        job, seeds, index, before, after, mixtures, tuple(masks), facts["base"], merged, followed
+    )  # fmt: skip
+
+
+def _seeds(told: list[int]) -> tuple[int, ...]:
+    """Of pictures in a batch. Raises TypeError or ValueError for what cannot be."""
+    seeds = tuple(int(seed) for seed in told)
+    if not all(0 <= seed < 2**63 for seed in seeds):
+        raise ValueError("its seeds are impossible")
+    return seeds
+
+
+def _part_told(told: dict[str, Any]) -> ToldPart:
+    """Pictures of another prompt in the same batch. Raises CidmError, KeyError, TypeError or ValueError."""
+    prompt, negative, concepts = told["prompt"], told["negative"], told["concepts"]
+    if not (isinstance(prompt, str) and isinstance(negative, str) and isinstance(concepts, dict)):
+        raise TypeError("its batch is no such")
+    if {canonical_key(name) for name in parse_prompt(prompt).names} != concepts.keys():
+        raise ValueError("a prompt of its batch names other concepts than it says")
+    return ToldPart(
+        prompt, negative, _seeds(told["seeds"]), tuple((key, str(blob)) for key, blob in concepts.items())
+    )
+
+
+def _beside(part: ToldPart, job: Job, chosen: Chosen, by_blob: dict[str, Record]) -> Part:
+    """Pictures of another prompt in the batch of a job, drawn with the same weights and settings.
+
+    Raises:
+        CidmError: NOT_FOUND when a concept in the prompt is gone.
+    """
+    named = tuple(_then(by_blob, key, blob, "was drawn in one batch with") for key, blob in part.named)
+    options = replace(job.options, negative=part.negative)
+    whole = replace(chosen.whole, named=named)
+    return Part(replace(job, prompt=part.prompt, options=options), Chosen(whole), part.seeds)
 
 
 def _mixture_told(part: dict[str, Any], prompt: str, merged: bool, base: Base) -> ToldMixture:
     """The mixture of one prompt, as a picture tells it. Raises KeyError, TypeError or ValueError."""
     concepts = tuple(
-        ToldConcept(c["key"], c["blob"], c["named"], _layer_weights(c, base)) for c in part["concepts"]
+        ToldConcept(c["key"], str(c["blob"]), c["named"], _layer_weights(c, base)) for c in part["concepts"]
     )
     named = {concept.key for concept in concepts if concept.named}
     if {canonical_key(name) for name in parse_prompt(prompt).names} != named:
@@ -133,20 +189,27 @@ def _mixture(told: ToldMixture, by_blob: dict[str, Record]) -> Mixture:
     Raises:
         CidmError: NOT_FOUND when one is gone.
     """
-    missing = [concept.key for concept in told.concepts if concept.blob not in by_blob]
-    if missing:
-        raise CidmError(
-            f"the picture shows <{missing[0]}> as it was learned then, and the registry no longer has that version",
-            hint="`cidm list` shows what there is",
-            code=ExitCode.NOT_FOUND,
-        )
-    # Under the name it had then: the prompt calls it by that, whatever it was renamed to since.
-    then = [(replace(by_blob[c.blob], key=c.key), c) for c in told.concepts]
+    then = [(_then(by_blob, c.key, c.blob, "shows"), c) for c in told.concepts]
     used = [(record, c.weights) for record, c in then if c.weights]
     return Mixture(
         told.method, tuple(record for record, c in then if c.named),
         tuple(record for record, _ in used), tuple(weights for _, weights in used),
     )  # fmt: skip
+
+
+def _then(by_blob: dict[str, Record], key: str, blob: str, how: str) -> Record:
+    """A concept as it was then, and under the name it had then: the prompt calls it by that, whatever it is now.
+
+    Raises:
+        CidmError: NOT_FOUND when it is gone.
+    """
+    if blob not in by_blob:
+        raise CidmError(
+            f"the picture {how} <{key}> as it was learned then, and the registry no longer has that version",
+            hint="`cidm list` shows what there is",
+            code=ExitCode.NOT_FOUND,
+        )
+    return replace(by_blob[blob], key=key)
 
 
 def _layer_weights(told: dict[str, Any], base: Base) -> tuple[float, ...]:

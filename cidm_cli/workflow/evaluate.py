@@ -19,7 +19,7 @@ from ..processes import SOLO, Crew
 from ..progress import counting
 from . import samples
 from .evaluation import Cell, ConceptScores, Evaluation
-from .generate import Static
+from .generate import Static, work
 from .mixtures import Loader
 from .subjects import Subject
 
@@ -215,7 +215,7 @@ def draw_missing(
     # All have looked before any draws: else they would not deal out the same.
     crew.meet()
     some = [batch for number, batch in enumerate(absent) if crew.mine(number)]
-    with events.progress("drawing", sum(batch.job.options.steps or 0 for batch in some)) as update:
+    with events.progress("drawing", work(batch.job for batch in some)) as update:
         samples.fill(registry, base, folder, some, on_step=counting(update))
     crew.meet()
 

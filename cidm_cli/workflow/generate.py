@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,23 @@ from ..formats.merged import read_merged
 from ..layout import Layout, check_concepts
 from ..layout.masks import mask_folder
 from ..method.lowrank import delta
-from ..models import sampling, text
+from ..models import sampling
 from ..models import structure as control
-from ..models.attention import cross_attention_layers, linear_shapes, merged
+from ..models.attention import linear_shapes, merged
 from ..models.base import Base
 from ..options import DrawOptions
 from ..processes import SOLO, Crew
 from ..prompts import find_unknown, parse_prompt
 from . import layouts, structure, views
+from .facts import told_base, told_mixture
 from .layouts import COMPLETE, Ablation, Chosen
-from .mixtures import Applied, Loader, Mixture, applied, mixture, nouns, prompt_tokens
+from .mixtures import Applied, Deltas, Loader, applied, mixture
+from .texts import Said, Texts, estimate
 
 
 @dataclass(frozen=True)
 class Job:
-    """One prompt to draw, complete: equal jobs give equal pictures, byte for byte, on one machine."""
+    """One prompt to draw, complete: equal lists of jobs give equal pictures, byte for byte, on one machine."""
 
     prompt: str
     options: DrawOptions
@@ -55,6 +56,20 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Pictures of one prompt in a batch."""
+
+    job: Job
+    chosen: Chosen
+    seeds: tuple[int, ...]
+
+    @property
+    def said(self) -> Said:
+        """What each of them is asked for with."""
+        return Said(self.job.prompt, self.job.options.negative, self.chosen.whole)
+
+
+@dataclass(frozen=True)
 class Picture:
     """A drawn picture and everything needed to draw it again."""
 
@@ -70,7 +85,7 @@ class Static:
 
     path: Path
     sha256: str
-    deltas: dict[str, torch.Tensor]
+    deltas: Mapping[str, torch.Tensor]
     """ΔW [out, in] of each site."""
 
 
@@ -82,9 +97,10 @@ def read_static(path: Path, base: Base) -> Static:
     """
     factors, _ = read_merged(path, shapes=linear_shapes(base.unet))
     products = {
-        site: delta(up.to(base.device), down.to(base.device), 1.0) for site, (up, down) in factors.items()
+        site: partial(delta, up.to(base.device), down.to(base.device), 1.0)
+        for site, (up, down) in factors.items()
     }
-    return Static(path.resolve(), hashlib.sha256(path.read_bytes()).hexdigest(), products)
+    return Static(path.resolve(), hashlib.sha256(path.read_bytes()).hexdigest(), Deltas(products))
 
 
 def check(registry: Registry, jobs: Sequence[Job]) -> None:
@@ -119,63 +135,89 @@ def check_size(options: DrawOptions, base: Base) -> None:
         )
 
 
-def work(jobs: Sequence[Job], crew: Crew = SOLO) -> int:
+def work(jobs: Iterable[Job]) -> int:
     """How many times ``draw`` will call ``on_step``; the jobs' options without None."""
-    return sum(
-        (job.options.steps or 0) * len(starts) for job, starts in zip(jobs, _dealt(jobs, crew), strict=True)
-    )
-
-
-def _dealt(jobs: Sequence[Job], crew: Crew) -> list[list[int]]:
-    """For each job, the first picture of each of its batches that this process draws."""
-    out, before = [], 0
-    for job in jobs:
-        starts = range(0, job.options.count, job.options.batch)
-        out.append([start for number, start in enumerate(starts, before) if crew.mine(number)])
-        before += len(starts)
-    return out
+    return sum((job.options.steps or 0) * job.options.count for job in jobs)
 
 
 def draw(
     registry: Registry,
     base: Base,
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     *,
     records: Sequence[Record] | None = None,
     static: Static | None = None,
+    mixed: bool = True,
     on_step: Callable[[], None] = lambda: None,
     on_note: Callable[[str], None] = lambda note: None,
     crew: Crew = SOLO,
 ) -> Iterator[Picture]:
     """Draws every job's pictures, in order. Each prompt's concepts are looked up once, before denoising.
 
-    Of several processes, each draws whole batches, so that a picture is the same whoever draws it.
+    Jobs that follow each other and are drawn with the same weights and settings share batches. Between others the
+    weights are swapped. Of several processes, each draws whole batches, so that a picture is the same whoever draws it.
 
     Args:
         records: the concepts there are, else all of the registry: an older state of it is a part of its records.
         static: a merged LoRA to draw with, in place of the concepts' own.
-        on_step: called after each denoising step of each batch.
+        mixed: whether jobs share batches.
+        on_step: called for each picture after each of its denoising steps.
 
     Raises:
         CidmError: USAGE when a prompt is so long that a concept in it is cut off; FAILED when it names concepts
             that no one method draws; what `layouts.check` raises for a layout.
     """
     load = Loader(registry, base)
+    texts = Texts(base, load, on_note)
     there = registry.records() if records is None else records
-    before = itertools.accumulate((job.options.count for job in jobs), initial=0)
-    for job, starts, first in zip(jobs, _dealt(jobs, crew), before, strict=False):
-        if not starts:
-            continue
-        chosen = choose(base, load, there, job)
-        if static is not None:
-            chosen = _without_weights(chosen)
-        seeds = [job.options.seed + k for k in range(job.options.count)]
-        with ready(base, job, chosen, load, static, on_note) as drawing:
-            for start in starts:
-                batch = seeds[start : start + job.options.batch]
-                for index, image in enumerate(drawing(batch, on_step)):
-                    facts = _facts(registry, base, job, chosen, static, batch, index)
-                    yield Picture(image, facts, first + start + index)
+    chosen = ((job, _chosen(base, load, there, job, static)) for job in jobs)
+    turns, first = count(), 0
+    for _, alike in groupby(chosen, lambda pair: _shared(*pair) if mixed else object()):
+        group = list(alike)
+        dealt = [(batch, crew.mine(next(turns))) for batch in batches(group)]
+        any_own = any(own for _, own in dealt)
+        with ready(base, *group[0], texts, static) if any_own else nullcontext() as drawing:
+            for batch, own in dealt:
+                places = [(number, k) for number, part in enumerate(batch) for k in range(len(part.seeds))]
+                if own:
+                    assert drawing
+                    drawn = zip(places, drawing(batch, on_step), strict=True)
+                    for place, ((number, k), image) in enumerate(drawn, first):
+                        yield Picture(image, _facts(registry, base, batch, number, k, static), place)
+                else:
+                    # Another process draws them meanwhile.
+                    for _ in range(len(places) * (batch[0].job.options.steps or 0)):
+                        on_step()
+                first += len(places)
+
+
+def batches(group: Sequence[tuple[Job, Chosen]]) -> Iterator[tuple[Part, ...]]:
+    """The pictures of jobs that may share batches, in order, in batches that are full but for the last."""
+    limit = group[0][0].options.batch
+    pictures = (
+        (number, job.options.seed + k)
+        for number, (job, _) in enumerate(group)
+        for k in range(job.options.count)
+    )
+    while some := list(islice(pictures, limit)):
+        yield tuple(
+            Part(group[number][0], group[number][1], tuple(seed for _, seed in own))
+            for number, own in groupby(some, lambda picture: picture[0])
+        )
+
+
+def _chosen(base: Base, load: Loader, records: Sequence[Record], job: Job, static: Static | None) -> Chosen:
+    chosen = choose(base, load, records, job)
+    return chosen if static is None else _without_weights(chosen)
+
+
+def _shared(job: Job, chosen: Chosen) -> object:
+    """Equal for jobs whose pictures may be drawn in one batch: the UNet's weights and all settings are the same."""
+    if job.regions:
+        return object()
+    whole = chosen.whole
+    settings = replace(job.options, seed=0, count=1, negative="")
+    return settings, job.structure, whole.method, [record.blob for record in whole.used], whole.weights
 
 
 def choose(base: Base, load: Loader, records: Sequence[Record], job: Job) -> Chosen:
@@ -185,16 +227,17 @@ def choose(base: Base, load: Loader, records: Sequence[Record], job: Job) -> Cho
     return Chosen(mixture(base, load, records, job.prompt, job.options))
 
 
+Drawing = Callable[[Sequence[Part], Callable[[], None]], list[Image.Image]]
+"""Draws the pictures of a batch, and calls back for each of them after each step."""
+
+
 @contextmanager
-def ready(
-    base: Base,
-    job: Job,
-    chosen: Chosen,
-    load: Loader,
-    static: Static | None,
-    on_note: Callable[[str], None] = lambda note: None,
-) -> Iterator[Callable[[Sequence[int], Callable[[], None]], list[Image.Image]]]:
-    """While open, what it gives draws the pictures of a batch of seeds; what all batches share is done on entering."""
+def ready(base: Base, job: Job, chosen: Chosen, texts: Texts, static: Static | None) -> Iterator[Drawing]:
+    """While open, what it gives draws batches with one job's weights and settings: done once for all of them.
+
+    A batch of a layout with regions holds pictures of that layout alone.
+    """
+    load, on_note = texts.load, texts.on_note
     guide = structure.prepare(base, load, job.structure, job.options, on_note) if job.structure else None
     if job.regions:
         with merged(base.unet, static.deltas if static else {}):
@@ -202,11 +245,9 @@ def ready(
             lead = None if guide is None else views.Lead(guide, _heard(base, job, chosen))
             yield partial(_draw_regions, base, scene, lead)
     else:
-        weights = Applied(static.deltas) if static else applied(base, chosen.whole, load)
-        told = texts_of(base, job, chosen.whole, load, on_note)
-        lead = None if guide is None else views.Lead(guide, _heard(base, job, chosen))
+        weights = Applied(lambda: static.deltas) if static else applied(base, chosen.whole, load)
         with weights.merged(base):
-            yield partial(_draw_prompt, base, job, told, weights, lead)
+            yield partial(_draw_prompts, base, job.options, texts, weights, guide)
 
 
 def _without_weights(chosen: Chosen) -> Chosen:
@@ -229,81 +270,50 @@ def _heard(base: Base, job: Job, chosen: Chosen) -> torch.Tensor:
     return control.plain_texts(base, said)
 
 
-Text = tuple[tuple[torch.Tensor, ...], torch.Tensor | None]
-"""What each cross-attention layer attends to [1, tokens, width], and the text as a whole [1, width] if need be."""
-
-
-@torch.no_grad()
-def texts_of(
-    base: Base, job: Job, chosen: Mixture, load: Loader, on_note: Callable[[str], None]
-) -> tuple[Text, Text]:
-    """Without the prompt and with it."""
-    layers = len(cross_attention_layers(base.unet))
-    vectors = {record.key: load(record).tokens for record in chosen.named}
-    without = text.tokenize(base.tokenizer, [job.options.negative])
-    given = prompt_tokens(base, job.prompt, vectors, on_note, nouns=nouns(chosen.named))
-    first, second = (
-        (text.encode(base, [tokens], vectors, layers=layers), text.pooled(base, [tokens]))
-        for tokens in (without, given)
-    )
-    return first, second
-
-
-def prompt_estimate(
+def _draw_prompts(
     base: Base,
     options: DrawOptions,
-    told: tuple[Text, Text],
+    texts: Texts,
     weights: Applied,
-    count: int,
-    lead: views.Lead | None = None,
-) -> sampling.Estimate:
-    """What ``count`` pictures of one prompt are denoised by; ``told`` is what ``texts_of`` gives."""
-    without, given = ([c.expand(count, -1, -1) for c in contexts] for contexts, _ in told)
-    without_whole, given_whole = (None if whole is None else whole.expand(count, -1) for _, whole in told)
-    assert options.guidance is not None
-    return sampling.guided(
-        base, given, without, options.guidance, partial(weights.evaluate, base),
-        pooled=(given_whole, without_whole),
-        followed=(lambda number: None) if lead is None else views.following(base, lead, count),
-    )  # fmt: skip
-
-
-def _draw_prompt(
-    base: Base,
-    job: Job,
-    told: tuple[Text, Text],
-    weights: Applied,
-    lead: views.Lead | None,
-    seeds: Sequence[int],
+    guide: control.Guide | None,
+    batch: Sequence[Part],
     on_step: Callable[[], None],
 ) -> list[Image.Image]:
-    assert job.options.size
-    estimate = prompt_estimate(base, job.options, told, weights, len(seeds), lead)
-    noise = sampling.initial_noise(base, seeds, job.options.size)
-    return _denoised(base, job.options, estimate, noise, on_step)
+    assert options.size
+    said = [part.said for part in batch for _ in part.seeds]
+    followed = views.following(base, guide, texts.heard(said)) if guide else lambda number: None
+    follow = estimate(base, options, texts.of(said), weights, followed)
+    noise = sampling.initial_noise(base, [seed for part in batch for seed in part.seeds], options.size)
+    return _denoised(base, options, follow, noise, on_step)
 
 
 def _draw_regions(
     base: Base,
     scene: layouts.Scene,
     lead: views.Lead | None,
-    seeds: Sequence[int],
+    batch: Sequence[Part],
     on_step: Callable[[], None],
 ) -> list[Image.Image]:
-    estimate = views.estimate(base, scene, len(seeds), lead)
-    return _denoised(base, scene.options, estimate, layouts.noise(base, scene, seeds), on_step)
+    (part,) = batch
+    follow = views.estimate(base, scene, len(part.seeds), lead)
+    return _denoised(base, scene.options, follow, layouts.noise(base, scene, part.seeds), on_step)
 
 
 def _denoised(
     base: Base,
     options: DrawOptions,
-    estimate: sampling.Estimate,
+    follow: sampling.Estimate,
     noise: torch.Tensor,
     on_step: Callable[[], None],
 ) -> list[Image.Image]:
     assert options.steps
+
+    def stepped(_: int) -> None:
+        for _ in noise:
+            on_step()
+
     latents = sampling.denoise(
-        base, estimate, noise, sampler=options.sampler, steps=options.steps, on_step=lambda _: on_step()
+        base, follow, noise, sampler=options.sampler, steps=options.steps, on_step=stepped
     )
     return sampling.decode(base, latents)
 
@@ -311,19 +321,22 @@ def _denoised(
 def _facts(
     registry: Registry,
     base: Base,
-    job: Job,
-    chosen: Chosen,
-    static: Static | None,
-    batch: Sequence[int],
+    batch: Sequence[Part],
+    number: int,
     index: int,
+    static: Static | None,
 ) -> dict[str, Any]:
+    """What a picture says of itself: the one with this index in the part of this number of its batch."""
+    job, chosen, seeds = batch[number].job, batch[number].chosen, batch[number].seeds
     facts = {
         "format": 1,
         "prompt": job.prompt,
-        "seed": batch[index],
+        "seed": seeds[index],
         "options": asdict(job.options),
-        "batch": list(batch),
+        "batch": list(seeds),
         "index": index,
+        "before": [_told_part(part) for part in batch[:number]],
+        "after": [_told_part(part) for part in batch[number + 1 :]],
         **told_mixture(chosen.whole),
         "merged": None if static is None else {"path": str(static.path), "sha256": static.sha256},
         "layout": job.layout.to_toml() if job.layout else None,
@@ -341,28 +354,11 @@ def _facts(
     return {**facts, "regions": regions, "folder": folder, "ablation": asdict(job.ablation)}
 
 
-def told_base(registry: Registry, base: Base) -> dict[str, Any]:
-    """The base, how it computed and with what, as pictures tell it."""
+def _told_part(part: Part) -> dict[str, Any]:
+    """Pictures of another prompt in the same batch, as pictures tell them: with what they do not have in common."""
     return {
-        "base": registry.base.fingerprint,
-        "compute": str(base.compute).removeprefix("torch."),
-        "device": base.device.type,
-        "tools": {name: version(name) for name in ("cidm", "torch", "diffusers", "transformers")},
+        "prompt": part.job.prompt,
+        "negative": part.job.options.negative,
+        "seeds": list(part.seeds),
+        "concepts": {record.key: record.blob for record in part.chosen.whole.named},
     }
-
-
-def told_mixture(chosen: Mixture) -> dict[str, Any]:
-    """A mixture, as pictures tell it."""
-    weights = dict(zip([record.blob for record in chosen.used], chosen.weights, strict=True))
-    shown = {record.blob: record for record in (*chosen.named, *chosen.used)}
-    concepts = [
-        {
-            "name": record.name,
-            "key": record.key,
-            "blob": blob,
-            "named": record in chosen.named,
-            "weights": list(weights.get(blob, ())),
-        }
-        for blob, record in shown.items()
-    ]
-    return {"method": chosen.method, "concepts": concepts}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -25,6 +25,7 @@ from ..models.structure import load as load_control
 from ..options import POWERS, DrawOptions
 from ..prompts import Mention, parse_prompt
 from .bases import concept_weights
+from .recent import Recent
 
 CARRIED = ("finetune", "ewc", "lwf")
 """Methods of learning that carry one LoRA from concept to concept: the newest one draws all of them."""
@@ -34,6 +35,8 @@ ONE_AT_A_TIME = ("lora-c", "lora-switch")
 """Methods of drawing that never merge: one concept's LoRA at a time is in the weights."""
 SWITCH_EVERY = 5
 """Denoising steps before lora-switch takes the next concept's LoRA (Zhong et al. 2024, section 4.1)."""
+KEPT = 512 << 20
+"""Bytes of concepts' weights that stay loaded, and of their encoded tokens: of SDXL some 40 concepts, of SD-1.5 300."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +53,28 @@ class Mixture:
     """Of each used concept, at each cross-attention layer."""
 
 
+def _bytes(weights: ConceptWeights) -> int:
+    return sum(t.nbytes for t in (*weights.up.values(), *weights.down.values(), weights.tokens))
+
+
 @dataclass
 class Loader:
-    """Loads each concept once, however many prompts name it; ``load(record)`` gives its weights.
+    """Loads concepts; ``load(record)`` gives their weights. Those last asked for stay loaded, up to ``KEPT`` bytes.
 
     The model that follows a structure is kept, too, until another one is asked for.
     """
 
     registry: Registry
     base: Base
-    _weights: dict[str, ConceptWeights] = field(default_factory=dict)
-    _rows: dict[str, torch.Tensor] = field(default_factory=dict)
+    _weights: Recent[ConceptWeights] = field(default_factory=lambda: Recent(KEPT, _bytes))
+    _rows: Recent[torch.Tensor] = field(default_factory=lambda: Recent(KEPT, lambda rows: rows.nbytes))
     _control: Control | None = None
 
     def __call__(self, record: Record) -> ConceptWeights:
-        if record.blob not in self._weights:
-            self._weights[record.blob] = concept_weights(self.registry, self.base, record)
-        return self._weights[record.blob]
+        """A concept's weights, without what its method of learning kept for later concepts."""
+        return self._weights.get(
+            record.blob, lambda: replace(concept_weights(self.registry, self.base, record), state={})
+        )
 
     def control(self, files: ControlFiles) -> Control:
         """A ControlNet or T2I-Adapter. Raises CidmError INVALID for one that does not fit the base."""
@@ -77,14 +85,31 @@ class Loader:
 
     def rows(self, record: Record) -> torch.Tensor:
         """ê of Eq. 3: the concept's tokens [layers, n_tokens, width], encoded by itself, special tokens left out."""
-        if record.blob not in self._rows:
-            vectors = self(record).tokens
-            layers = len(cross_attention_layers(self.base.unet))
-            alone = text.tokenize(self.base.tokenizer, [text.Slot(record.key, vectors.shape[1])])
-            with torch.no_grad():
-                contexts = text.encode(self.base, [alone], {record.key: vectors}, layers=layers)
-            self._rows[record.blob] = torch.stack([context[0, 1 : alone.words + 1] for context in contexts])
-        return self._rows[record.blob]
+        return self._rows.get(record.blob, lambda: self._encoded(record))
+
+    def _encoded(self, record: Record) -> torch.Tensor:
+        vectors = self(record).tokens
+        layers = len(cross_attention_layers(self.base.unet))
+        alone = text.tokenize(self.base.tokenizer, [text.Slot(record.key, vectors.shape[1])])
+        with torch.no_grad():
+            contexts = text.encode(self.base, [alone], {record.key: vectors}, layers=layers)
+        return torch.stack([context[0, 1 : alone.words + 1] for context in contexts])
+
+
+@dataclass(frozen=True, eq=False)
+class Deltas(Mapping[str, torch.Tensor]):
+    """ΔW [out, in] of each site, made whenever it is looked at: those of SDXL at once would take gigabytes."""
+
+    makers: Mapping[str, Callable[[], torch.Tensor]]
+
+    def __getitem__(self, site: str) -> torch.Tensor:
+        return self.makers[site]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
 
 
 def mixture(
@@ -206,15 +231,16 @@ def prompt_tokens(
     return tokens
 
 
-def deltas(base: Base, mixture: Mixture, load: Loader) -> dict[str, torch.Tensor]:
+def deltas(base: Base, mixture: Mixture, load: Loader) -> Mapping[str, torch.Tensor]:
     """ΔŴ^l = Σ_i w_i^l ΔW_i^l of every site that a used concept has."""
-    return {
-        site: weighted_sum(
+
+    def total(site: str, having: Sequence[tuple[ConceptWeights, float, float]]) -> torch.Tensor:
+        return weighted_sum(
             [delta(weights.up[site], weights.down[site], scale) for weights, scale, _ in having],
             [w for _, _, w in having],
         )
-        for site, having in _by_site(base, mixture, load).items()
-    }
+
+    return Deltas({site: partial(total, site, some) for site, some in _by_site(base, mixture, load).items()})
 
 
 def factors(
@@ -263,8 +289,8 @@ def alone(mixture: Mixture) -> list[Mixture]:
 class Applied:
     """How a mixture is in the weights while denoising."""
 
-    throughout: Mapping[str, torch.Tensor]
-    """ΔŴ of each site, merged before denoising."""
+    throughout: Callable[[], Mapping[str, torch.Tensor]]
+    """Makes ΔŴ of each site, merged before denoising."""
     turns: tuple[Callable[[], Mapping[str, torch.Tensor]], ...] = ()
     """Makes each concept's own ΔW, for the methods that use one at a time: all at once may not fit in memory."""
     switch: bool = False
@@ -272,7 +298,7 @@ class Applied:
 
     def merged(self, base: Base) -> AbstractContextManager[None]:
         """The base with ``throughout`` in its weights, for as long as it is open."""
-        return merged(base.unet, self.throughout)
+        return merged(base.unet, self.throughout())
 
     def evaluate(self, base: Base, number: int, predict: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The prediction of one evaluation: LoRA Composite's mean, or LoRA Switch's turn (Zhong et al. 2024)."""
@@ -291,8 +317,8 @@ class Applied:
 
 
 def applied(base: Base, chosen: Mixture, load: Loader) -> Applied:
-    """The weight changes of a mixture, computed once before denoising."""
+    """The weight changes of a mixture."""
     if chosen.method in ONE_AT_A_TIME:
         turns = tuple(partial(deltas, base, one, load) for one in alone(chosen))
-        return Applied({}, turns, chosen.method == "lora-switch")
-    return Applied(deltas(base, chosen, load))
+        return Applied(dict, turns, chosen.method == "lora-switch")
+    return Applied(partial(deltas, base, chosen, load))

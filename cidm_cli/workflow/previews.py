@@ -18,6 +18,7 @@ from ..models.base import Base
 from ..options import DrawOptions, resolve_draw
 from ..prompts import find_unknown, parse_prompt
 from . import generate, methods
+from .facts import told_base
 from .learn import Task
 from .mixtures import CARRIED, SUMMED, Loader, Mixture, deltas, nouns, prompt_tokens
 from .training import Trainee
@@ -120,7 +121,7 @@ def painter(
                 "prompt": prompt,
                 "seed": drawing.seed,
                 "options": asdict(drawing),
-                **generate.told_base(registry, base),
+                **told_base(registry, base),
             }
             out.append(Preview(number, prompt, trainee.step, image, facts))
         return out

@@ -21,7 +21,9 @@ from ..models.prediction import predict
 from ..options import DrawOptions, resolve_draw
 from ..prompts import find_unknown, parse_prompt
 from . import generate
+from .facts import told_base, told_mixture
 from .mixtures import Applied, Loader, Mixture, applied, mixture
+from .texts import Said, Text, Texts, estimate
 
 VARIATION = 0.3
 """Share of a seed's own noise beside the noise found in a picture: enough that seeds differ."""
@@ -57,7 +59,7 @@ class Brush:
     prompt: str
     chosen: Mixture
     weights: Applied
-    told: tuple[generate.Text, generate.Text]
+    told: tuple[Text, Text]
     """The negative prompt and the prompt, encoded."""
     options: DrawOptions
     """Without None."""
@@ -132,7 +134,7 @@ def make_brush(
         generate.check_size(options, base)
     load = Loader(registry, base)
     chosen = mixture(base, load, registry.records(), prompt, options)
-    told = generate.texts_of(base, generate.Job(prompt, options), chosen, load, on_note)
+    (told,) = Texts(base, load, on_note).of([Said(prompt, options.negative, chosen)])
     return Brush(prompt, chosen, applied(base, chosen, load), told, options)
 
 
@@ -213,8 +215,8 @@ def facts(
         "seed": seed,
         "options": {**told, "size": list(drawn_size)},
         "picture": {"name": given.path.name, "sha256": given.sha256, "size": list(given.image.size)},
-        **generate.told_mixture(brush.chosen),
-        **generate.told_base(registry, base),
+        **told_mixture(brush.chosen),
+        **told_base(registry, base),
     }
 
 
@@ -228,7 +230,8 @@ def _paint_batch(
 ) -> list[Image.Image]:
     options = work.brush.options
     assert options.steps
-    estimate = generate.prompt_estimate(base, options, work.brush.told, work.brush.weights, len(batch))
+    told = [work.brush.told] * len(batch)
+    follow = estimate(base, options, told, work.brush.weights)
 
     def at(level: sampling.Level) -> torch.Tensor:
         return editing.noised(clean, noise, level.signal, level.noise)
@@ -239,7 +242,7 @@ def _paint_batch(
     masks = [stroke.cells for stroke in batch if stroke.cells is not None]
     cells = torch.stack(masks).to(clean) if masks else None
     latents = sampling.denoise(
-        base, estimate, noise, sampler=options.sampler, steps=options.steps, first=work.first,
+        base, follow, noise, sampler=options.sampler, steps=options.steps, first=work.first,
         begin=at if work.first else None, keep=keep, on_step=lambda _: on_step(),
     )  # fmt: skip
     return sampling.decode(base, latents)

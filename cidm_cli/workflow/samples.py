@@ -21,6 +21,7 @@ from ..models.base import Base
 from ..options import DrawOptions
 from ..prompts import parse_prompt
 from . import generate, structure
+from .facts import told_base
 from .layouts import Ablation, makes_crops, masks_of
 from .mixtures import ONE_AT_A_TIME, Loader, Mixture, mixture, prompt_tokens
 
@@ -146,13 +147,16 @@ def fill(
     batches: Sequence[Batch],
     on_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Draws the batches, a file a picture; each is whole as soon as it is there, whenever the work is stopped."""
+    """Draws the batches, a file a picture; each is whole as soon as it is there, whenever the work is stopped.
+
+    ``on_step`` is called as by ``generate.draw``.
+    """
     for _, group in itertools.groupby(batches, key=lambda batch: id(batch.scene)):
         some = list(group)
         scene = some[0].scene
         pictures = generate.draw(
             registry, base, [batch.job for batch in some],
-            records=scene.records, static=scene.static, on_step=on_step,
+            records=scene.records, static=scene.static, mixed=False, on_step=on_step,
         )  # fmt: skip
         keys = [key for batch in some for key in batch.keys]
         for key, picture in zip(keys, pictures, strict=True):
@@ -202,7 +206,7 @@ def _content(registry: Registry, base: Base, scene: Scene, chosen: Mixture, prom
         "used": used,
         "one_at_a_time": chosen.method if chosen.method in ONE_AT_A_TIME and len(chosen.used) > 1 else None,
         "options": {name: settings[name] for name in _SETTINGS},
-        **generate.told_base(registry, base),
+        **told_base(registry, base),
         # As the keys of all pictures kept so far have it.
         "compute": str(base.compute),
     }

@@ -134,11 +134,12 @@ def _window(base: Base, drawn: torch.Tensor) -> Window:
     return x0, y0, x1, y1
 
 
-def following(base: Base, lead: Lead, count: int) -> Callable[[int], structure.Condition | None]:
-    """What ``count`` pictures of one prompt follow at each evaluation, without the prompt and with it."""
-    rows = lead.heard[[WITHOUT] * count + [WHOLE] * count]
-    followed = structure.condition(base, lead.guide, rows)
-    return lambda number: followed if number in lead.guide.evaluations else None
+def following(
+    base: Base, guide: structure.Guide, heard: torch.Tensor
+) -> Callable[[int], structure.Condition | None]:
+    """What the rows of a batch follow at each evaluation; ``heard`` is of each row, [rows, tokens, width]."""
+    followed = structure.condition(base, guide, heard)
+    return lambda number: followed if number in guide.evaluations else None
 
 
 def _groups(base: Base, scene: Scene, views: Iterable[View], pictures: int, lead: Lead | None) -> list[Group]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -175,6 +177,37 @@ def test_a_delta_that_does_not_fit_leaves_no_other_merged(base: Base) -> None:
     with pytest.raises(RuntimeError), merged(base.unet, deltas):
         pass
     assert all(torch.equal(value, before[name]) for name, value in base.unet.state_dict().items())
+
+
+def test_weights_kept_in_half_are_rounded_once(base: Base) -> None:
+    unet = copy.deepcopy(base.unet).to(torch.bfloat16)
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    deltas = {site: delta / 100 for site, delta in random_deltas(base).items()}
+    with merged(unet, deltas):
+        for site, delta in deltas.items():
+            wanted = (before[f"{site}.weight"].float() + delta).to(torch.bfloat16)
+            assert torch.equal(unet.get_submodule(site).weight, wanted)
+    assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
+
+
+def test_no_more_than_one_delta_is_held_at_a_time_and_none_while_merged(base: Base) -> None:
+    """All of SDXL's in float32 would be more than the UNet itself in half."""
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    class Fresh(dict[str, torch.Tensor]):
+        def __getitem__(self, site: str) -> torch.Tensor:
+            assert not any(ref() is not None for ref in made)
+            delta = super().__getitem__(site).clone()
+            made.append(weakref.ref(delta))
+            return delta
+
+    given = Fresh(random_deltas(base))
+    held = weakref.ref(given)
+    with merged(base.unet, given):
+        del given
+        assert len(made) == len(lora_sites(base.unet))
+        assert not any(ref() is not None for ref in made)
+        assert held() is None
 
 
 def test_merges_may_be_nested_and_undone_one_by_one(base: Base) -> None:

@@ -287,7 +287,7 @@ def test_killed_half_way_and_taken_up_again_it_draws_nothing_twice(
     whole, kept = done
     subjects = subjects_of(taught, data)
     with pytest.raises(Stopped):
-        evaluate(taught, base, subjects, QUICK, folder=tmp_path, judges=judges, events=stopping_after(8))
+        evaluate(taught, base, subjects, QUICK, folder=tmp_path, judges=judges, events=stopping_after(12))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.png")}
     assert 10 <= len(before) < 24, "some batches are whole"
     lost = sum(denoised) - len(before)

@@ -242,7 +242,7 @@ def test_noise_is_found_with_the_bases_own_weights(
     registry = Registry.open(taught)
     options = StylizeOptions(steps=4, strength=0.5)
     work = styles.prepare(registry, base, styles.plan(registry, [read_given(house)], "ink", None, options))
-    name = next(iter(work.brush.weights.throughout))
+    name = next(iter(work.brush.weights.throughout()))
     own = base.unet.get_submodule(name).weight.clone()
     seen: list[bool] = []
     forward = base.unet.forward
