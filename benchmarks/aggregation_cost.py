@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from cidm_cli.formats.concept import ConceptWeights, pack
+from cidm_cli.models import text
 from cidm_cli.models.attention import cross_attention_layers, linear_shapes, lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, identify
@@ -77,7 +78,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
 def fill(registry: Registry, base: Base, count: int) -> None:
     """Commits concepts of random weights, of the default rank."""
     shapes, layers = linear_shapes(base.unet), len(cross_attention_layers(base.unet))
-    width = base.text_encoder.get_input_embeddings().embedding_dim
+    width = text.token_width(base)
     for number in range(count):
         generator = torch.Generator().manual_seed(number)
         sites = lora_sites(base.unet)

@@ -99,13 +99,13 @@ def _from_file(file: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
     """diffusers' own conversion, with the settings and the vocabulary that come with this program: no network."""
     about = inspect(file)
     folder = settings_folder(about.family)
-    given: dict[str, Any] = {"tokenizer": _clip_tokenizer("<|endoftext|>")}
+    given: dict[str, Any] = {"tokenizer": clip_tokenizer("<|endoftext|>")}
     if vae:
         given["vae"] = _vae(vae)
     if about.family == "sdxl":
         cls, given["tokenizer_2"], given["add_watermarker"] = (
             StableDiffusionXLPipeline,
-            _clip_tokenizer("!"),
+            clip_tokenizer("!"),
             False,
         )
     else:
@@ -136,7 +136,7 @@ def _schedule(folder: Path) -> dict[str, Any]:
     return dict(DDPMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True))
 
 
-def _clip_tokenizer(pad: str) -> CLIPTokenizer:
+def clip_tokenizer(pad: str) -> CLIPTokenizer:
     """CLIP's own, from its list of merges: the rest of its vocabulary follows from the order it was made in."""
     lines = (settings_folder("clip-tokenizer") / "merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [(left, right) for left, right in (line.split() for line in lines)]

@@ -49,7 +49,7 @@ def small(tiny_base: Path, tiny_sdxl: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The settings that single files are read with are those of the small models, and there is no network."""
     folders = {"sd15": tiny_base, "sdxl": tiny_sdxl}
     monkeypatch.setattr(loading, "settings_folder", folders.__getitem__)
-    monkeypatch.setattr(loading, "_clip_tokenizer", tiny.tokenizer)
+    monkeypatch.setattr(loading, "clip_tokenizer", tiny.tokenizer)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
@@ -336,7 +336,7 @@ def test_every_layer_of_the_full_size_models_is_found_in_a_checkpoint(family: st
 
 def test_the_vocabulary_is_clips_own() -> None:
     """Ids as the published tokenizer gives them."""
-    first, second = (loading._clip_tokenizer(pad) for pad in ("<|endoftext|>", "!"))
+    first, second = (loading.clip_tokenizer(pad) for pad in ("<|endoftext|>", "!"))
     assert len(first) == len(second) == 49408
     assert first.get_vocab() == second.get_vocab()
     assert first("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]

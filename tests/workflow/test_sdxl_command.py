@@ -236,7 +236,7 @@ def test_a_single_file_is_learned_and_drawn_on(
 
     folders = {"sd15": tiny_base, "sdxl": tiny_sdxl}
     monkeypatch.setattr(loading, "settings_folder", folders.__getitem__)
-    monkeypatch.setattr(loading, "_clip_tokenizer", tiny.tokenizer)
+    monkeypatch.setattr(loading, "clip_tokenizer", tiny.tokenizer)
     whole = {"sd15": base, "sdxl": sdxl}[family]
     file = tmp_path / "model.safetensors"
     save_file(original.checkpoint(whole.unet, whole.vae, whole.text_encoder, whole.text_encoder_2), file)
