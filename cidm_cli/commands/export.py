@@ -80,15 +80,16 @@ def export(
     targets = _targets(to, out, titles)
     _check_free([path for target in targets for path in target.paths(_file_names(to))], force=force)
 
-    from ..workflow.bases import open_base
+    from ..workflow.bases import open_base, outlined
 
-    base = open_base(
-        registry, device=call.choice("device", device), precision=call.choice("precision", precision)
-    )
     if registry.base.kind == "mini":
         call.output.note("note: the embedded base is known to this program alone; others cannot load it")
     if to == "embedding":
+        base = open_base(
+            registry, device=call.choice("device", device), precision=call.choice("precision", precision)
+        )
         return _embeddings(registry, base, records, targets)
+    base = outlined(registry)
     items = [workflow.concept_item(registry, base, record) for record in records]
     if merged is not None:
         items = [workflow.merged_item(registry, base, merged)]

@@ -10,7 +10,7 @@ import typer
 from ..errors import CidmError, ExitCode
 from ..invocation import Invocation
 from ..output import Result
-from .common import DeviceOption, PrecisionOption, class_noun
+from .common import class_noun
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -37,8 +37,6 @@ def import_concepts(
     only: Annotated[
         str | None, typer.Option("--concept", metavar="NAME", help="The one concept of a bundle to take.")
     ] = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
 ) -> Result:
     """Take a LoRA file of another program, or a bundle of whole concepts, into the registry.
 
@@ -46,7 +44,7 @@ def import_concepts(
     its class noun's words stand there. A bundle's concepts arrive byte for byte, on the same base only.
     """
     from ..workflow import importing
-    from ..workflow.bases import open_base
+    from ..workflow.bases import outlined
 
     registry = call.open_registry()
     source = importing.read(file)
@@ -56,11 +54,10 @@ def import_concepts(
         )
     wanted = importing.names(registry, source, name, only)
     importing.check(registry, source, wanted)
-    where = {"device": call.choice("device", device), "precision": call.choice("precision", precision)}
     # A training under way counts on no concept being added meanwhile.
     with call.output.waiting_for_others(registry.training_lock):
         importing.names(registry, source, name, only)
-        base = open_base(registry, **where)
+        base = outlined(registry)
         if source.kind == "bundle":
             return _bundle(call, registry, base, source, wanted)
         (title,) = wanted.values()

@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..errors import CidmError, ExitCode
-from .loading import load_parts
+from .loading import Parts, load_parts, outline_parts
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,21 @@ def load(place: Path, *, device: torch.device, compute: torch.dtype, vae: Path |
     if parts.text_encoder_2 is not None:
         # Pictures of 1024 pixels are decoded one after another: a batch of them would not fit.
         parts.vae.enable_slicing()
+    return _base(parts, device, compute)
+
+
+def outline(place: Path, *, vae: Path | None = None) -> Base:
+    """A base's settings, shapes and tokenizers, read in a moment: for what neither encodes nor draws.
+
+    Its models are on the meta device and hold no weights; whoever computes with them gets no numbers.
+
+    Raises:
+        CidmError: INVALID when its settings cannot be read.
+    """
+    return _base(outline_parts(place, vae=vae), torch.device("cpu"), torch.float32)
+
+
+def _base(parts: Parts, device: torch.device, compute: torch.dtype) -> Base:
     return Base(
         unet=parts.unet, vae=parts.vae, text_encoder=parts.text_encoder, tokenizer=parts.tokenizer,
         scheduler_config=parts.scheduler_config, device=device, compute=compute,

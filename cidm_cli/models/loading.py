@@ -20,7 +20,7 @@ from diffusers import (
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from ..errors import CidmError, ExitCode
@@ -32,6 +32,11 @@ UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, SafetensorError,
     SingleFileComponentError,
 )  # fmt: skip
+
+#: The class of a pipeline with two text encoders.
+SECOND = "StableDiffusionXLPipeline"
+#: What each of its tokenizers pads with; the first one's is Stable Diffusion 1.x's, too.
+FIRST_PAD, SECOND_PAD = "<|endoftext|>", "!"
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,52 @@ def load_parts(place: Path, *, dtype: torch.dtype, vae: Path | None) -> Parts:
     return parts
 
 
+def outline_parts(place: Path, *, vae: Path | None) -> Parts:
+    """As ``load_parts`` without reading any weights: the models are on the meta device, and compute nothing.
+
+    Raises:
+        CidmError: INVALID when the settings are not those of a base.
+    """
+    with quiet():
+        try:
+            return _outlined(place, vae)
+        except UNREADABLE as error:
+            raise _unreadable(place, next(iter(str(error).splitlines()), type(error).__name__)) from error
+
+
+def _outlined(place: Path, vae: Path | None) -> Parts:
+    single = place.is_file()
+    about = inspect(place) if single else None
+    folder = settings_folder(about.family) if about else place
+    second = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"] == SECOND
+
+    def model(cls: Any, where: Path, **subfolder: str) -> Any:
+        return cls.from_config(cls.load_config(where, local_files_only=True, **subfolder))
+
+    def words(part: str, pad: str) -> CLIPTokenizer:
+        if single:
+            return clip_tokenizer(pad)
+        return CLIPTokenizer.from_pretrained(folder, subfolder=part, local_files_only=True)
+
+    def encoder(cls: Any, part: str) -> Any:
+        return cls(CLIPTextConfig.from_pretrained(folder, subfolder=part, local_files_only=True))
+
+    with torch.device("meta"):
+        return Parts(
+            unet=model(UNet2DConditionModel, folder, subfolder="unet"),
+            vae=model(AutoencoderKL, vae) if vae else model(AutoencoderKL, folder, subfolder="vae"),
+            text_encoder=encoder(CLIPTextModel, "text_encoder"),
+            tokenizer=words("tokenizer", FIRST_PAD),
+            text_encoder_2=encoder(CLIPTextModelWithProjection, "text_encoder_2") if second else None,
+            tokenizer_2=words("tokenizer_2", SECOND_PAD) if second else None,
+            scheduler_config={**_schedule(folder), **(about.schedule if about else {})},
+            zero_empty=second,
+        )
+
+
 def _from_folder(folder: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    second = index.get("_class_name") == "StableDiffusionXLPipeline"
+    second = index.get("_class_name") == SECOND
 
     def read(cls: Any, part: str, dtype: torch.dtype = dtype) -> Any:
         weights = part_weights(folder, part)
@@ -99,13 +147,13 @@ def _from_file(file: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
     """diffusers' own conversion, with the settings and the vocabulary that come with this program: no network."""
     about = inspect(file)
     folder = settings_folder(about.family)
-    given: dict[str, Any] = {"tokenizer": clip_tokenizer("<|endoftext|>")}
+    given: dict[str, Any] = {"tokenizer": clip_tokenizer(FIRST_PAD)}
     if vae:
         given["vae"] = _vae(vae)
     if about.family == "sdxl":
         cls, given["tokenizer_2"], given["add_watermarker"] = (
             StableDiffusionXLPipeline,
-            clip_tokenizer("!"),
+            clip_tokenizer(SECOND_PAD),
             False,
         )
     else:

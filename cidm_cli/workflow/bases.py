@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cidm_registry import Record, Registry
 
 from ..errors import CidmError, ExitCode
@@ -18,6 +20,23 @@ def open_base(registry: Registry, *, device: str, precision: str) -> bases.Base:
     Raises:
         CidmError: NOT_FOUND when the base is gone, REGISTRY when its weights have changed.
     """
+    place, vae = _same(registry)
+    where = bases.choose_device(device)
+    return bases.load(place, device=where, compute=bases.choose_compute(precision, where), vae=vae)
+
+
+def outlined(registry: Registry) -> bases.Base:
+    """The registry's base without its weights (``models.base.outline``), after checking that they are the same still.
+
+    Raises:
+        CidmError: as ``open_base``.
+    """
+    place, vae = _same(registry)
+    return bases.outline(place, vae=vae)
+
+
+def _same(registry: Registry) -> tuple[Path, Path | None]:
+    """Where the registry's base lies, and the VAE that stands in for its own."""
     place, vae = folder_of(registry.base), vae_of(registry.base)
     if fingerprint(place, vae) != registry.base.fingerprint:
         raise CidmError(
@@ -25,8 +44,7 @@ def open_base(registry: Registry, *, device: str, precision: str) -> bases.Base:
             hint="put the old weights back, or make a registry for the new ones: cidm init --registry PATH",
             code=ExitCode.REGISTRY,
         )
-    where = bases.choose_device(device)
-    return bases.load(place, device=where, compute=bases.choose_compute(precision, where), vae=vae)
+    return place, vae
 
 
 def concept_weights(registry: Registry, base: bases.Base, record: Record) -> ConceptWeights:
@@ -47,6 +65,23 @@ def fitting(base: bases.Base, blob: bytes, record: Record) -> ConceptWeights:
     Raises:
         CidmError: INVALID when they do not fit the base.
     """
+    weights = checked(base, blob, record)
+    own = weights.tokens.shape[1] > 0
+    tokens = weights.tokens if own else text.noun_vectors(base, record.class_noun)[None]
+    return ConceptWeights(
+        {site: up.to(base.device) for site, up in weights.up.items()},
+        {site: down.to(base.device) for site, down in weights.down.items()},
+        tokens.to(base.device),
+        {name: tensor.to(base.device) for name, tensor in weights.state.items()},
+    )
+
+
+def checked(base: bases.Base, blob: bytes, record: Record) -> ConceptWeights:
+    """The weights in a concept's file, as they are in it; the base's shapes are all that is asked for.
+
+    Raises:
+        CidmError: INVALID when they do not fit the base.
+    """
     layers = len(cross_attention_layers(base.unet))
     weights = unpack(
         blob,
@@ -55,18 +90,11 @@ def fitting(base: bases.Base, blob: bytes, record: Record) -> ConceptWeights:
         layers=layers,
         groups=max(layer_groups(base.unet)) + 1,
     )
-    words = text.noun_vectors(base, record.class_noun)
-    tokens = weights.tokens if weights.tokens.shape[1] else words[None]
-    width = words.shape[1]
-    if tokens.shape[2] != width:
+    width = text.token_width(base)
+    if weights.tokens.shape[1] and weights.tokens.shape[2] != width:
         raise CidmError(
-            f"concept {record.name}: its tokens are {tokens.shape[2]} wide, and the base's {width}",
+            f"concept {record.name}: its tokens are {weights.tokens.shape[2]} wide, and the base's {width}",
             hint="learn the concept again on this base",
             code=ExitCode.INVALID,
         )
-    return ConceptWeights(
-        {site: up.to(base.device) for site, up in weights.up.items()},
-        {site: down.to(base.device) for site, down in weights.down.items()},
-        tokens.to(base.device),
-        {name: tensor.to(base.device) for name, tensor in weights.state.items()},
-    )
+    return weights

@@ -25,7 +25,7 @@ from ..method.lowrank import delta
 from ..models import text
 from ..models.attention import convolutions, cross_attention_layers, linear_shapes
 from ..models.base import Base
-from .bases import concept_weights
+from .bases import checked, concept_weights
 from .features import Subject
 from .mixtures import CARRIED, SUMMED
 
@@ -113,7 +113,7 @@ def concept_item(registry: Registry, base: Base, record: Record) -> Item:
     Raises:
         CidmError: FAILED for a concept that has none.
     """
-    weights = concept_weights(registry, base, record)
+    weights = checked(base, registry.read_blob(record.blob), record)
     if not weights.up:
         raise CidmError(
             f"concept {record.name}: has no low-rank weights", "export its tokens: --to embedding"
@@ -122,7 +122,7 @@ def concept_item(registry: Registry, base: Base, record: Record) -> Item:
     trigger = record.name if own else record.class_noun
     return Item(
         title=record.name,
-        factors={site: (weights.up[site].cpu(), weights.down[site].cpu()) for site in weights.up},
+        factors={site: (weights.up[site], weights.down[site]) for site in weights.up},
         scale=record.scale,
         trigger=trigger,
         usage=f"write {record.name} with the embedding of that name loaded (cidm export --to embedding), "

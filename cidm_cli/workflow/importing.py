@@ -28,7 +28,7 @@ from ..models import text
 from ..models.attention import linear_shapes
 from ..models.base import Base
 from ..reading import read_bounded
-from .bases import fitting
+from .bases import checked
 from .mixtures import CARRIED, SUMMED
 
 METHOD = "import"
@@ -187,7 +187,7 @@ def bring_bundle(registry: Registry, base: Base, source: Source, wanted: Mapping
     chosen = [one for one in source.bundled if one.record.name in wanted]
     for one in chosen:
         read_tensors(one.blob, f"{source.path}: concept {one.record.name}")
-        fitting(base, one.blob, one.record)
+        checked(base, one.blob, one.record)
     out = []
     for one in chosen:
         draft = _draft(one.record, wanted[one.record.name])
