@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.method.objective import denoising_loss, min_snr_weight, target
+from cidm_cli.models import base as bases
 from cidm_cli.models.base import Base
 from cidm_cli.workflow import learn, optimizers, training
 from cidm_cli.workflow.batches import Prepared, draw, prepare
@@ -81,6 +82,40 @@ def test_a_step_of_several_batches_keeps_their_mean_loss(base: Base, pictures: P
             losses.append(training.train_step(trainee, data, chosen))
             assert trainee.step == 1
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+# Large maps of attention
+
+
+def test_attention_to_many_keys_gives_the_same_gradients_and_keeps_no_map_of_weights(
+    base: Base, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in pictures of 512 pixels, whose largest maps take half a gigabyte each; here a map is 64 by 64."""
+    stepwise, sizes = gradients(base, pictures), kept_sizes(base, pictures)
+    cells = (tiny.PIXELS // 8) ** 2
+    # Two pictures, two heads.
+    large, small = (4, cells, cells), (4, cells, tiny.TOKENS)
+    assert sizes.count(large) > 0
+    monkeypatch.setattr(bases, "MANY_KEYS", cells)
+    assert_close(gradients(base, pictures), stepwise)
+    fewer = kept_sizes(base, pictures)
+    assert fewer.count(large) == 0
+    assert fewer.count(small) == sizes.count(small) > 0, "to few keys they are kept"
+
+
+def kept_sizes(base: Base, folder: Path) -> list[tuple[int, ...]]:
+    """Shapes of what is kept for the gradients of a batch."""
+    sizes: list[tuple[int, ...]] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tuple(tensor.shape))
+        return tensor
+
+    with begun(base, folder) as (trainee, data, chosen):
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = training.denoising(trainee, draw(data, chosen, 0, len(trainee.signal)))
+        loss.backward()
+    return sizes
 
 
 # Inner values computed again
