@@ -60,7 +60,7 @@ class Judge:
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit text embeddings [N, projection], float32; what does not fit the text encoder is cut off."""
         if self._tokenizer is None:
-            self._tokenizer = load(self._tokenizer_source, CLIPTokenizer.from_pretrained, flag="--clip")
+            self._tokenizer = load(self._tokenizer_source, _read_tokenizer, flag="--clip")
         ids = self._tokenizer(
             list(texts),
             padding="max_length",
@@ -70,3 +70,11 @@ class Judge:
         ).input_ids
         features = self.model.get_text_features(input_ids=ids.to(self.device)).pooler_output
         return torch.nn.functional.normalize(features, dim=-1).cpu().numpy()
+
+
+def _read_tokenizer(name: str, **where: Any) -> CLIPTokenizer:
+    """A tokenizer with its vocabulary: where its files are absent, transformers makes one that knows no words."""
+    found: CLIPTokenizer = CLIPTokenizer.from_pretrained(name, **where)
+    if len(found) <= len(found.all_special_ids):
+        raise OSError("its tokenizer has no vocabulary")
+    return found

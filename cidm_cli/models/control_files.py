@@ -53,10 +53,12 @@ def find(
     place = _folder(name, folder)
     if place is not None:
         return _files(place, str(place), f"{flag} {name}")
-    need_hub_name(name, flag, "the folder of a ControlNet or T2I-Adapter")
+    what = "the folder of a ControlNet or T2I-Adapter"
+    need_hub_name(name, flag, what)
     source = hub.fetch(
         name,
         flag,
+        otherwise=what,
         wanted=wanted_alone,
         whole=lambda there: alone(there) is not None,
         check=lambda there: _kind(there, f"{flag} {name}"),

@@ -1,4 +1,4 @@
-"""Bases on the Hugging Face hub: what is fetched, and where its cache holds it. No torch."""
+"""Bases and other models on the Hugging Face hub: what is fetched, and where its cache holds it. No torch."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def fetch(
     name: str,
     flag: str,
     *,
+    otherwise: str,
     wanted: Callable[[list[str]], Sequence[str]],
     whole: Callable[[Path], bool],
     check: Callable[[Path], object] = lambda folder: None,
@@ -42,6 +43,7 @@ def fetch(
 
     Args:
         flag: the option that named it, for errors.
+        otherwise: what may be given that needs no hub, for errors.
         wanted: which of a repository's files are needed.
         whole: whether a folder holds all that is needed.
         check: raises CidmError when the settings say that the model cannot be used.
@@ -61,10 +63,9 @@ def fetch(
         # The hub's client fails in many ways; all mean that the model is not to be had.
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise CidmError(
-            f"{flag} {name!r}: no such folder or file, not whole in the hub's cache, and not to be had from the hub "
+            f"{flag} {name!r}: nothing of that name here, not whole in the hub's cache, and not to be had from the hub "
             f"({first})",
-            hint="run once with a network and without HF_HUB_OFFLINE, or give the path of a diffusers folder or "
-            ".safetensors file; cidm init --base mini needs no download",
+            hint=f"run once with a network and without HF_HUB_OFFLINE, or give {otherwise}",
             code=ExitCode.NOT_FOUND,
         ) from error
 

@@ -114,6 +114,7 @@ def identify(base: str, vae: str = "", on_note: Callable[[str], None] = lambda n
         source = hub.fetch(
             vae,
             "--vae",
+            otherwise="the folder of a diffusers VAE",
             wanted=wanted_alone,
             whole=lambda there: alone(there) is not None,
             on_note=on_note,
@@ -144,6 +145,7 @@ def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
         source = hub.fetch(
             name,
             "--base",
+            otherwise="the path of a diffusers folder or .safetensors file; cidm init --base mini needs no download",
             wanted=wanted,
             whole=_whole,
             check=lambda there: _checked(there, name),

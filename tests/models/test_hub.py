@@ -177,6 +177,16 @@ def test_another_vae_may_come_from_the_hub(
     assert found.fingerprint == fingerprint(tiny_base, folder) == fingerprint(tiny_base)
 
 
+def test_each_kind_of_model_is_told_what_else_may_be_given(tiny_base: Path, tmp_path: Path) -> None:
+    assert "--base mini" in refused(NAME, ExitCode.NOT_FOUND).hint
+    assert "VAE" in (hint := refused(str(tiny_base), ExitCode.NOT_FOUND, "somebody/vae").hint)
+    assert "mini" not in hint
+    with pytest.raises(CidmError) as caught:
+        find(NAME, tmp_path)
+    assert "ControlNet" in caught.value.hint
+    assert "mini" not in caught.value.hint
+
+
 def test_a_hub_that_fails_in_any_way_is_told_in_one_line(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import CLIPModel, ResNetModel, ViTModel
 
+import hubs
 import judging
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
@@ -154,6 +156,42 @@ def test_a_clip_folder_with_a_tokenizer_needs_no_other(tmp_path: Path) -> None:
     assert choose(tmp_path, str(tmp_path / "whole"), "none", own=False).tokenizer is None
 
 
+# From the hub
+
+
+@pytest.mark.parametrize("said", ["somebody/judge", f"somebody/judge@{hubs.COMMIT}"])
+def test_judges_are_fetched_from_the_hub_once_and_pickles_never(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the real clients, from a hub on this machine."""
+    remote = judging.save_clip(tmp_path / "remote", with_tokenizer=True)
+    (remote / "pytorch_model.bin").write_bytes(b"pickled")
+    wanted = clip.Judge(remote)
+    with hubs.serving(remote, "somebody/judge", tmp_path / "cache", monkeypatch) as fetched:
+        both = open_judges(Choice(said, None, None))
+        assert np.array_equal(both.clip.embed(PICTURES), wanted.embed(PICTURES))
+        assert np.array_equal(both.clip.embed_texts(["a dog"]), wanted.embed_texts(["a dog"]))
+        assert fetched.count("model.safetensors") == 1
+        assert "pytorch_model.bin" not in fetched
+        before = list(fetched)
+        again = clip.Judge(said)
+        assert np.array_equal(again.embed_texts(["a dog"]), wanted.embed_texts(["a dog"]))
+        assert fetched == before
+    assert np.array_equal(clip.Judge(said).embed(PICTURES), wanted.embed(PICTURES)), "with the hub gone"
+
+
+def test_a_second_judge_of_which_the_hub_has_only_pickles_is_refused(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = shutil.copytree(folders / "vit", tmp_path / "remote")
+    (remote / "model.safetensors").rename(remote / "pytorch_model.bin")
+    with hubs.serving(remote, "somebody/judge", tmp_path / "cache", monkeypatch) as fetched:
+        error = refused(lambda: open_judges(Choice(str(folders / "clip"), "somebody/judge", None)))
+    assert error.code == ExitCode.NOT_FOUND
+    assert "--dino somebody/judge" in error.message
+    assert "pytorch_model.bin" not in fetched
+
+
 # What is said when one is not to be had
 
 
@@ -174,6 +212,13 @@ def test_a_folder_that_is_no_model_is_refused_by_name(tmp_path: Path) -> None:
     assert error.code == ExitCode.INVALID
     assert str(tmp_path) in error.message
     assert "\n" not in error.message
+
+
+def test_a_clip_without_a_vocabulary_judges_no_texts(folders: Path) -> None:
+    judge = clip.Judge(folders / "clip")
+    error = refused(lambda: judge.embed_texts(["a dog"]))
+    assert error.code == ExitCode.INVALID
+    assert "vocabulary" in error.message
 
 
 def test_a_model_of_another_kind_is_refused_and_not_filled_up_with_random_weights(folders: Path) -> None:
