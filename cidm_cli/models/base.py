@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..errors import CidmError, ExitCode
 from .loading import Parts, load_parts, outline_parts
-
-MANY_KEYS = 1024
-"""From as many on, attention on a CPU is trained faster in one piece than step by step."""
 
 
 @dataclass(frozen=True)
@@ -88,44 +82,6 @@ def peak_memory(base: Base) -> int:
         return torch.cuda.max_memory_allocated(base.device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-@contextmanager
-def trainable_attention(base: Base) -> Iterator[None]:
-    """While open, attention on a CPU is computed as is faster there and back, in the UNet by how many keys there are."""
-    if base.device.type != "cpu":
-        yield
-        return
-    processors = base.unet.attn_processors
-    implementations = [encoder.config._attn_implementation for encoder in base.encoders]
-    base.unet.set_attn_processor(_StepwiseIfFew())
-    for encoder in base.encoders:
-        encoder.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        base.unet.set_attn_processor(dict(processors))
-        for encoder, implementation in zip(base.encoders, implementations, strict=True):
-            encoder.set_attn_implementation(implementation)
-
-
-class _StepwiseIfFew:
-    """Attention to few keys step by step: the fused kind's backward pass takes up to twice as long.
-
-    To as many as a picture of 512 pixels has, the fused kind is faster, and a map of all weights would be gigabytes.
-    """
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        way = AttnProcessor() if keys.shape[1] < MANY_KEYS else AttnProcessor2_0()
-        out: torch.Tensor = way(attn, hidden_states, encoder_hidden_states, attention_mask)
-        return out
 
 
 def choose_device(name: str) -> torch.device:

@@ -21,9 +21,10 @@ from ..method.objective import denoising_loss, min_snr_weight, noised, target
 from ..method.tokens import initial_tokens
 from ..models import prediction, text
 from ..models.attention import cross_attention_layers, layer_groups, lora_sites, merged
-from ..models.base import Base, trainable_attention
+from ..models.base import Base
 from ..models.checkpointing import checkpointed
 from ..models.lora import adapter
+from ..models.trainable import trainable
 from ..options import LearnOptions
 from ..processes import SOLO, Crew
 from . import optimizers
@@ -139,7 +140,7 @@ def training(
     tokens = nn.Parameter(initial_tokens(kept, table, copies, generator))
     sites = lora_sites(base.unet, options.targets)
     with (
-        trainable_attention(base),
+        trainable(base),
         checkpointed(base) if options.checkpointing else nullcontext(),
         merged(base.unet, method.frozen),
         adapter(base.unet, sites, rank=options.rank, scale=options.scale, seed=options.seed) as factors,

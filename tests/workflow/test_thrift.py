@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.method.objective import denoising_loss, min_snr_weight, target
-from cidm_cli.models import base as bases
+from cidm_cli.models import trainable
 from cidm_cli.models.base import Base
 from cidm_cli.workflow import learn, optimizers, training
 from cidm_cli.workflow.batches import Prepared, draw, prepare
@@ -96,11 +96,28 @@ def test_attention_to_many_keys_gives_the_same_gradients_and_keeps_no_map_of_wei
     # Two pictures, two heads.
     large, small = (4, cells, cells), (4, cells, tiny.TOKENS)
     assert sizes.count(large) > 0
-    monkeypatch.setattr(bases, "MANY_KEYS", cells)
+    monkeypatch.setattr(trainable, "MANY_KEYS", cells)
     assert_close(gradients(base, pictures), stepwise)
     fewer = kept_sizes(base, pictures)
     assert fewer.count(large) == 0
     assert fewer.count(small) == sizes.count(small) > 0, "to few keys they are kept"
+
+
+def test_the_text_encoders_activation_and_its_gradient_are_transformers_own(base: Base) -> None:
+    assert base.text_encoder.config.hidden_act == "quick_gelu"
+    (mlp, *_) = [module for module in base.text_encoder.modules() if hasattr(module, "activation_fn")]
+    usual = mlp.activation_fn
+    given = torch.linspace(-8, 8, 401, dtype=torch.float64)
+    found = []
+    for within in (nullcontext(), trainable.trainable(base)):
+        x = given.clone().requires_grad_()
+        with within:
+            out = mlp.activation_fn(x)
+            out.square().sum().backward()
+        found.append((out, x.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-10, atol=1e-12)
+    assert mlp.activation_fn is usual, "afterwards the encoder is as it was"
 
 
 def kept_sizes(base: Base, folder: Path) -> list[tuple[int, ...]]:
