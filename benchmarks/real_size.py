@@ -173,9 +173,7 @@ def ours(
     dataset = pictures(folder, base.pixels)
     work = learn.Task("rex", "dog", False, dataset, options, False, False, False)
     captions = learn.caption_tokens(base, work, learn.Events())
-    method = methods.build(
-        registry, base, registry.records(), "rex", learn.placed_captions(work), options
-    )
+    method = methods.build(registry, base, registry.records(), "rex", learn.placed_captions(work), options)
     data = prepare(base, dataset, captions, options)
     with training(base, "rex", "dog", options, method) as trainee:
         answer(
@@ -220,7 +218,9 @@ def plain(given: argparse.Namespace, folder: Path, base: Base, options: LearnOpt
 
     def step() -> None:
         shown = torch.randint(len(captions), (options.batch,)).tolist()
-        clean = torch.stack([data.mean[k][0] + data.std[k][0] * torch.randn_like(data.std[k][0]) for k in shown])
+        clean = torch.stack(
+            [data.mean[k][0] + data.std[k][0] * torch.randn_like(data.std[k][0]) for k in shown]
+        )
         noise = torch.randn_like(clean)
         t = torch.randint(0, 1000, (options.batch,), device=base.device)
         context, added = [], None
@@ -236,7 +236,9 @@ def plain(given: argparse.Namespace, folder: Path, base: Base, options: LearnOpt
                 context.append(out.hidden_states[-2])
                 added = {"text_embeds": out[0], "time_ids": data.sizes[shown, 0]}
             seen = torch.cat(context, -1)
-            prediction = base.unet(schedule.add_noise(clean, noise, t), t, seen, added_cond_kwargs=added).sample
+            prediction = base.unet(
+                schedule.add_noise(clean, noise, t), t, seen, added_cond_kwargs=added
+            ).sample
         loss = F.mse_loss(prediction.float(), noise)
         loss.backward()
         optimizer.step()
@@ -278,7 +280,9 @@ def answer(
         elif line.strip() == "text":
             told = {} if encode is None else {"text_seconds": seconds(encode)}
         else:
-            settings = {name: getattr(options, name) for name in ("batch", "rank", "targets", "checkpointing")}
+            settings = {
+                name: getattr(options, name) for name in ("batch", "rank", "targets", "checkpointing")
+            }
             compute = str(base.compute).removeprefix("torch.")
             told = {"memory": peak_memory(base), "settings": settings | {"compute": compute} | counts}
         print(json.dumps(told), flush=True)

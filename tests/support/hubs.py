@@ -18,9 +18,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def serving(
-    folder: Path, name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[list[str]]:
+def serving(folder: Path, name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """While open, ``name`` on the hub is the folder; yields the names of the files that were fetched."""
     fetched: list[str] = []
 
