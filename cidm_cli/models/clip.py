@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from .pretrained import check_whole, load
+from .pretrained import check_whole, has_words, load
 
 
 class Judge:
@@ -73,8 +73,7 @@ class Judge:
 
 
 def _read_tokenizer(name: str, **where: Any) -> CLIPTokenizer:
-    """A tokenizer with its vocabulary: where its files are absent, transformers makes one that knows no words."""
     found: CLIPTokenizer = CLIPTokenizer.from_pretrained(name, **where)
-    if len(found) <= len(found.all_special_ids):
+    if not has_words(found):
         raise OSError("its tokenizer has no vocabulary")
     return found

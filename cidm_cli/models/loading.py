@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from ..errors import CidmError, ExitCode
 from .checkpoint import inspect
 from .identity import part_weights
+from .pretrained import has_words
 
 #: What diffusers and transformers raise for files that are not what they should be.
 UNREADABLE = (
@@ -82,9 +83,11 @@ def outline_parts(place: Path, *, vae: Path | None) -> Parts:
     """
     with quiet():
         try:
-            return _outlined(place, vae)
+            parts = _outlined(place, vae)
         except UNREADABLE as error:
             raise _unreadable(place, next(iter(str(error).splitlines()), type(error).__name__)) from error
+    _check_together(place, parts)
+    return parts
 
 
 def _outlined(place: Path, vae: Path | None) -> Parts:
@@ -202,18 +205,25 @@ def clip_tokenizer(pad: str) -> CLIPTokenizer:
 
 
 def _check_whole(place: Path, parts: Parts) -> None:
-    """Refuses a base in which some layer's weights were not found, or whose parts do not go together."""
+    """Refuses a base in which some layer's weights were not found, or as ``_check_together``."""
     models = (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2)
     for model in models:
         for name, parameter in model.named_parameters() if model is not None else ():
             if parameter.is_meta:
                 raise _unreadable(place, f"it holds no weights for {type(model).__name__}'s {name}")
-    encoders = [model for model in models[2:] if model is not None]
+    _check_together(place, parts)
+
+
+def _check_together(place: Path, parts: Parts) -> None:
+    """Refuses a base whose parts do not go together, or whose tokenizer knows no words: its files were not there."""
+    encoders = [model for model in (parts.text_encoder, parts.text_encoder_2) if model is not None]
     width, wanted = sum(e.config.hidden_size for e in encoders), parts.unet.config.cross_attention_dim
     if wanted != width:
         raise _unreadable(
             place, f"its text encoders give {width} numbers a token, and its UNet takes {wanted}"
         )
+    if not has_words(parts.tokenizer):
+        raise _unreadable(place, "its tokenizer has no vocabulary")
     if parts.tokenizer_2 is not None and parts.tokenizer_2.get_vocab() != parts.tokenizer.get_vocab():
         raise _unreadable(place, "its two tokenizers have different vocabularies")
 

@@ -1,11 +1,11 @@
-"""Models that judge pictures: from a folder, or from the Hugging Face hub."""
+"""Models that judge pictures: from a folder, or from the Hugging Face hub. And what holds for all of transformers'."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from transformers.utils import logging
@@ -76,6 +76,11 @@ def check_whole(
             hint="give the folder or name of a whole model of the right kind",
             code=ExitCode.INVALID,
         )
+
+
+def has_words(tokenizer: Any) -> bool:
+    """Whether a tokenizer has a vocabulary: where its files are absent, transformers makes one without."""
+    return len(tokenizer) > len(tokenizer.all_special_ids)
 
 
 @contextmanager

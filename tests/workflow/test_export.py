@@ -94,7 +94,9 @@ def run(cidm: Cidm, *arguments: object) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["kohya", "diffusers", "peft"])
-def test_weights_survive_the_way_out_and_back(kind: str, cidm: Cidm, mine: Registry, base: Base) -> None:
+def test_weights_survive_the_way_out_and_back_without_loading_the_base(
+    kind: str, cidm: Cidm, mine: Registry, base: Base, no_model: None
+) -> None:
     told = run(cidm, "export", "dog", "--to", kind, "-o", "out", "--registry", mine.root, "--json").answer
     (one,) = told["exported"]
     assert one["layers"] == 28
