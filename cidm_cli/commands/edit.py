@@ -13,7 +13,8 @@ from ..flags import chosen, flags
 from ..invocation import Invocation
 from ..output import Result
 from . import pictures
-from .common import DeviceOption, PicturesOption, PrecisionOption
+from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .machine import machine, open_on
 
 
 @flags(EditOptions)
@@ -42,6 +43,9 @@ def edit(
     out: PicturesOption = Path(),
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    offload: OffloadOption = None,
+    vram: VramOption = None,
+    compile_blocks: CompileOption = None,
     *,
     given: dict[str, Any],
 ) -> Result:  # fmt: skip
@@ -51,14 +55,17 @@ def edit(
     """
     if (box is None) == (mask is None):
         raise CidmError("give either --box or --mask", "--box 0,0,0.5,1 is the left half", ExitCode.USAGE)
-    options = EditOptions(**chosen(EditOptions, "edit", given, call.settings))
-    check(options)
     registry = call.open_registry()
+    where = machine(
+        call, registry.base.kind, "draw", device=device, precision=precision, offload=offload, vram=vram,
+        compiled=compile_blocks,
+    )  # fmt: skip
+    options = EditOptions(**where.completed(chosen(EditOptions, "edit", given, call.settings)))
+    check(options)
     single = pictures.is_file(out, len(images) * options.count)
 
     from ..data import read_mask
     from ..workflow import edit as workflow
-    from ..workflow.bases import open_base
 
     given_pictures = pictures.read_all(call, images, out)
     if mask is not None:
@@ -67,7 +74,5 @@ def edit(
     task = workflow.plan(registry, given_pictures, concept, prompt, options, box=box, mask=given_mask)
     if task.record.style:
         call.output.note(f"<{task.record.name}> was learned as a style, not as an object")
-    base = open_base(
-        registry, device=call.choice("device", device), precision=call.choice("precision", precision)
-    )
+    base = open_on(call, registry, where)
     return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)

@@ -13,8 +13,9 @@ from ..flags import chosen, flags
 from ..invocation import Invocation
 from ..options import resolve_draw
 from ..output import Result
-from .common import DeviceOption, PrecisionOption
+from .common import CompileOption, DeviceOption, OffloadOption, PrecisionOption, VramOption
 from .judging import evaluate_layouts, events, going_on, opened
+from .machine import Machine, machine
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -82,6 +83,9 @@ def evaluate(
     ] = Path("cidm-eval"),
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    offload: OffloadOption = None,
+    vram: VramOption = None,
+    compile_blocks: CompileOption = None,
     *,
     given: dict[str, Any],
 ) -> Result:
@@ -91,8 +95,6 @@ def evaluate(
     looks into the boxes of layouts: is each region's concept the one found there? Pictures are kept in
     FOLDER/samples: an evaluation that was stopped goes on where it was, and none is drawn twice.
     """
-    options = EvalOptions(**chosen(EvalOptions, "eval", given, call.settings))
-    check(options)
     if layouts:
         for flag, value in (("--prompts", prompts), ("--concepts", names), ("--merged", merged)):
             if value is not None:
@@ -100,9 +102,14 @@ def evaluate(
     elif ways is not None:
         raise CidmError("--rivals: compares ways of drawing layouts", "give --layouts", ExitCode.USAGE)
     registry = call.open_registry()
+    where = machine(
+        call, registry.base.kind, "draw", device=device, precision=precision, offload=offload, vram=vram,
+        compiled=compile_blocks,
+    )  # fmt: skip
+    options = EvalOptions(**where.completed(chosen(EvalOptions, "eval", given, call.settings)))
+    check(options)
     resolve_draw(drawing(options), registry.base.kind, 64)  # refuses before a model is loaded
     subjects, rivals, skipped = _subjects(call, registry, data, prompts, names, noun, options.limit_prompts)
-    where = call.device(device), call.choice("precision", precision)
     if layouts:
         return evaluate_layouts(call, registry, rivals, layouts, ways, options, out, where)
     for name, why in skipped:
@@ -191,7 +198,7 @@ def _evaluate(
     options: EvalOptions,
     merged: Path | None,
     pictures: Path,
-    where: tuple[str, str],
+    where: Machine,
 ) -> Evaluation:
     from ..workflow import evaluate as workflow
     from ..workflow.generate import read_static

@@ -15,7 +15,8 @@ from ..invocation import Invocation
 from ..options import DrawOptions, resolve_draw
 from ..output import Result
 from ..progress import counting
-from .common import DeviceOption, PicturesOption, PrecisionOption
+from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .machine import Machine, machine, open_on
 from .pictures import command_for, is_file
 from .sharing import say_once, stem, write_all
 from .structures import (
@@ -75,6 +76,9 @@ def generate(
     out: PicturesOption = Path(),
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    offload: OffloadOption = None,
+    vram: VramOption = None,
+    compile_blocks: CompileOption = None,
     *,
     given: dict[str, Any],
 ) -> Result:
@@ -95,8 +99,12 @@ def generate(
     if overrides and not layouts:
         raise CidmError("--set changes layout files, and there is none", code=ExitCode.USAGE)
     registry = call.open_registry()
+    where = machine(
+        call, registry.base.kind, "draw", device=device, precision=precision, offload=offload, vram=vram,
+        compiled=compile_blocks,
+    )  # fmt: skip
     if again:
-        written = _again(call, registry, again, out, device)
+        written = _again(call, registry, again, out, where)
     else:
         written = _draw(
             call,
@@ -108,8 +116,7 @@ def generate(
             static,
             wanted,
             out,
-            device,
-            precision,
+            where,
         )
     return Result(
         data={"images": [{"path": path, **facts} for path, facts in written]},
@@ -128,13 +135,12 @@ def _draw(
     static: Path | None,
     structure: Wish,
     out: Path,
-    device: str | None,
-    precision: str | None,
+    where: Machine,
 ) -> list[tuple[Path, dict[str, Any]]]:
     from ..layout import load_layout
 
     loaded = [load_layout(path, overrides=overrides) for path in layouts]
-    settings = chosen(DrawOptions, "draw", {}, call.settings)
+    settings = where.completed(chosen(DrawOptions, "draw", {}, call.settings))
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
     said = {key: flags_given[key] for key in given}
     wanted: list[tuple[str, dict[str, Any], Layout | None]] = [
@@ -143,7 +149,6 @@ def _draw(
     wanted += [(prompt, {**settings, **said}, None) for prompt in prompts]
 
     from ..workflow import generate as workflow
-    from ..workflow.bases import open_base
 
     first = [workflow.Job(p, DrawOptions(**options), layout) for p, options, layout in wanted]
     workflow.check(registry, first)
@@ -151,7 +156,7 @@ def _draw(
         resolve_draw(job.options, registry.base.kind, 64)  # refuses before a model is loaded
     lines = followed(call, structure, loaded, len(prompts))
     single = is_file(out, sum(job.options.count for job in first))
-    base = open_base(registry, device=call.device(device), precision=call.choice("precision", precision))
+    base = open_on(call, registry, where)
     jobs = [
         replace(job, options=resolve_draw(job.options, registry.base.kind, base.pixels), structure=one)
         for job, one in zip(first, lines, strict=True)
@@ -173,9 +178,10 @@ def _draw(
 
 
 def _again(
-    call: Invocation, registry: Registry, pictures: list[Path], out: Path, device: str | None
+    call: Invocation, registry: Registry, pictures: list[Path], out: Path, where: Machine
 ) -> list[tuple[Path, dict[str, Any]]]:
     from ..formats.png import read_facts
+    from ..models.base import WHOLE
     from ..workflow.again import redraw
     from ..workflow.bases import open_base
 
@@ -193,7 +199,7 @@ def _again(
                 f"with that picture, run: {command}",
                 ExitCode.USAGE,
             )
-    bases: dict[str, Any] = {}
+    bases: dict[tuple[str, int, bool], Any] = {}
     single = is_file(out, len(told))
 
     def redrawn() -> Iterator[Picture]:
@@ -201,9 +207,15 @@ def _again(
             if not call.crew.mine(number):
                 continue
             compute = {"bfloat16": "bf16", "float16": "fp16"}.get(str(facts.get("compute")), "fp32")
-            if compute not in bases:
-                bases[compute] = open_base(registry, device=call.device(device), precision=compute)
-            yield replace(redraw(registry, bases[compute], facts), number=number)
+            whole = facts.get("whole")
+            whole = whole if type(whole) is int and whole > 0 else WHOLE
+            way = (compute, whole, facts.get("compiled") is True)
+            if way not in bases:
+                bases[way] = open_base(
+                    registry, device=where.device, precision=compute, offload=where.offload, whole=whole,
+                    compiled=way[2],
+                )  # fmt: skip
+            yield replace(redraw(registry, bases[way], facts), number=number)
 
     stems = [stem(str(facts.get("prompt")), facts.get("seed", 0)) for facts in told]
     return write_all(call, redrawn(), stems, out, single)

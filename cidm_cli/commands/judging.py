@@ -11,6 +11,7 @@ from ..errors import CidmError, ExitCode
 from ..eval_options import EvalOptions, drawing
 from ..invocation import Invocation
 from ..output import Result
+from .machine import Machine, open_on
 from .structures import usual_control
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ def evaluate_layouts(
     ways: str | None,
     options: EvalOptions,
     out: Path,
-    where: tuple[str, str],
+    where: Machine,
 ) -> Result:
     """Judges layouts by the concepts that have reference pictures.
 
     Args:
         ways: rivals, comma separated; None for all.
-        where: device and precision.
+        where: how computing is done.
     """
     from ..layout import check_concepts
     from ..workflow.rivals import RIVALS, check_rivals
@@ -100,21 +101,18 @@ def _with_control(call: Invocation, layout: Layout) -> Layout:
     return layout.model_copy(update={"structure": layout.structure.model_copy(update={"model": usual})})
 
 
-def opened(
-    call: Invocation, registry: Registry, options: EvalOptions, where: tuple[str, str]
-) -> tuple[Base, Judges]:
+def opened(call: Invocation, registry: Registry, options: EvalOptions, where: Machine) -> tuple[Base, Judges]:
     """The registry's base, and the judges that are meant."""
     from ..models.base import choose_device
     from ..models.identity import MINI, folder_of
     from ..models.judges import choose, open_judges
-    from ..workflow.bases import open_base
 
     own = registry.base.kind == MINI
     choice = choose(folder_of(registry.base), options.clip, options.dino, own=own)
     if choice.dino is None and options.dino is None:
         call.output.note("no second judge comes with this base: IA is CLIP's alone")
-    judges = open_judges(choice, choose_device(where[0]))
-    return open_base(registry, device=where[0], precision=where[1]), judges
+    judges = open_judges(choice, choose_device(where.device), offload=where.offload)
+    return open_on(call, registry, where), judges
 
 
 def events(call: Invocation) -> Events:

@@ -13,7 +13,8 @@ from ..flags import chosen, flags
 from ..invocation import Invocation
 from ..options import LearnOptions, check_said, resolve_learn
 from ..output import Result
-from .common import DeviceOption, PrecisionOption, class_noun
+from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption, class_noun
+from .machine import Machine, machine, open_on
 from .watching import (
     BoardOption,
     PreviewEveryOption,
@@ -60,6 +61,8 @@ def learn(
     board: BoardOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    offload: OffloadOption = None,
+    vram: VramOption = None,
     *,
     given: dict[str, Any],
 ) -> Result:
@@ -77,9 +80,11 @@ def learn(
     registry = call.open_registry()
     name = display_name(name)
     noun = class_noun(noun, name)
-    options = resolve_learn(
-        LearnOptions(**chosen(LearnOptions, "learn", given, call.settings)), registry.base.kind
+    where = machine(
+        call, registry.base.kind, "learn", device=device, precision=precision, offload=offload, vram=vram
     )
+    said = chosen(LearnOptions, "learn", given, call.settings)
+    options = resolve_learn(LearnOptions(**where.completed(said)), registry.base.kind)
     check_said(given, options)
     wanted = wish(registry, name, previews, preview_every, preview_to, board)
     dataset = load_examples(images, class_noun=noun, caption_template=options.caption)
@@ -89,22 +94,16 @@ def learn(
     from ..interrupts import graceful
     from ..places import cache_folder
     from ..workflow import learn as workflow
-    from ..workflow.bases import open_base
 
     task = workflow.Task(name, noun, style, dataset, options, update=update, resume=resume, restart=restart)
     crew = call.crew
     workflow.check(registry, task, crew)
-    where = call.device(device), call.choice("precision", precision)
     if dry_run:
-        return _plan(
-            call,
-            task,
-            workflow.plan(registry, open_base(registry, device=where[0], precision=where[1]), task, crew),
-        )
+        return _plan(task, workflow.plan(registry, open_on(call, registry, where), task, crew), where)
     with call.output.waiting_for_others(registry.training_lock) if crew.main else nullcontext():
         crew.meet()
         workflow.check(registry, task, crew)
-        base = open_base(registry, device=where[0], precision=where[1])
+        base = open_on(call, registry, where)
         watching = watcher(call, registry, base, task, wanted) if crew.main else nullcontext(unwatched)
         with (
             watching as after_step,
@@ -135,14 +134,16 @@ def _example(name: str, style: bool) -> str:
     return f"a <{name}> of a house" if style else f"a photo of a <{name}> on the beach"
 
 
-def _plan(call: Invocation, task: Any, plan: Any) -> Result:
+def _plan(task: Any, plan: Any, where: Machine) -> Result:
     from dataclasses import asdict
 
     from ..output import readable_bytes
     from ..progress import duration
 
+    thrift = where.told(task.options) if where.preset else {}
+    words = ", ".join(f"{name.replace('_', '-')} {str(value).lower()}" for name, value in thrift.items())
     return Result(
-        data={"dry_run": True, "plan": asdict(plan)},
+        data={"dry_run": True, "plan": asdict(plan)} | ({"vram": thrift} if thrift else {}),
         human=[
             f"would learn <{task.name}>, a {task.noun}, from {plan.images} pictures, beside {plan.older} older",
             f"by the method {plan.method}, consolidated against {plan.against or 'none'} of them",
@@ -152,6 +153,7 @@ def _plan(call: Invocation, task: Any, plan: Any) -> Result:
             f"{readable_bytes(plan.memory)} of memory",
             *([f"the base would draw {plan.prior} pictures first, to learn beside"] if plan.prior else []),
             f"pictures at {', '.join(f'{width}x{height}' for width, height in plan.sizes)} pixels",
+            *([f"for {where.vram} GB: {words}"] if thrift else []),
             *(f"caption: {caption}" for caption in plan.captions),
         ],
         ids=[task.name],

@@ -12,7 +12,8 @@ from ..flags import chosen, flags
 from ..invocation import Invocation
 from ..output import Result
 from . import pictures
-from .common import DeviceOption, PicturesOption, PrecisionOption
+from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .machine import machine, open_on
 
 
 @flags(StylizeOptions)
@@ -30,6 +31,9 @@ def stylize(
     out: PicturesOption = Path(),
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    offload: OffloadOption = None,
+    vram: VramOption = None,
+    compile_blocks: CompileOption = None,
     *,
     given: dict[str, Any],
 ) -> Result:  # fmt: skip
@@ -38,18 +42,19 @@ def stylize(
     The result has the picture's shape and as many pixels as the base is used to; --size says otherwise. A prompt
     that says what is to be seen keeps it better than the style alone.
     """
-    options = StylizeOptions(**chosen(StylizeOptions, "stylize", given, call.settings))
-    check(options)
     registry = call.open_registry()
+    where = machine(
+        call, registry.base.kind, "draw", device=device, precision=precision, offload=offload, vram=vram,
+        compiled=compile_blocks,
+    )  # fmt: skip
+    options = StylizeOptions(**where.completed(chosen(StylizeOptions, "stylize", given, call.settings)))
+    check(options)
     single = pictures.is_file(out, len(images) * options.count)
 
     from ..workflow import stylize as workflow
-    from ..workflow.bases import open_base
 
     task = workflow.plan(registry, pictures.read_all(call, images, out), style, prompt, options)
     if not task.record.style:
         call.output.note(f"<{task.record.name}> was learned as an object, not as a style")
-    base = open_base(
-        registry, device=call.choice("device", device), precision=call.choice("precision", precision)
-    )
+    base = open_on(call, registry, where)
     return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from ..errors import CidmError, ExitCode
 from .loading import Parts, load_parts, outline_parts
+from .offload import ONE_MEMORY
+
+WHOLE = 2 << 20
+"""Pixels of a picture up to which the VAE takes it as a whole where nothing else is said: twice those of SDXL's own."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,12 @@ class Base:
     """SDXL's second one: it splits as the first does, and pads otherwise."""
     zero_empty: bool = False
     """Whether an empty prompt is embedded as zeros, as SDXL was trained."""
+    offload: bool = False
+    """Whether its parts wait in main memory while they are not needed (``offload.present``)."""
+    whole: int = WHOLE
+    """Pixels of a picture up to which the VAE takes it as a whole, and not in tiles."""
+    compiled: bool = False
+    """Whether blocks of its UNet are compiled (``compiling.compiled``)."""
 
     @property
     def family(self) -> str:
@@ -107,41 +117,57 @@ def choose_device(name: str) -> torch.device:
 def choose_compute(name: str, device: torch.device) -> torch.dtype:
     """ "auto" is bfloat16 where the hardware multiplies it fast (GPUs from Ampere on, CPUs with AMX), else float32.
 
+    "half" is the same, but float16 on CUDA GPUs that do not multiply bfloat16 fast.
+
     Raises:
         CidmError: USAGE for an unknown name.
     """
     known = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name in known:
         return known[name]
-    if name != "auto":
-        raise CidmError(f"--precision {name}: must be auto, fp32, bf16 or fp16", code=ExitCode.USAGE)
+    if name not in ("auto", "half"):
+        raise CidmError(f"--precision {name}: must be auto, half, fp32, bf16 or fp16", code=ExitCode.USAGE)
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
+    if fast:
+        return torch.bfloat16
+    return torch.float16 if name == "half" and device.type == "cuda" else torch.float32
 
 
-def load(place: Path, *, device: torch.device, compute: torch.dtype, vae: Path | None = None) -> Base:
+def load(
+    place: Path,
+    *,
+    device: torch.device,
+    compute: torch.dtype,
+    vae: Path | None = None,
+    offload: bool = False,
+    whole: int = WHOLE,
+) -> Base:
     """Loads a diffusers folder or a single file: safetensors only, no code from it runs.
 
     On a GPU that computes in half, the UNet and the text encoders are kept in half.
 
     Args:
         vae: the folder of a VAE that stands in for the base's own.
+        offload: its parts wait in main memory; nothing changes where the device has no other.
+        whole: pixels of a picture up to which the VAE takes it as a whole.
 
     Raises:
         CidmError: INVALID when diffusers or transformers cannot read it, or it is not whole.
     """
     kept = compute if device.type != "cpu" else torch.float32
     parts = load_parts(place, dtype=kept, vae=vae)
+    offload = offload and device.type not in ONE_MEMORY
+    resting = torch.device("cpu") if offload else device
     for part in (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2):
         if part is not None:
-            part.requires_grad_(False).eval().to(device)
+            part.requires_grad_(False).eval().to(resting)
     if parts.text_encoder_2 is not None:
         # Pictures of 1024 pixels are decoded one after another: a batch of them would not fit.
         parts.vae.enable_slicing()
-    return _base(parts, device, compute)
+    return replace(_base(parts, device, compute), offload=offload, whole=whole)
 
 
 def outline(place: Path, *, vae: Path | None = None) -> Base:

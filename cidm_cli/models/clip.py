@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
+from .offload import present
 from .pretrained import check_whole, has_words, load
 
 
@@ -23,12 +24,14 @@ class Judge:
         *,
         tokenizer: str | Path | None = None,
         device: torch.device | None = None,
+        offload: bool = False,
     ) -> None:
         """Loads a transformers CLIP with safetensors weights. Pictures are normalised as it says.
 
         Args:
             source: its folder, or its name on the hub.
             tokenizer: where its tokenizer is if not in ``source``; only texts need one.
+            offload: it waits in main memory while it judges nothing.
 
         Raises:
             CidmError: NOT_FOUND or INVALID when it cannot be loaded.
@@ -44,7 +47,7 @@ class Judge:
         self.device = device or torch.device("cpu")
         self.model, told, self.processor = load(source, read, flag="--clip")
         check_whole(told, source, flag="--clip")
-        self.model.requires_grad_(False).eval().to(self.device)
+        self.model.requires_grad_(False).eval().to(torch.device("cpu") if offload else self.device)
         self._tokenizer_source = source if tokenizer is None else tokenizer
         self._tokenizer: CLIPTokenizer | None = None
 
@@ -53,7 +56,8 @@ class Judge:
         """Unit image embeddings [N, projection], float32."""
         prepared = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
         pixels = prepared.pixel_values.to(self.device)
-        features = self.model.get_image_features(pixel_values=pixels).pooler_output
+        with present(self.device, self.model):
+            features = self.model.get_image_features(pixel_values=pixels).pooler_output
         return torch.nn.functional.normalize(features, dim=-1).cpu().numpy()
 
     @torch.no_grad()
@@ -68,7 +72,8 @@ class Judge:
             max_length=self.model.config.text_config.max_position_embeddings,
             return_tensors="pt",
         ).input_ids
-        features = self.model.get_text_features(input_ids=ids.to(self.device)).pooler_output
+        with present(self.device, self.model):
+            features = self.model.get_text_features(input_ids=ids.to(self.device)).pooler_output
         return torch.nn.functional.normalize(features, dim=-1).cpu().numpy()
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
 from . import clip
+from .offload import ONE_MEMORY, present
 from .pretrained import check_whole, load
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -27,8 +28,13 @@ AT_ONCE = 64
 class Encoder:
     """A frozen image encoder of any kind that transformers' AutoModel loads: a DINO ViT, a ResNet."""
 
-    def __init__(self, source: str | Path, *, device: torch.device | None = None) -> None:
+    def __init__(
+        self, source: str | Path, *, device: torch.device | None = None, offload: bool = False
+    ) -> None:
         """Loads it with safetensors weights, and the image settings beside it.
+
+        Args:
+            offload: it waits in main memory while it judges nothing.
 
         Raises:
             CidmError: NOT_FOUND or INVALID when it cannot be loaded, or lacks weights.
@@ -46,13 +52,14 @@ class Encoder:
         check_whole(told, source, flag="--dino", spare="pooler.")
         # A pooler that did not come with the weights (DINO's ViT has none) is random: the CLS token is taken then.
         self.pooled = hasattr(self.model, "pooler") and not told["missing_keys"]
-        self.model.requires_grad_(False).eval().to(self.device)
+        self.model.requires_grad_(False).eval().to(torch.device("cpu") if offload else self.device)
 
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Unit image embeddings [N, width], float32: the pooled features, or the CLS token."""
         prepared = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
-        out = self.model(pixel_values=prepared.pixel_values.to(self.device))
+        with present(self.device, self.model):
+            out = self.model(pixel_values=prepared.pixel_values.to(self.device))
         features = out.pooler_output.flatten(1) if self.pooled else out.last_hidden_state[:, 0]
         return torch.nn.functional.normalize(features, dim=-1).cpu().numpy()
 
@@ -135,11 +142,13 @@ def choose(folder: Path, clip_source: str | None, dino_source: str | None, *, ow
     return Choice(first, None if second.lower() == NONE else second, folder / "tokenizer" if bare else None)
 
 
-def open_judges(choice: Choice, device: torch.device | None = None) -> Judges:
-    """Loads the judges.
+def open_judges(choice: Choice, device: torch.device | None = None, *, offload: bool = False) -> Judges:
+    """Loads the judges; with ``offload`` they wait in main memory, if that is not where they judge.
 
     Raises:
         CidmError: NOT_FOUND or INVALID, naming the option and the way out.
     """
-    second = None if choice.dino is None else Encoder(choice.dino, device=device)
-    return Judges(clip.Judge(choice.clip, tokenizer=choice.tokenizer, device=device), second)
+    offload = offload and device is not None and device.type not in ONE_MEMORY
+    second = None if choice.dino is None else Encoder(choice.dino, device=device, offload=offload)
+    first = clip.Judge(choice.clip, tokenizer=choice.tokenizer, device=device, offload=offload)
+    return Judges(first, second)

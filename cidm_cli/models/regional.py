@@ -10,7 +10,7 @@ costs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +23,8 @@ from torch.nn import functional as F
 
 from .attention import cross_attention_layers
 from .base import Base
+from .compiling import uncompiled
+from .offload import present
 from .prediction import ask
 from .structure import Condition
 
@@ -121,7 +123,7 @@ class Arranged:
 def cached(base: Base, sources: Sequence[Source]) -> Cache:
     """Keys, values and low-rank weights of all sources at every layer, in the precision that the base computes in."""
     texts = {}
-    with base.autocast():
+    with present(base.device, base.unet), base.autocast():
         for layer, name in enumerate(cross_attention_layers(base.unet)):
             context = torch.stack([source.contexts[layer] for source in sources])
             texts[name] = _text(base, name, context, sources)
@@ -163,7 +165,7 @@ def predict(
     base: Base, latents: torch.Tensor, t: torch.Tensor, rows: Arranged, followed: Condition | None = None
 ) -> torch.Tensor:
     """The UNet's prediction for each row of latents [rows, channels, h, w], each following a structure if need be."""
-    with _attending(base.unet, rows):
+    with uncompiled(base) if rows.hooks else nullcontext(), _attending(base.unet, rows):
         return ask(base, latents, t, rows.unread, rows.pooled, followed=followed)
 
 

@@ -11,11 +11,14 @@ import diffusers
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from ..errors import CidmError, ExitCode
 from .base import Base
+from .offload import present
 from .prediction import predict
 from .structure import Condition
+from .tiling import tiled
 
 #: Names for ``--sampler``, and the diffusers scheduler behind each.
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -143,6 +146,7 @@ def denoise(
     begin: Callable[[Level], torch.Tensor] | None = None,
     keep: Callable[[torch.Tensor, Level], torch.Tensor] = lambda latents, level: latents,
     on_step: Callable[[int], None] = lambda step: None,
+    beside: Sequence[nn.Module] = (),
 ) -> torch.Tensor:
     """Latents drawn from ``noise`` [batch, channels, h, w], following ``estimate``.
 
@@ -151,6 +155,7 @@ def denoise(
         begin: the latents to start from, at the level they must have; else they are ``noise`` alone.
         keep: changes latents, given their level, before the first evaluation and after each one.
         on_step: hears 1, 2, …, ``steps`` - ``first``, also from a sampler that looks more than once a step.
+        beside: what is asked at every step besides the UNet.
     """
     scheduler = make_scheduler(base, sampler)
     scheduler.set_timesteps(steps, device=base.device)
@@ -161,7 +166,7 @@ def denoise(
     latents = noise.to(base.device) * scheduler.init_noise_sigma if begin is None else begin(passed[start])
     latents = keep(latents, passed[start])
     done = 0
-    with base.autocast():
+    with present(base.device, base.unet, *beside), base.autocast():
         for number, t in enumerate(scheduler.timesteps[start:], start):
             prediction = estimate(scheduler.scale_model_input(latents, t), t, number)
             latents = keep(scheduler.step(prediction, t, latents).prev_sample, passed[number + 1])
@@ -176,7 +181,8 @@ def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
     """RGB pictures of unscaled sampler latents."""
     config = base.vae.config
     unscaled = latents / config.scaling_factor + (config.shift_factor or 0.0)
-    with base.vae_autocast():
+    height, width = (side * base.factor for side in latents.shape[-2:])
+    with present(base.device, base.vae), tiled(base, (width, height)), base.vae_autocast():
         pixels = base.vae.decode(unscaled).sample.float()
     array = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(np.ascontiguousarray(picture)) for picture in array]
@@ -188,7 +194,7 @@ def encode(base: Base, images: Sequence[Image.Image]) -> tuple[torch.Tensor, tor
     config = base.vae.config
     array = np.stack([np.asarray(image.convert("RGB"), dtype=np.uint8) for image in images])
     pixels = torch.from_numpy(array).permute(0, 3, 1, 2).float().to(base.device) / 127.5 - 1
-    with base.vae_autocast():
+    with present(base.device, base.vae), tiled(base, images[0].size), base.vae_autocast():
         posterior = base.vae.encode(pixels).latent_dist
     mean = (posterior.mean.float() - (config.shift_factor or 0.0)) * config.scaling_factor
     return mean, posterior.std.float() * config.scaling_factor

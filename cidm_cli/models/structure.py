@@ -20,6 +20,7 @@ from ..errors import CidmError, ExitCode
 from .base import Base
 from .control_files import ControlFiles
 from .loading import UNREADABLE, quiet
+from .offload import present
 from .text import encode, tokenize
 
 Window = tuple[int, int, int, int]
@@ -28,7 +29,7 @@ Window = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Control:
-    """A ControlNet or T2I-Adapter, on the base's device, frozen."""
+    """A ControlNet or T2I-Adapter, frozen; where the base's UNet is, or waits."""
 
     model: ControlNetModel | T2IAdapter
     files: ControlFiles
@@ -84,7 +85,7 @@ def load(base: Base, files: ControlFiles) -> Control:
     absent = next((name for name, parameter in model.named_parameters() if parameter.is_meta), None)
     if absent:
         raise _refused(files, f"it holds no weights for {absent}", "whole")
-    control = Control(model.requires_grad_(False).eval().to(base.device), files)
+    control = Control(model.requires_grad_(False).eval().to(base.unet.device), files)
     unfit = _unfit_adapter(base, control) if files.kind == "t2i-adapter" else _unfit_controlnet(base, control)
     if unfit:
         raise _refused(files, f"it does not fit the base: {unfit}", "fitting")
@@ -120,7 +121,7 @@ def condition(
     rows = [different.index(window) for window in where]
     features: tuple[torch.Tensor, ...] = ()
     if isinstance(guide.control.model, T2IAdapter):
-        with base.autocast():
+        with present(base.device, guide.control.model), base.autocast():
             features = tuple(guide.scale * made[rows] for made in guide.control.model(parts))
     return Condition(guide.control, guide.scale, parts[rows], texts, features)
 
@@ -191,7 +192,7 @@ def _unfit_adapter(base: Base, control: Control) -> str:
     side = 2 ** len(base.unet.config.block_out_channels)
     pixels = torch.zeros(1, control.channels, *[side * base.factor] * 2, device=base.device)
     try:
-        with torch.no_grad(), base.autocast():
+        with present(base.device, control.model), torch.no_grad(), base.autocast():
             made = [tuple(f.shape[1:]) for f in control.model(pixels.to(control.model.dtype))]
     except (RuntimeError, ValueError, IndexError) as error:
         return _first_line(error)

@@ -17,6 +17,7 @@ from transformers import CLIPTokenizer
 
 from .attention import copy_of_layer
 from .base import Base
+from .offload import present
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,16 @@ def encode(
     # Tokens that layers share need one encoding, not one a layer.
     copies = max((len(v) for v in named.values()), default=1)
     rows: dict[Tokens, tuple[torch.Tensor, ...]] = {}
-    if plain:
-        for prompt, row in zip(plain, _run(base, plain), strict=True):
-            empty = base.zero_empty and not prompt.words
-            rows[prompt] = (torch.zeros_like(row) if empty else row,) * copies
-    if special:
-        alike = {name: _with_copies(base, tokens, copies, layers) for name, tokens in named.items()}
-        out = _encode_slotted(base, special, alike, copies)
-        for index, prompt in enumerate(special):
-            rows[prompt] = tuple(out[:, index])
+    with present(base.device, *base.encoders):
+        if plain:
+            for prompt, row in zip(plain, _run(base, plain), strict=True):
+                empty = base.zero_empty and not prompt.words
+                rows[prompt] = (torch.zeros_like(row) if empty else row,) * copies
+        if special:
+            alike = {name: _with_copies(base, tokens, copies, layers) for name, tokens in named.items()}
+            out = _encode_slotted(base, special, alike, copies)
+            for index, prompt in enumerate(special):
+                rows[prompt] = tuple(out[:, index])
     seen = [torch.stack([rows[p][copy] for p in prompts]) for copy in range(copies)]
     return tuple(seen[copy] for copy in copy_of_layer(base.unet, copies, layers))
 
@@ -181,7 +183,7 @@ def pooled(base: Base, prompts: Sequence[Tokens]) -> torch.Tensor | None:
         raise ValueError("a prompt is summed up in which a concept has no class noun")
     ids = torch.tensor([_padded(base, body, 1) for body in unique], device=base.device)
     ends = [1 + len(body) for body in unique]
-    with torch.no_grad(), base.autocast():
+    with present(base.device, encoder), torch.no_grad(), base.autocast():
         hidden = encoder.text_model(input_ids=ids).last_hidden_state
         out = encoder.text_projection(hidden[torch.arange(len(unique), device=base.device), ends]).float()
     rows = {

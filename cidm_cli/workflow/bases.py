@@ -11,18 +11,32 @@ from ..formats.concept import ConceptWeights, unpack
 from ..models import base as bases
 from ..models import text
 from ..models.attention import cross_attention_layers, layer_groups, linear_shapes
+from ..models.compiling import compiled as compiled_base
 from ..models.identity import fingerprint, folder_of, vae_of
 
 
-def open_base(registry: Registry, *, device: str, precision: str) -> bases.Base:
+def open_base(
+    registry: Registry,
+    *,
+    device: str,
+    precision: str,
+    offload: bool = False,
+    whole: int = bases.WHOLE,
+    compiled: bool = False,
+) -> bases.Base:
     """Loads the registry's base, after checking that its weights are still those the concepts were learned on.
 
+    What the arguments mean, ``bases.load`` says; ``compiled``, ``compiling.compiled``.
+
     Raises:
-        CidmError: NOT_FOUND when the base is gone, REGISTRY when its weights have changed.
+        CidmError: NOT_FOUND when the base is gone, REGISTRY when its weights have changed, USAGE where the machine
+            cannot do what is asked.
     """
     place, vae = _same(registry)
     where = bases.choose_device(device)
-    return bases.load(place, device=where, compute=bases.choose_compute(precision, where), vae=vae)
+    compute = bases.choose_compute(precision, where)
+    base = bases.load(place, device=where, compute=compute, vae=vae, offload=offload, whole=whole)
+    return compiled_base(base) if compiled else base
 
 
 def outlined(registry: Registry) -> bases.Base:

@@ -119,6 +119,8 @@ def _computing(base: Base) -> dict[str, Any]:
         "machine": platform.machine(),
         "threads": torch.get_num_threads() if base.device.type == "cpu" else 0,
         "tools": {name: version(name) for name in ("torch", "diffusers", "transformers")},
+        # Pictures are learned at no more than the base's own pixels.
+        **({"whole": base.whole} if base.whole < base.pixels**2 else {}),
     }
 
 

@@ -7,16 +7,22 @@ from typing import Any
 
 from cidm_registry import Registry
 
-from ..models.base import Base
+from ..models.base import WHOLE, Base
 from .mixtures import Mixture
 
 
-def told_base(registry: Registry, base: Base) -> dict[str, Any]:
-    """The base, how it computed and with what, as pictures tell it."""
+def told_base(registry: Registry, base: Base, size: tuple[int, int]) -> dict[str, Any]:
+    """The base, how it computed a picture of a size, and with what, as the picture tells it."""
+    # Told only where it made a difference.
+    tiled = base.whole != WHOLE and size[0] * size[1] > min(base.whole, WHOLE)
+    unusual: dict[str, Any] = {"whole": base.whole} if tiled else {}
+    if base.compiled:
+        unusual["compiled"] = True
     return {
         "base": registry.base.fingerprint,
         "compute": str(base.compute).removeprefix("torch."),
         "device": base.device.type,
+        **unusual,
         "tools": {name: version(name) for name in ("cidm", "torch", "diffusers", "transformers")},
     }
 

@@ -28,7 +28,7 @@ from ..models.base import Base
 from ..options import DrawOptions
 from ..processes import SOLO, Crew
 from ..prompts import find_unknown, parse_prompt
-from . import layouts, structure, views
+from . import layouts, memory, structure, views
 from .facts import told_base, told_mixture
 from .layouts import COMPLETE, Ablation, Chosen
 from .mixtures import Applied, Deltas, Loader, applied, mixture
@@ -284,7 +284,7 @@ def _draw_prompts(
     followed = views.following(base, guide, texts.heard(said)) if guide else lambda number: None
     follow = estimate(base, options, texts.of(said), weights, followed)
     noise = sampling.initial_noise(base, [seed for part in batch for seed in part.seeds], options.size)
-    return _denoised(base, options, follow, noise, on_step)
+    return _denoised(base, options, follow, noise, guide, on_step)
 
 
 def _draw_regions(
@@ -296,7 +296,8 @@ def _draw_regions(
 ) -> list[Image.Image]:
     (part,) = batch
     follow = views.estimate(base, scene, len(part.seeds), lead)
-    return _denoised(base, scene.options, follow, layouts.noise(base, scene, part.seeds), on_step)
+    guide = lead.guide if lead else None
+    return _denoised(base, scene.options, follow, layouts.noise(base, scene, part.seeds), guide, on_step)
 
 
 def _denoised(
@@ -304,6 +305,7 @@ def _denoised(
     options: DrawOptions,
     follow: sampling.Estimate,
     noise: torch.Tensor,
+    guide: control.Guide | None,
     on_step: Callable[[], None],
 ) -> list[Image.Image]:
     assert options.steps
@@ -312,10 +314,12 @@ def _denoised(
         for _ in noise:
             on_step()
 
-    latents = sampling.denoise(
-        base, follow, noise, sampler=options.sampler, steps=options.steps, on_step=stepped
-    )
-    return sampling.decode(base, latents)
+    with memory.advised_drawing(base, options):
+        latents = sampling.denoise(
+            base, follow, noise, sampler=options.sampler, steps=options.steps, on_step=stepped,
+            beside=[guide.control.model] if guide else [],
+        )  # fmt: skip
+        return sampling.decode(base, latents)
 
 
 def _facts(
@@ -328,6 +332,7 @@ def _facts(
 ) -> dict[str, Any]:
     """What a picture says of itself: the one with this index in the part of this number of its batch."""
     job, chosen, seeds = batch[number].job, batch[number].chosen, batch[number].seeds
+    assert job.options.size
     facts = {
         "format": 1,
         "prompt": job.prompt,
@@ -340,7 +345,7 @@ def _facts(
         **told_mixture(chosen.whole),
         "merged": None if static is None else {"path": str(static.path), "sha256": static.sha256},
         "layout": job.layout.to_toml() if job.layout else None,
-        **told_base(registry, base),
+        **told_base(registry, base, job.options.size),
     }
     if job.structure:
         facts["structure"] = structure.told(job.structure)

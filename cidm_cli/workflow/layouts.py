@@ -24,6 +24,7 @@ from ..method import regions as method
 from ..models import regional, sampling, text
 from ..models.attention import cross_attention_layers
 from ..models.base import Base
+from ..models.offload import present
 from ..options import DrawOptions
 from .mixtures import ONE_AT_A_TIME, Loader, Mixture, factors, mixture, nouns, prompt_tokens
 
@@ -183,13 +184,14 @@ def prepare(
     assert options.size
     width, height = (side // base.factor for side in options.size)
     source = partial(_sources, base, load, on_note)
-    sources = source(layout.base.prompt, options.negative, chosen.whole)
     own_without = []
-    for region, mix in zip(layout.regions, chosen.regions, strict=True):
-        negative = options.negative if region.negative is None else region.negative
-        sources += source(region.prompt, negative, mix, region.strength)
-        changed = sources[WHOLE].factors or sources[-1].factors
-        own_without.append(bool(changed) or negative != options.negative)
+    with present(base.device, *base.encoders):
+        sources = source(layout.base.prompt, options.negative, chosen.whole)
+        for region, mix in zip(layout.regions, chosen.regions, strict=True):
+            negative = options.negative if region.negative is None else region.negative
+            sources += source(region.prompt, negative, mix, region.strength)
+            changed = sources[WHOLE].factors or sources[-1].factors
+            own_without.append(bool(changed) or negative != options.negative)
     masks = [_mask(layout, index, mask, options.size) for index, mask in enumerate(chosen.masks)]
     _warn_of_thin(base, layout, (width, height), on_note)
     return Scene(

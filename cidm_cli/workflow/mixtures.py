@@ -20,6 +20,7 @@ from ..models import text
 from ..models.attention import cross_attention_layers, merged, site_layers
 from ..models.base import Base
 from ..models.control_files import ControlFiles
+from ..models.offload import present
 from ..models.structure import Control
 from ..models.structure import load as load_control
 from ..options import POWERS, DrawOptions
@@ -176,13 +177,12 @@ def similarity_weights(
         return torch.zeros(layers, 0)
     vectors = {record.key: load(record).tokens for record in named}
     tokens = prompt_tokens(base, prompt, vectors)
-    with torch.no_grad():
+    with present(base.device, *base.encoders), torch.no_grad():
         contexts = text.encode(base, [tokens], vectors, layers=layers)
+        own = [load.rows(record) for record in records]
     rows = torch.stack([context[0, 1 : tokens.words + 1] for context in contexts])
-    M = aggregation.similarities(
-        rows, [True] * tokens.words, [load.rows(record) for record in records],
-        form="paper" if method == "paper" else "official",
-    ).cpu()  # fmt: skip
+    form = "paper" if method == "paper" else "official"
+    M = aggregation.similarities(rows, [True] * tokens.words, own, form=form).cpu()
     if method == "paper":
         return aggregation.paper_weights(M)
     if method == "official":

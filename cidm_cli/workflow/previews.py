@@ -121,7 +121,7 @@ def painter(
                 "prompt": prompt,
                 "seed": drawing.seed,
                 "options": asdict(drawing),
-                **told_base(registry, base),
+                **told_base(registry, base, size),
             }
             out.append(Preview(number, prompt, trainee.step, image, facts))
         return out

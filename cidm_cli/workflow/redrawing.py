@@ -17,10 +17,11 @@ from ..errors import CidmError, ExitCode
 from ..method import editing
 from ..models import sampling
 from ..models.base import Base
+from ..models.offload import present
 from ..models.prediction import predict
 from ..options import DrawOptions, resolve_draw
 from ..prompts import find_unknown, parse_prompt
-from . import generate
+from . import generate, memory
 from .facts import told_base, told_mixture
 from .mixtures import Applied, Loader, Mixture, applied, mixture
 from .texts import Said, Text, Texts, estimate
@@ -155,14 +156,16 @@ def paint(base: Base, work: Work, on_step: Callable[[], None] = lambda: None) ->
     At strength 0 nothing is denoised: what comes is the autoencoder's round trip.
     """
     for batch in batches(work.strokes, work.brush.options.batch):
-        clean, _ = sampling.encode(base, [stroke.image for stroke in batch])
-        noise = sampling.initial_noise(base, [stroke.seed for stroke in batch], batch[0].image.size).to(clean)
-        if work.invert and work.first:
-            # With the base's own weights: what is found should be the picture's, not the concept's.
-            found = noise_found(base, work.brush, clean, work.first, on_step)
-            noise = editing.varied(found, noise, VARIATION)
-        with work.brush.weights.merged(base):
-            images = _paint_batch(base, work, batch, clean, noise, on_step)
+        with memory.advised_drawing(base, work.brush.options):
+            clean, _ = sampling.encode(base, [stroke.image for stroke in batch])
+            noise = sampling.initial_noise(base, [stroke.seed for stroke in batch], batch[0].image.size)
+            noise = noise.to(clean)
+            if work.invert and work.first:
+                # With the base's own weights: what is found should be the picture's, not the concept's.
+                found = noise_found(base, work.brush, clean, work.first, on_step)
+                noise = editing.varied(found, noise, VARIATION)
+            with work.brush.weights.merged(base):
+                images = _paint_batch(base, work, batch, clean, noise, on_step)
         for stroke, image in zip(batch, images, strict=True):
             yield stroke.finish(image)
 
@@ -183,14 +186,15 @@ def noise_found(
     contexts = tuple(context.expand(len(clean), -1, -1) for context in contexts)
     whole = None if whole is None else whole.expand(len(clean), -1)
     latents, at = clean, levels[-1]
-    for number in reversed(range(first, brush.options.steps)):
-        to = levels[number]
-        prediction = predict(base, latents, scheduler.timesteps[number], contexts, whole)
-        latents = editing.less_clean(
-            latents, prediction, base.prediction, (at.signal, at.noise), (to.signal, to.noise)
-        )
-        at = to
-        on_step()
+    with present(base.device, base.unet):
+        for number in reversed(range(first, brush.options.steps)):
+            to = levels[number]
+            prediction = predict(base, latents, scheduler.timesteps[number], contexts, whole)
+            latents = editing.less_clean(
+                latents, prediction, base.prediction, (at.signal, at.noise), (to.signal, to.noise)
+            )
+            at = to
+            on_step()
     return editing.noise_in(latents, clean, at.signal, at.noise) if at.noise else torch.zeros_like(clean)
 
 
@@ -216,7 +220,7 @@ def facts(
         "options": {**told, "size": list(drawn_size)},
         "picture": {"name": given.path.name, "sha256": given.sha256, "size": list(given.image.size)},
         **told_mixture(brush.chosen),
-        **told_base(registry, base),
+        **told_base(registry, base, drawn_size),
     }
 
 

@@ -200,13 +200,14 @@ def _content(registry: Registry, base: Base, scene: Scene, chosen: Mixture, prom
     if scene.static is not None:
         used = {"merged": scene.static.sha256}
     settings = asdict(scene.options)
+    assert scene.options.size
     return {
         "format": 1,
         "prompt": words,
         "used": used,
         "one_at_a_time": chosen.method if chosen.method in ONE_AT_A_TIME and len(chosen.used) > 1 else None,
         "options": {name: settings[name] for name in _SETTINGS},
-        **told_base(registry, base),
+        **told_base(registry, base, scene.options.size),
         # As the keys of all pictures kept so far have it.
         "compute": str(base.compute),
     }

@@ -15,6 +15,7 @@ from ..models import sampling, text
 from ..models import structure as control
 from ..models.attention import cross_attention_layers
 from ..models.base import Base
+from ..models.offload import present
 from ..options import DrawOptions
 from . import structure
 from .mixtures import Applied, Loader, Mixture, nouns, prompt_tokens
@@ -54,16 +55,21 @@ class Texts:
             CidmError: USAGE when a prompt is so long that a concept in it is cut off.
         """
         keys = [(said.prompt, *(record.blob for record in said.chosen.named)) for said in batch]
-        self._without = _once(
-            self._without, {said.negative: partial(self._negative, said.negative) for said in batch}
+        new = any(
+            said.negative not in self._without or key not in self._given
+            for key, said in zip(keys, batch, strict=True)
         )
-        self._given = _once(
-            self._given,
-            {
-                key: partial(self._prompt, said.prompt, said.chosen.named)
-                for key, said in zip(keys, batch, strict=True)
-            },
-        )
+        with present(self.base.device, *(self.base.encoders if new else ())):
+            self._without = _once(
+                self._without, {said.negative: partial(self._negative, said.negative) for said in batch}
+            )
+            self._given = _once(
+                self._given,
+                {
+                    key: partial(self._prompt, said.prompt, said.chosen.named)
+                    for key, said in zip(keys, batch, strict=True)
+                },
+            )
         return [
             (self._without[said.negative], self._given[key]) for key, said in zip(keys, batch, strict=True)
         ]

@@ -24,6 +24,7 @@ from ..models.attention import cross_attention_layers, layer_groups, lora_sites,
 from ..models.base import Base
 from ..models.checkpointing import checkpointed
 from ..models.lora import adapter
+from ..models.offload import present
 from ..models.trainable import trainable
 from ..options import LearnOptions
 from ..processes import SOLO, Crew
@@ -134,17 +135,18 @@ def training(
 ) -> Iterator[Trainee]:
     """While open, the base carries the adapter of a new concept, at its start; then the base is as it was."""
     copies = token_copies(base, options)
-    table = text.token_table(base)
-    generator = torch.Generator().manual_seed(options.seed)
-    kept = table[text.noun_ids(base, noun) if method.noun else []]
-    tokens = nn.Parameter(initial_tokens(kept, table, copies, generator))
     sites = lora_sites(base.unet, options.targets)
     with (
+        present(base.device, base.unet, *base.encoders),
         trainable(base),
         checkpointed(base) if options.checkpointing else nullcontext(),
         merged(base.unet, method.frozen),
         adapter(base.unet, sites, rank=options.rank, scale=options.scale, seed=options.seed) as factors,
     ):
+        table = text.token_table(base)
+        generator = torch.Generator().manual_seed(options.seed)
+        kept = table[text.noun_ids(base, noun) if method.noun else []]
+        tokens = nn.Parameter(initial_tokens(kept, table, copies, generator))
         for site, start in (method.factors or {}).items():
             for parameter, value in zip(factors[site], start, strict=True):
                 parameter.data.copy_(value)
