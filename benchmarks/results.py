@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .continual import ROWS
+from .promises import COUNTS
 
 COLUMNS = (
     ("ia clip", "IA"), ("ia dino", "IA, second judge"), ("ta", "TA"), ("forgetting clip", "forgetting"),
@@ -313,6 +314,8 @@ def plot_promises(found: Mapping[str, Any], path: Path) -> None:
                     axes.plot(*zip(*points, strict=True), marker="o", label=f"{kind}, {name}",
                               linestyle="-" if kind == "routed" else "--")  # fmt: skip
     axes.set_xscale("log")
+    axes.set_xticks(COUNTS, [str(count) for count in COUNTS], minor=False)
+    axes.minorticks_off()
     axes.set_xlabel("concepts learned")
     axes.set_ylabel("retention")
     axes.legend(fontsize=8)
