@@ -18,10 +18,18 @@ MANY_KEYS = 1024
 
 
 @contextmanager
-def trainable(base: Base) -> Iterator[None]:
-    """While open, gradients through the base cost less; what it predicts is the same but for rounding."""
+def trainable(base: Base, *, spare: bool = False) -> Iterator[None]:
+    """While open, gradients through the base cost less; what it predicts is the same but for rounding.
+
+    Whatever changes its weights comes before.
+
+    Args:
+        spare: what would be held for all steps to save time is not.
+    """
     with ExitStack() as stack:
         stack.enter_context(_thrifty_activations(base))
+        if not spare:
+            stack.enter_context(_converted_once(base))
         if base.device.type == "cpu":
             stack.enter_context(_attention_of_a_cpu(base))
         yield
@@ -60,6 +68,30 @@ class _StepwiseIfFew:
         way = AttnProcessor() if keys.shape[1] < MANY_KEYS else AttnProcessor2_0()
         out: torch.Tensor = way(attn, hidden_states, encoder_hidden_states, attention_mask)
         return out
+
+
+@contextmanager
+def _converted_once(base: Base) -> Iterator[None]:
+    """While open, the weights of matrix products are in the precision that these are computed in.
+
+    Autocast would convert them in every step, and keep what it made for the backward pass: no more memory than that.
+    """
+    weights = dict.fromkeys(
+        parameter
+        for model in (base.unet, *base.encoders)
+        for module in model.modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d))
+        for parameter in module.parameters(recurse=False)
+        if parameter.dtype != base.compute
+    )
+    kept = {parameter: parameter.data for parameter in weights}
+    try:
+        for parameter in kept:
+            parameter.data = parameter.data.to(base.compute)
+        yield
+    finally:
+        for parameter, original in kept.items():
+            parameter.data = original
 
 
 @contextmanager

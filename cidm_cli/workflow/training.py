@@ -138,9 +138,9 @@ def training(
     sites = lora_sites(base.unet, options.targets)
     with (
         present(base.device, base.unet, *base.encoders),
-        trainable(base),
-        checkpointed(base) if options.checkpointing else nullcontext(),
         merged(base.unet, method.frozen),
+        trainable(base, spare=options.checkpointing),
+        checkpointed(base) if options.checkpointing else nullcontext(),
         adapter(base.unet, sites, rank=options.rank, scale=options.scale, seed=options.seed) as factors,
     ):
         table = text.token_table(base)

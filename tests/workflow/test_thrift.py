@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,23 @@ def test_the_text_encoders_activation_and_its_gradient_are_transformers_own(base
     assert torch.equal(found[0][0], found[1][0])
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-10, atol=1e-12)
     assert mlp.activation_fn is usual, "afterwards the encoder is as it was"
+
+
+def test_weights_converted_once_give_the_bits_of_those_converted_in_every_step(
+    base: Base, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = replace(base, compute=torch.bfloat16)
+    before = {name: weight.clone() for name, weight in base.unet.state_dict().items()}
+    seen = []
+    with begun(half, pictures):
+        seen += [base.unet.conv_in.weight.dtype, base.unet.conv_norm_out.weight.dtype]
+    assert seen == [torch.bfloat16, torch.float32]
+    once = gradients(half, pictures)
+    monkeypatch.setattr(trainable, "_converted_once", lambda base: nullcontext())
+    assert all(torch.equal(a, b) for a, b in zip(once, gradients(half, pictures), strict=True))
+    after = base.unet.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert all(after[name].dtype == weight.dtype for name, weight in before.items())
 
 
 def kept_sizes(base: Base, folder: Path) -> list[tuple[int, ...]]:
