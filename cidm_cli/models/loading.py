@@ -105,7 +105,7 @@ def _outlined(place: Path, vae: Path | None) -> Parts:
         return CLIPTokenizer.from_pretrained(folder, subfolder=part, local_files_only=True)
 
     def encoder(cls: Any, part: str) -> Any:
-        return cls(CLIPTextConfig.from_pretrained(folder, subfolder=part, local_files_only=True))
+        return cls(CLIPTextConfig.from_json_file(folder / part / "config.json"))
 
     with torch.device("meta"):
         return Parts(
