@@ -216,10 +216,13 @@ def routed_table(found: Mapping[str, Any]) -> list[str]:
 
 
 def composed_table(found: Mapping[str, Any]) -> list[str]:
+    if not any("composed" in parts for parts in found.values()):
+        return []
     lines = [
         "", "### Composed: several concepts in one prompt, no boxes", "",
         "Each concept is looked for in parts of the picture: its gain with all named over its gain with it alone",
-        "named.", "", "| learned by | two | three | two, second judge | three, second judge |", "|---|---|---|---|---|",
+        f"named. Of the ten concepts' groups, {_groups(found)}.", "",
+        "| learned by | two | three | two, second judge | three, second judge |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for training, parts in found.items():
         if "composed" in parts:
@@ -231,6 +234,12 @@ def composed_table(found: Mapping[str, Any]) -> list[str]:
             ]
             lines.append(f"| `{training}` | " + " | ".join(cells) + " |")
     return lines
+
+
+def _groups(found: Mapping[str, Any]) -> str:
+    """How many groups of each size were drawn."""
+    parts = next(parts["composed"] for parts in found.values() if "composed" in parts)
+    return " and ".join(f"{part['groups']} of {size}" for size, part in parts.items())
 
 
 def static_table(found: Mapping[str, Any]) -> list[str]:
