@@ -15,7 +15,10 @@ import typer
 from . import __version__
 from .commands import (
     demo,
+    doctor,
     edit,
+    estimate_generate,
+    estimate_learn,
     eval,
     explain,
     export,
@@ -66,6 +69,9 @@ COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
     ("show", show.show),
     ("rm", rm.remove),
     ("rename", rename.rename),
+    ("doctor", doctor.doctor),
+    ("estimate learn", estimate_learn.estimate_learn),
+    ("estimate generate", estimate_generate.estimate_generate),
     ("verify", verify.verify),
     ("gc", gc.collect),
     ("path", path.path),
@@ -82,7 +88,8 @@ SHARED = ("learn", "generate", "eval")
 ALIASES = {"ls": "list"}
 
 GROUPS = {
-    "layout": "Layout files: begin one, check it, look at its boxes, bring one over from another program."
+    "estimate": "What memory and time a plan would take, before anything is loaded.",
+    "layout": "Layout files: begin one, check it, look at its boxes, bring one over from another program.",
 }
 """What a group's help page says."""
 

@@ -144,7 +144,7 @@ def _draw(
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
     said = {key: flags_given[key] for key in given}
     wanted: list[tuple[str, dict[str, Any], Layout | None]] = [
-        (layout.base.prompt, {**settings, **_told(layout), **said}, layout) for layout in loaded
+        (layout.base.prompt, {**settings, **told(layout), **said}, layout) for layout in loaded
     ]
     wanted += [(prompt, {**settings, **said}, None) for prompt in prompts]
 
@@ -185,8 +185,8 @@ def _again(
     from ..workflow.again import redraw
     from ..workflow.bases import open_base
 
-    told = [read_facts(path) for path in pictures]
-    for path, facts in zip(pictures, told, strict=True):
+    given = [read_facts(path) for path in pictures]
+    for path, facts in zip(pictures, given, strict=True):
         if facts.get("command") == "learn":
             raise CidmError(
                 f"{path}: shows a concept in training, with weights that are not kept",
@@ -200,10 +200,10 @@ def _again(
                 ExitCode.USAGE,
             )
     bases: dict[tuple[str, int, bool], Any] = {}
-    single = is_file(out, len(told))
+    single = is_file(out, len(given))
 
     def redrawn() -> Iterator[Picture]:
-        for number, facts in enumerate(told):
+        for number, facts in enumerate(given):
             if not call.crew.mine(number):
                 continue
             compute = {"bfloat16": "bf16", "float16": "fp16"}.get(str(facts.get("compute")), "fp32")
@@ -217,14 +217,14 @@ def _again(
                 )  # fmt: skip
             yield replace(redraw(registry, bases[way], facts), number=number)
 
-    stems = [stem(str(facts.get("prompt")), facts.get("seed", 0)) for facts in told]
+    stems = [stem(str(facts.get("prompt")), facts.get("seed", 0)) for facts in given]
     return write_all(call, redrawn(), stems, out, single)
 
 
-def _told(layout: Layout) -> dict[str, Any]:
+def told(layout: Layout) -> dict[str, Any]:
     """What a layout says of drawing: only what stands in it, so that the base's own defaults stay."""
     image = {name: getattr(layout.image, name) for name in ("size", "seed", "steps", "guidance")}
     if "count" in layout.image.model_fields_set:
         image["count"] = layout.image.count
-    told = {name: value for name, value in image.items() if value is not None}
-    return {**told, "negative": layout.base.negative} if layout.base.negative else told
+    said = {name: value for name, value in image.items() if value is not None}
+    return {**said, "negative": layout.base.negative} if layout.base.negative else said

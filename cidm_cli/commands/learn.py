@@ -50,7 +50,11 @@ def learn(
         bool, typer.Option("--restart", help="Drop an unfinished run and begin again.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, how long and in what memory.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be done, how long and in what memory: does three steps. See cidm estimate, too.",
+        ),
     ] = False,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep and use encoded pictures on disk. [default: on]")

@@ -33,6 +33,13 @@ class Machine:
     insisted: bool
     """Whether --offload was asked for by name."""
 
+    @property
+    def whole(self) -> int:
+        """Pixels of a picture up to which the VAE takes it as a whole."""
+        from ..models.base import WHOLE
+
+        return self.preset.whole if self.preset else WHOLE
+
     def completed(self, said: Mapping[str, Any]) -> dict[str, Any]:
         """The command's settings, by field: what was said, and what is filled in for the rest."""
         return {**self.filled, **said}
@@ -92,12 +99,11 @@ def machine(
 
 def open_on(call: Invocation, registry: Registry, where: Machine) -> Base:
     """The registry's base, opened as the machine is meant to compute. Raises what `open_base` raises."""
-    from ..models.base import WHOLE
     from ..workflow.bases import open_base
 
     base = open_base(
         registry, device=where.device, precision=where.precision, offload=where.offload,
-        whole=where.preset.whole if where.preset else WHOLE, compiled=where.compiled,
+        whole=where.whole, compiled=where.compiled,
     )  # fmt: skip
     if where.insisted and not base.offload:
         call.output.note(f"--offload: {base.device.type} computes in main memory; there is nothing to move")

@@ -43,8 +43,15 @@ class Base:
     """Whether its parts wait in main memory while they are not needed (``offload.present``)."""
     whole: int = WHOLE
     """Pixels of a picture up to which the VAE takes it as a whole, and not in tiles."""
+    stands_for: str = ""
+    """The type of device it is worked out for, where its tensors hold no numbers (``skeleton``); else empty."""
     compiled: bool = False
     """Whether blocks of its UNet are compiled (``compiling.compiled``)."""
+
+    @property
+    def hardware(self) -> str:
+        """The type of device that it computes on, or is worked out for."""
+        return self.stands_for or self.device.type
 
     @property
     def family(self) -> str:

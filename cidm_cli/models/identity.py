@@ -148,13 +148,13 @@ def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
             otherwise="the path of a diffusers folder or .safetensors file; cidm init --base mini needs no download",
             wanted=wanted,
             whole=_whole,
-            check=lambda there: _checked(there, name),
+            check=lambda there: family_of(there, name),
             on_note=on_note,
         )
         cached = hub.cached(source)
         assert cached is not None
         folder = cached
-    kind = _checked(folder, base)
+    kind = family_of(folder, base)
     for part in PARTS[kind]:
         if part_weights(folder, part) is None:
             raise _no_weights(folder, part)
@@ -175,7 +175,7 @@ def need_hub_name(name: str, flag: str, what: str) -> None:
 def _whole(folder: Path) -> bool:
     """Whether a folder of the hub's cache holds all files that a base needs."""
     try:
-        parts = PARTS[_checked(folder, str(folder))]
+        parts = PARTS[family_of(folder, str(folder))]
         weights = all(
             part_weights(folder, part) and (folder / part / "config.json").is_file() for part in parts
         )
@@ -274,7 +274,7 @@ def wanted_alone(names: list[str]) -> list[str]:
     return [n for n in ("config.json",) if n in names] + files[:1]
 
 
-def _checked(folder: Path, base: str) -> str:
+def family_of(folder: Path, base: str) -> str:
     """The family of a diffusers folder, read from its settings alone.
 
     Raises:

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..errors import CidmError, ExitCode
 from .checkpoint import inspect
-from .identity import part_weights
+from .identity import PARTS, part_weights
 from .pretrained import has_words
 
 #: What diffusers and transformers raise for files that are not what they should be.
@@ -100,7 +100,8 @@ def _outlined(place: Path, vae: Path | None) -> Parts:
         return cls.from_config(cls.load_config(where, local_files_only=True, **subfolder))
 
     def words(part: str, pad: str) -> CLIPTokenizer:
-        if single:
+        # Settings that come with this program have their vocabulary elsewhere, as a single file's.
+        if single or folder in map(settings_folder, PARTS):
             return clip_tokenizer(pad)
         return CLIPTokenizer.from_pretrained(folder, subfolder=part, local_files_only=True)
 

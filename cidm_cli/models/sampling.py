@@ -103,7 +103,9 @@ def joined(*texts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     made: dict[tuple[object, ...], torch.Tensor] = {}
     out = []
     for rows in zip(*texts, strict=True):
-        seen = tuple((text.data_ptr(), text.shape, text.stride()) for text in rows)
+        seen = tuple(
+            (text.untyped_storage()._cdata, text.storage_offset(), text.shape, text.stride()) for text in rows
+        )
         if seen not in made:
             made[seen] = torch.cat(rows)
         out.append(made[seen])
@@ -177,13 +179,18 @@ def denoise(
 
 
 @torch.no_grad()
-def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
-    """RGB pictures of unscaled sampler latents."""
+def decoded(base: Base, latents: torch.Tensor) -> torch.Tensor:
+    """Pixels [N, 3, height, width], from -1 to 1 and a little beyond, of unscaled sampler latents."""
     config = base.vae.config
     unscaled = latents / config.scaling_factor + (config.shift_factor or 0.0)
     height, width = (side * base.factor for side in latents.shape[-2:])
     with present(base.device, base.vae), tiled(base, (width, height)), base.vae_autocast():
-        pixels = base.vae.decode(unscaled).sample.float()
+        return base.vae.decode(unscaled).sample.float()
+
+
+def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
+    """RGB pictures of unscaled sampler latents."""
+    pixels = decoded(base, latents)
     array = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(np.ascontiguousarray(picture)) for picture in array]
 

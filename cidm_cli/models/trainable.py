@@ -30,7 +30,7 @@ def trainable(base: Base, *, spare: bool = False) -> Iterator[None]:
         stack.enter_context(_thrifty_activations(base))
         if not spare:
             stack.enter_context(_converted_once(base))
-        if base.device.type == "cpu":
+        if base.hardware == "cpu":
             stack.enter_context(_attention_of_a_cpu(base))
         yield
 

@@ -60,11 +60,11 @@ def advice(base: Base, options: LearnOptions) -> str:
         flags.append("--offload")
     if options.batch is not None and options.batch > 1:
         flags.append(f"--batch 1 --accumulate {options.batch * options.accumulate}")
-    if base.device.type != "cpu" and base.compute == torch.float32:
+    if base.hardware != "cpu" and base.compute == torch.float32:
         flags.append("--precision half")
     if options.targets != "attn2":
         flags.append("--targets attn2")
-    if base.device.type != "cpu" and options.optimizer != "adamw8bit":
+    if base.hardware != "cpu" and options.optimizer != "adamw8bit":
         flags.append("--optimizer adamw8bit")
     if options.prior:
         flags.append("--prior 0")
@@ -78,7 +78,7 @@ def drawing_advice(base: Base, options: DrawOptions) -> str:
         flags.append("--offload")
     if options.batch > 1:
         flags.append("--batch 1")
-    if base.device.type != "cpu" and base.compute == torch.float32:
+    if base.hardware != "cpu" and base.compute == torch.float32:
         flags.append("--precision half")
     if options.size and options.size[0] * options.size[1] > base.pixels**2:
         flags.append(f"--size {base.pixels}x{base.pixels}")
@@ -86,13 +86,13 @@ def drawing_advice(base: Base, options: DrawOptions) -> str:
 
 
 def _could_offload(base: Base) -> bool:
-    return base.device.type not in ONE_MEMORY and not base.offload
+    return base.hardware not in ONE_MEMORY and not base.offload
 
 
 def _listed(base: Base, flags: list[str]) -> str:
-    if base.device.type not in ONE_MEMORY and flags:
+    if base.hardware not in ONE_MEMORY and flags:
         flags.append("--vram 8 (or 12, 16, 24: sets what fits)")
-    if base.device.type != "cpu":
+    if base.hardware != "cpu":
         flags.append("--device cpu (slow)")
     others = "close other programs"
     return f"try {', '.join(flags)}, or {others}" if flags else others

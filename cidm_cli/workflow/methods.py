@@ -79,7 +79,7 @@ def against(records: Sequence[Record], name: str, options: LearnOptions) -> int:
 
 
 def build(
-    registry: Registry,
+    registry: Registry | None,
     base: Base,
     records: Sequence[Record],
     name: str,
@@ -89,6 +89,7 @@ def build(
     """The method of a training, with the older concepts it needs, each loaded once.
 
     Args:
+        registry: where the concepts are; None where there are none.
         records: the concepts there are.
         name: the concept to learn.
         captions: of each picture, naming it.
@@ -102,6 +103,7 @@ def build(
 
     def load(record: Record) -> ConceptWeights:
         if record.blob not in loaded:
+            assert registry is not None
             loaded[record.blob] = concept_weights(registry, base, record)
         return loaded[record.blob]
 
