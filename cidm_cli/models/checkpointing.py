@@ -11,13 +11,22 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .base import Base
 
+LARGE = 4_000_000
+"""Numbers between a text encoder's layers from which on what is within them is not kept: dozens of times as many."""
+
+
+def texts_are_large(base: Base, copies: int) -> bool:
+    """Whether a prompt for so many sets of a concept's tokens takes the text encoders more memory than time."""
+    rows = copies * base.tokenizer.model_max_length
+    return rows * sum(e.config.hidden_size * e.config.num_hidden_layers for e in base.encoders) >= LARGE
+
 
 @contextmanager
-def checkpointed(base: Base) -> Iterator[None]:
-    """While open, UNet and text encoders keep only their blocks' inputs for the backward pass.
+def checkpointed(base: Base, *, unet: bool = True) -> Iterator[None]:
+    """While open, UNet and text encoders, or these alone, keep only their blocks' inputs for the backward pass.
 
-    The same gradients, for about a third more time. Which text each layer of the UNet attends to is seen to by
-    ``attention.layer_contexts``.
+    The same gradients, for about a third more time of what is computed twice. Which text each layer of the UNet attends
+    to is seen to by ``attention.layer_contexts``.
     """
     layers = [
         module
@@ -25,7 +34,8 @@ def checkpointed(base: Base) -> Iterator[None]:
         for module in encoder.modules()
         if isinstance(module, GradientCheckpointingLayer)
     ]
-    base.unet.enable_gradient_checkpointing()
+    if unet:
+        base.unet.enable_gradient_checkpointing()
     for layer in layers:
         layer._gradient_checkpointing_func = partial(
             checkpoint, use_reentrant=False, preserve_rng_state=False
@@ -37,4 +47,5 @@ def checkpointed(base: Base) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.gradient_checkpointing = layer.training = False
-        base.unet.disable_gradient_checkpointing()
+        if unet:
+            base.unet.disable_gradient_checkpointing()

@@ -22,7 +22,7 @@ from ..method.tokens import initial_tokens
 from ..models import prediction, text
 from ..models.attention import cross_attention_layers, layer_groups, lora_sites, merged
 from ..models.base import Base
-from ..models.checkpointing import checkpointed
+from ..models.checkpointing import checkpointed, texts_are_large
 from ..models.lora import adapter
 from ..models.offload import present
 from ..models.trainable import trainable
@@ -136,11 +136,12 @@ def training(
     """While open, the base carries the adapter of a new concept, at its start; then the base is as it was."""
     copies = token_copies(base, options)
     sites = lora_sites(base.unet, options.targets)
+    again = options.checkpointing or texts_are_large(base, copies)
     with (
         present(base.device, base.unet, *base.encoders),
         merged(base.unet, method.frozen),
         trainable(base, spare=options.checkpointing),
-        checkpointed(base) if options.checkpointing else nullcontext(),
+        checkpointed(base, unet=options.checkpointing) if again else nullcontext(),
         adapter(base.unet, sites, rank=options.rank, scale=options.scale, seed=options.seed) as factors,
     ):
         table = text.token_table(base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -18,8 +19,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.method.objective import denoising_loss, min_snr_weight, target
-from cidm_cli.models import trainable
-from cidm_cli.models.base import Base
+from cidm_cli.models import checkpointing as again
+from cidm_cli.models import loading, trainable
+from cidm_cli.models.base import Base, outline
 from cidm_cli.workflow import learn, optimizers, training
 from cidm_cli.workflow.batches import Prepared, draw, prepare
 from cidm_cli.workflow.learn import Events, caption_tokens
@@ -102,6 +104,45 @@ def test_attention_to_many_keys_gives_the_same_gradients_and_keeps_no_map_of_wei
     fewer = kept_sizes(base, pictures)
     assert fewer.count(large) == 0
     assert fewer.count(small) == sizes.count(small) > 0, "to few keys they are kept"
+
+
+def test_texts_of_many_sets_of_tokens_are_computed_again_and_the_unet_is_not(
+    sdxl: Base, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At full size, where they would take more memory than time."""
+    found = []
+    for limit in (again.LARGE, 0):
+        monkeypatch.setattr(again, "LARGE", limit)
+        counted: list[str] = []
+        parts = {"text": sdxl.text_encoder, "text 2": sdxl.text_encoder_2, "unet": sdxl.unet.mid_block}
+        norms = {
+            kind: next(m for m in part.modules() if isinstance(m, torch.nn.LayerNorm))
+            for kind, part in parts.items()
+        }
+        handles = [
+            norm.register_forward_hook(lambda *_, kind=kind, counted=counted: counted.append(kind))
+            for kind, norm in norms.items()
+        ]
+        found.append((gradients(sdxl, pictures), counted))
+        for handle in handles:
+            handle.remove()
+    (kept, once), (anew, twice) = found
+    # Both encoders are asked beforehand, too: for the prompts as wholes.
+    assert {kind: twice.count(kind) - once.count(kind) for kind in set(once)} == {
+        "text": 1,
+        "text 2": 1,
+        "unet": 0,
+    }
+    assert_close(anew, kept)
+
+
+@pytest.mark.parametrize(("copies", "large"), [(1, False), (16, True)])
+def test_at_full_size_texts_are_large_unless_layers_share_them(
+    copies: int, large: bool, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(loading.settings_folder("sd15"), tmp_path / "sd15")
+    loading.clip_tokenizer(loading.FIRST_PAD).save_pretrained(folder / "tokenizer")
+    assert again.texts_are_large(outline(folder), copies) is large
 
 
 def test_the_text_encoders_activation_and_its_gradient_are_transformers_own(base: Base) -> None:
