@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -47,12 +48,18 @@ def tensors(phase: estimate.Phase) -> int:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"checkpointing": True}, {"accumulate": 2, "targets": "attn1+attn2", "portable": True}]
+    ("options", "compute"),
+    [
+        ({}, FP32),
+        ({"checkpointing": True}, FP32),
+        ({"accumulate": 2, "targets": "attn1+attn2", "portable": True}, FP32),
+        ({}, BF16),
+    ],
 )
 def test_the_counted_peak_is_that_of_a_real_second_step(
-    options: dict[str, Any], base: Base, tiny_base: Path, pictures: Path
+    options: dict[str, Any], compute: torch.dtype, base: Base, tiny_base: Path, pictures: Path
 ) -> None:
-    work = task(pictures, **options)
+    base, work = replace(base, compute=compute), task(pictures, **options)
     with estimate.watched(base) as watch:
         data = prepare(base, work.dataset, caption_tokens(base, work, Events()), work.options)
         encoding = watch.peak
@@ -60,7 +67,7 @@ def test_the_counted_peak_is_that_of_a_real_second_step(
             train_step(trainee, data, work.options)
             watch.restart()
             train_step(trainee, data, work.options)
-    counted = estimate.learning(None, (), hollow(tiny_base), work)
+    counted = estimate.learning(None, (), hollow(tiny_base, compute=compute), work)
     assert tensors(counted[0]) == pytest.approx(encoding, rel=0.02)
     assert tensors(counted[1]) == pytest.approx(watch.peak, rel=0.02)
     assert counted[1].flops == watch.flops > 0
