@@ -1,7 +1,5 @@
 """`python -m cidm_cli`, also what `accelerate launch -m` runs."""
 
-import sys
+from .main import run
 
-from .main import main
-
-sys.exit(main())
+run()

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 from typer.main import get_command
@@ -38,6 +39,17 @@ REGISTRY_CODES: tuple[tuple[type[RegistryError], ExitCode], ...] = (
 """The first that fits counts."""
 
 SMALLER = "use fewer or smaller pictures at a time, or close other programs"
+
+
+def run() -> NoReturn:
+    """The program: runs the process's own command line and ends it with its exit code."""
+    code = main()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # The threads by which processes talk may still be ending, and an interpreter that goes meanwhile is aborted.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

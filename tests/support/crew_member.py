@@ -71,4 +71,5 @@ def run(command: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     found = [run(command) for command in json.load(sys.stdin)]
-    print(json.dumps(found))
+    print(json.dumps(found), flush=True)
+    os._exit(0)  # as the program ends, see cidm_cli.main.run
