@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -13,42 +13,30 @@ from ..models.offload import ONE_MEMORY
 from ..options import DrawOptions, LearnOptions
 
 
-@contextmanager
-def advised(name: str, base: Base, options: LearnOptions) -> Iterator[None]:
-    """Makes running out of memory an error that says which options need less of it.
+def advised(name: str, base: Base, options: LearnOptions) -> AbstractContextManager[None]:
+    """Makes running out of memory an error that says which options of a training need less of it.
 
     Raises:
         CidmError: OUT_OF_MEMORY.
     """
+    what = f"concept {name}: out of memory on {base.device.type}; nothing was committed"
+    return _explained(what, lambda: advice(base, options))
+
+
+def advised_drawing(base: Base, options: DrawOptions) -> AbstractContextManager[None]:
+    """As ``advised``, for drawing."""
+    what = f"out of memory on {base.device.type}; the pictures drawn so far are kept"
+    return _explained(what, lambda: drawing_advice(base, options))
+
+
+@contextmanager
+def _explained(what: str, hint: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise CidmError(
-            f"concept {name}: out of memory on {base.device.type}; nothing was committed",
-            hint=advice(base, options),
-            code=ExitCode.OUT_OF_MEMORY,
-        ) from error
-
-
-@contextmanager
-def advised_drawing(base: Base, options: DrawOptions) -> Iterator[None]:
-    """Makes running out of memory while drawing an error that says which options need less of it.
-
-    Raises:
-        CidmError: OUT_OF_MEMORY.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise CidmError(
-            f"out of memory on {base.device.type}; the pictures drawn so far are kept",
-            hint=drawing_advice(base, options),
-            code=ExitCode.OUT_OF_MEMORY,
-        ) from error
+        raise CidmError(what, hint=hint(), code=ExitCode.OUT_OF_MEMORY) from error
 
 
 def advice(base: Base, options: LearnOptions) -> str:
