@@ -24,7 +24,7 @@ from cidm_registry import (
 from .app import app
 from .errors import CidmError, ExitCode, is_out_of_memory
 from .output import Mode, Output
-from .processes import join
+from .processes import join, launched
 
 REGISTRY_CODES: tuple[tuple[type[RegistryError], ExitCode], ...] = (
     (NotFound, ExitCode.NOT_FOUND),
@@ -44,7 +44,7 @@ SMALLER = "use fewer or smaller pictures at a time, or close other programs"
 def run() -> NoReturn:
     """The program: runs the process's own command line and ends it with its exit code."""
     code = main()
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if launched(os.environ):
         # The threads by which processes talk may still be ending, and an interpreter that goes meanwhile is aborted.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -164,13 +164,18 @@ SOLO = Crew()
 """One process, as nearly always."""
 
 
+def launched(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher says that there are several processes."""
+    return environment.get("WORLD_SIZE", "1") != "1"
+
+
 def found(environment: Mapping[str, str]) -> Crew:
     """The processes that a launcher says there are.
 
     Raises:
         CidmError: USAGE for an environment that is half a launcher's.
     """
-    if environment.get("WORLD_SIZE", "1") == "1":
+    if not launched(environment):
         return SOLO
     try:
         count, rank = int(environment["WORLD_SIZE"]), int(environment["RANK"])
