@@ -112,7 +112,8 @@ def composed(
 def mixed_noise(whole: torch.Tensor, own: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Standard normal noise [..., h, w] that is ``own`` [U, ..., h, w] in each region's share [U, h, w].
 
-    Independent noises add by their variances, so the roots of the shares are the factors.
+    Independent noises add by their variances, so the roots of the shares are the factors; ``whole`` and each of ``own``
+    must not be the same noise.
     """
     left = (1 - shares.sum(0)).clamp(min=0)
     between = (1,) * (whole.ndim - 2)

@@ -206,12 +206,23 @@ def noise(base: Base, scene: Scene, seeds: Sequence[int]) -> torch.Tensor:
     """The latents to start from, one a seed; a region with a seed of its own starts alike in all of them."""
     assert scene.options.size
     whole = sampling.initial_noise(base, seeds, scene.options.size)
-    own = {u: region.seed for u, region in enumerate(scene.layout.regions) if region.seed is not None}
+    shares = scene.shares(scene.cells, range(len(scene.masks)))
+    # Equal seeds give the same noise, of which the shares add up; only different ones add by their variances.
+    own: dict[int, torch.Tensor] = {}
+    for region, share in zip(scene.layout.regions, shares, strict=True):
+        if region.seed is not None:
+            own[region.seed] = own[region.seed] + share if region.seed in own else share
     if not own:
         return whole
-    noises = sampling.initial_noise(base, list(own.values()), scene.options.size)[:, None]
-    shares = scene.shares(scene.cells, range(len(scene.masks)))[list(own)]
-    return method.mixed_noise(whole, noises, shares)
+    noises = sampling.initial_noise(base, list(own), scene.options.size)
+    parts = torch.stack(list(own.values()))
+    others = torch.tensor([[seed != mine for seed in own] for mine in seeds]).to(parts)
+    return torch.stack(
+        [
+            method.mixed_noise(one, noises, parts * other[:, None, None])
+            for one, other in zip(whole, others, strict=True)
+        ]
+    )
 
 
 def _sources(

@@ -419,6 +419,23 @@ def test_a_region_too_thin_for_the_coarsest_map_is_warned_about(base: Base, taug
 # Seeds and strength
 
 
+@pytest.mark.parametrize("seeds", [(5, 5), (5, 9), (9, 9)], ids=str)
+def test_noise_is_standard_normal_whichever_seeds_are_equal(
+    base: Base, taught: Registry, seeds: tuple[int, int]
+) -> None:
+    # Twice the same noise, put together as if it were two, would be half as strong again in the overlap.
+    told = layout(
+        {"prompt": DOG, "box": (0.0, 0.0, 0.9, 0.9), "seed": seeds[0], "feather": 0.2},
+        {"prompt": CAT, "box": (0.1, 0.1, 1.0, 1.0), "seed": seeds[1], "feather": 0.2},
+        size=(512, 512),
+    )
+    noise = layouts.noise(base, prepared(base, taught, job(base, told, size=(512, 512))), (9, 10))
+    height, width = noise.shape[2:]
+    middle = noise[:, :, height // 4 : -height // 4, width // 4 : -width // 4]
+    assert middle.numel() > 4000
+    assert middle.std(dim=(1, 2, 3)).tolist() == pytest.approx([1, 1], abs=0.06)
+
+
 def test_a_regions_own_seed_decides_about_its_box_alone(base: Base, taught: Registry) -> None:
     def noise(own: int, *seeds: int) -> torch.Tensor:
         told = layout({"prompt": DOG, "box": LEFT, "seed": own}, (CAT, RIGHT))
