@@ -5,7 +5,8 @@ one JSON object:
 
 - ``retention.routed.K``: named concepts drawn with K learned, by method of drawing; ``identical``: whether concepts
   drawn right after they were learned and at the end are the same, byte for byte, named.
-- ``retention.composed.N``: N concepts named in one prompt, each compared with itself alone in the same prompt.
+- ``retention.composed.N``: N concepts named in one prompt, each compared with itself alone in the same prompt; see
+  ``together.py``.
 - ``retention.static.K``: all K in one file, by merge method.
 
 Retention is the share of a concept's gain that survives: (IA - IA of the base) / (IA alone - IA of the base).
@@ -14,7 +15,6 @@ Retention is the share of a concept's gain that survives: (IA - IA of the base) 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -23,18 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from cidm_cli.data import Task, load_examples, load_tasks
+from cidm_cli.data import Task, load_tasks
 from cidm_cli.formats import merged as merged_file
 from cidm_cli.merge_options import MergeOptions
-from cidm_cli.method import metrics
 from cidm_cli.models.identity import MINI
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import generate, merge
 from cidm_cli.workflow.evaluate import State
 from cidm_registry import Record, Registry
 
+from . import together
 from .continual import TRAININGS
 from .lab import Lab, add_arguments, cells, ending, protocol, say, told
 
@@ -43,10 +42,8 @@ MERGES = ("fuse", "mean", "sum", "svd", "ties", "dare")
 SEED = 1000
 """Of each prompt's first picture."""
 ROUTED = ("named", "sharp", "official", "paper")
-SCENES = ("a photo of {} on the beach", "a photo of {} in the snow", "a photo of {} on a white background",
-          "a photo of {} on the grass")  # fmt: skip
-WINDOWS = ((0.0, 0.0, 1.0, 1.0), (0.0, 0.25, 0.58, 0.83), (0.21, 0.25, 0.79, 0.83), (0.42, 0.25, 1.0, 0.83))
-"""Parts of a picture in which a concept is looked for: all of it, left, middle, right."""
+WEAKER = "plain, weaker"
+"""The plain training's concepts named together, each of N at the N-th part of its weight."""
 
 
 def main() -> None:
@@ -62,7 +59,9 @@ def main() -> None:
     parser.add_argument(
         "--judged", type=int, default=10, help="concepts judged of each number, evenly spread"
     )
-    parser.add_argument("--groups", type=int, default=12, help="pairs and triples of concepts named together")
+    parser.add_argument(
+        "--groups", type=int, nargs=2, default=(45, 12), help="pairs and triples of objects named together"
+    )
     given = parser.parse_args()
     lab = Lab(given.work)
     tasks = load_tasks(given.concepts)
@@ -78,17 +77,10 @@ def main() -> None:
             if "static" in given.parts and (count < 100 or training == "cidm"):
                 found = static(lab, registry, records, tasks[:count], training, given)
                 out[training].setdefault("static", {})[str(count)] = found
-        if "composed" in given.parts:
-            registry = learned(lab, tasks, training, min(given.counts), given)
-            out[training]["composed"] = {
-                str(size): composed(lab, registry, tasks[: min(given.counts)], training, size, given)
-                for size in (2, 3)
-            }
-    print(
-        json.dumps(
-            {"protocol": {**told(given), "judged": given.judged, "groups": given.groups}, "promises": out}
-        )
-    )
+    if "composed" in given.parts:
+        for way, found in composed(lab, tasks, given).items():
+            out.setdefault(way, {})["composed"] = found
+    print(json.dumps({"protocol": {**told(given), "judged": given.judged}, "promises": out}))
 
 
 def learned(
@@ -195,101 +187,28 @@ def figures(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def composed(
-    lab: Lab,
-    registry: Registry,
-    tasks: Sequence[Task],
-    training: str,
-    size: int,
-    given: argparse.Namespace,
-) -> dict[str, Any]:
-    """Retention of concepts named together, over ``given.groups`` groups of objects."""
-    path = lab.folder / "results" / f"composed-{training}-{size}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    groups = list(itertools.combinations([task for task in tasks if not task.style], size))
-    picked = np.random.default_rng(size).choice(len(groups), min(given.groups, len(groups)), replace=False)
-    rows = [row for k in picked for row in together(lab, registry, groups[k], given)]
-    result: dict[str, Any] = {"groups": len(picked), "size": size}
-    for judge in lab.judges.names:
-        gains = [metrics.retention(r[judge]["all"], r[judge]["base"], r[judge]["alone"]) for r in rows]
-        known = [gain for gain in gains if gain is not None]
-        total = {way: statistics.fmean(r[judge][way] for r in rows) for way in ("all", "alone", "base")}
-        result[judge] = {
-            "retention": (total["all"] - total["base"]) / (total["alone"] - total["base"]),
-            "mean_of_each": statistics.fmean(known), "sd": statistics.stdev(known), "counted": len(known),
-            "ia": total,
-        }  # fmt: skip
-    lab.keep(f"composed-{training}-{size}", result)
-    return result
-
-
-def together(
-    lab: Lab, registry: Registry, group: Sequence[Task], given: argparse.Namespace
-) -> list[dict[str, dict[str, float]]]:
-    """For each concept of a group and each judge: IA with all of them named, with it alone, with none."""
-    mine = {task.name: reference(lab, task) for task in group}
-
-    def look(named: Sequence[str]) -> dict[str, dict[str, float]]:
-        words = [f"a <{task.name}>" if task.name in named else f"a {task.class_noun}" for task in group]
-        options = resolve_draw(
-            DrawOptions(
-                count=given.samples, batch=given.samples, seed=500, method="named", steps=given.draw_steps
-            ),
-            MINI,
-            lab.base.pixels,
-        )
-        jobs = [generate.Job(scene.format(" and ".join(words)), options) for scene in SCENES]
-        pictures = [p.image for p in generate.draw(registry, lab.base, jobs)]
-        found = {
-            judge: embedded(lab, judge, [w for p in pictures for w in windows(p)])
-            for judge in lab.judges.names
-        }
-        return {
-            name: {
-                judge: float((rows @ refs[judge].T).mean(1).reshape(-1, len(WINDOWS)).max(1).mean())
-                for judge, rows in found.items()
+def composed(lab: Lab, tasks: Sequence[Task], given: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Each training's figures of concepts named together, by how many; the plain ones also at less weight."""
+    some = tasks[: min(given.counts)]
+    out: dict[str, dict[str, Any]] = {}
+    for size, number in zip((2, 3), given.groups, strict=True):
+        by_way = {}
+        for training in dict.fromkeys(["cidm", "plain", *given.trainings]):
+            registry = learned(lab, tasks, training, len(some), given)
+            by_way[training] = together.rows(lab, registry, some, f"together-{training}", size, number, given)
+            if training == "plain":
+                by_way[WEAKER] = together.rows(
+                    lab, registry, some, "together-weaker", size, number, given, named=by_way["plain"]
+                )
+        for way, rows in by_way.items():
+            out.setdefault(way, {})[str(size)] = {
+                "groups": len({row["group"] for row in rows}),
+                **{
+                    judge: together.figures(rows, by_way["plain"], by_way["cidm"], judge)
+                    for judge in lab.judges.names
+                },
             }
-            for name, refs in mine.items()
-        }
-
-    names = [task.name for task in group]
-    everything, nothing = look(names), look([])
-    out = []
-    for name in names:
-        own = look([name])
-        out.append(
-            {
-                judge: {
-                    "all": everything[name][judge],
-                    "alone": own[name][judge],
-                    "base": nothing[name][judge],
-                }
-                for judge in lab.judges.names
-            }
-        )
     return out
-
-
-def windows(picture: Image.Image) -> list[Image.Image]:
-    """The parts of a picture in which a concept is looked for, enlarged to the whole."""
-    side = picture.width
-    return [
-        picture.crop(tuple(round(edge * side) for edge in part)).resize(  # type: ignore[arg-type]
-            picture.size, Image.Resampling.LANCZOS
-        )
-        for part in WINDOWS
-    ]
-
-
-def reference(lab: Lab, task: Task) -> dict[str, np.ndarray]:
-    """Embeddings of a concept's own pictures, by judge."""
-    images = [e.image for e in load_examples(task.images, class_noun=task.class_noun).examples]
-    return {judge: embedded(lab, judge, images) for judge in lab.judges.names}
-
-
-def embedded(lab: Lab, judge: str, images: Sequence[Image.Image]) -> np.ndarray:
-    return getattr(lab.judges, judge).embed(images)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .continual import ROWS
-from .promises import COUNTS
+from .promises import COUNTS, WEAKER
 
 COLUMNS = (
     ("ia clip", "IA"), ("ia dino", "IA, second judge"), ("ta", "TA"), ("forgetting clip", "forgetting"),
@@ -79,7 +79,7 @@ def retention(promises: Mapping[str, Any], training: str = "cidm") -> dict[str, 
     own = promises[training]
     return {
         "routed": {k: v["named"]["retention"]["clip"] for k, v in own.get("routed", {}).items()},
-        "composed": {k: v["clip"]["retention"] for k, v in own.get("composed", {}).items()},
+        "composed": {k: v["clip"]["of_own"][0] for k, v in own.get("composed", {}).items()},
         "static": {
             k: v["fuse"]["retention"]["clip"] for k, v in own.get("static", {}).items() if "fuse" in v
         },
@@ -147,8 +147,10 @@ def methods_table(found: Mapping[str, Any]) -> list[str]:
         "", f"## Ten concepts, {len(found['protocol']['seeds'])} seeds", "",
         "mini-CIFC: seven objects and three styles, learned one after another, in another order for each seed.",
         "Mean over concepts, then mean and standard deviation over seeds. IA and TA are cosines by the base's own",
-        "CLIP; the second judge is trained without captions and apart from the base. Retention is against each",
-        "concept's own LoRA alone. Methods that carry one LoRA on, or sum all, are drawn their own way.", "",
+        "CLIP; the second judge is trained without captions and apart from the base. Retention is against a plain",
+        "LoRA of the concept's own, alone: what learning without consolidation and without other concepts reaches.",
+        "Methods that carry one LoRA on, or sum all, are drawn their own way. Forgetting is – where concepts were",
+        "judged at the end only.", "",
         *_protocol(found["protocol"]),
         "", "| | " + " | ".join(title for _, title in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|",
     ]  # fmt: skip
@@ -172,7 +174,7 @@ def standing(rows: Mapping[str, Any]) -> list[str]:
     for figure, title in COLUMNS[:4]:
         places: dict[int, list[str]] = {1: [], 0: [], -1: []}
         for name in BASELINES:
-            if name in rows:
+            if name in rows and rows[name][figure]["mean"] is not None:
                 places[_compared(rows["cidm"][figure], rows[name][figure], figure)].append(name)
         cells = [", ".join(places[place]) or "–" for place in (1, 0, -1)]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
@@ -197,8 +199,9 @@ def _fewer(found: Mapping[str, Any], name: str) -> str:
 def routed_table(found: Mapping[str, Any]) -> list[str]:
     lines = [
         "", "### Routed: the prompt names its concept", "",
-        "Retention (confusion) with K concepts learned, by method of drawing. *Identical*: concepts whose pictures are",
-        "the same bytes right after learning and at the end, drawn `named`.", "",
+        "Retention (confusion) with K concepts learned, by method of drawing, here against the same LoRA alone.",
+        "*Identical*: concepts whose pictures are the same bytes right after learning and at the end, drawn `named`.",
+        "",
     ]  # fmt: skip
     for training, parts in found.items():
         counts = list(parts.get("routed", {}))
@@ -216,36 +219,39 @@ def routed_table(found: Mapping[str, Any]) -> list[str]:
 
 
 def composed_table(found: Mapping[str, Any]) -> list[str]:
-    if not any("composed" in parts for parts in found.values()):
+    ways = {way: parts["composed"] for way, parts in found.items() if "composed" in parts}
+    if not ways:
         return []
     lines = [
         "", "### Composed: several concepts in one prompt, no boxes", "",
-        "Each concept is looked for in parts of the picture: its gain with all named over its gain with it alone",
-        f"named. Of the ten concepts' groups, {_groups(found)}.", "",
-        "| learned by | two | three | two, second judge | three, second judge |", "|---|---|---|---|---|",
+        "Four scenes with four pictures each; each concept is looked for in parts of the picture. *IA*: with all",
+        "named. *Of its own*: its gain over the class noun beside the gain of the same LoRA with it alone named,",
+        "which is how much the concepts disturb each other. *Of plain*: beside the gain of a LoRA learned without",
+        "consolidation, alone named, which is what comes out in the end. *Behind*: IA by which it is behind `cidm`.",
+        f"± is the standard error, groups taken as independent. `{WEAKER}`: the plain LoRAs with each of N at the",
+        "N-th part of its weight.",
     ]  # fmt: skip
-    for training, parts in found.items():
-        if "composed" in parts:
+    for size, word in (("2", "Two"), ("3", "Three")):
+        groups = next(iter(ways.values()))[size]["groups"]
+        lines += ["", f"{word} together, {groups} groups:", "",
+                  "| learned by | IA | of its own | of plain | behind | IA, second judge | of its own | of plain |"
+                  " behind |", "|---" * 9 + "|"]  # fmt: skip
+        for way, parts in ways.items():
             cells = [
-                f"{parts['composed'][size][judge]['retention']:.3f}"
+                f"{value:.3f} ± {error:.3f}"
                 for judge in ("clip", "dino")
-                for size in parts["composed"]
-                if judge in parts["composed"][size]
+                for value, error in (
+                    parts[size][judge][name] for name in ("ia", "of_own", "of_plain", "behind")
+                )
             ]
-            lines.append(f"| `{training}` | " + " | ".join(cells) + " |")
+            lines.append(f"| `{way}` | " + " | ".join(cells) + " |")
     return lines
-
-
-def _groups(found: Mapping[str, Any]) -> str:
-    """How many groups of each size were drawn."""
-    parts = next(parts["composed"] for parts in found.values() if "composed" in parts)
-    return " and ".join(f"{part['groups']} of {size}" for size, part in parts.items())
 
 
 def static_table(found: Mapping[str, Any]) -> list[str]:
     lines = [
         "", "### Static: all concepts in one file", "",
-        "Retention (confusion) by merge method, with K concepts in the file.", "",
+        "Retention (confusion) by merge method, with K concepts in the file, against the same LoRAs alone.", "",
     ]  # fmt: skip
     for training, parts in found.items():
         counts = list(parts.get("static", {}))

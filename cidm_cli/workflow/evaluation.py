@@ -86,7 +86,11 @@ class Evaluation:
     """(name, why) of concepts that were not judged."""
 
     def means(self) -> dict[str, Any]:
-        """Means over the concepts, by figure; what is unknown for a concept is left out of the mean."""
+        """Means over the concepts, by figure.
+
+        A retention that is unknown for a concept is left out. Forgetting is None unless it is known for all: where only
+        the last state was drawn it is known for the newest concept alone, which has had no time to be forgotten.
+        """
         out: dict[str, Any] = {
             "ta": fmean(c.final.ta for c in self.concepts),
             "clip_score": fmean(c.final.clip_score for c in self.concepts),
@@ -99,7 +103,8 @@ class Evaluation:
             known = {
                 j: [v for c in self.concepts if (v := getattr(c, name)[j]) is not None] for j in self.judges
             }
-            out[name] = {j: fmean(values) if values else None for j, values in known.items()}
+            enough = {"forgetting": len(self.concepts), "retention": 1}[name]
+            out[name] = {j: fmean(v) if len(v) >= enough else None for j, v in known.items()}
         return out
 
     def matrix(self, judge: str) -> list[list[float | None]]:

@@ -18,16 +18,16 @@ from ..models.features import feature_source, recorded, sees_text, text_gram
 from ..options import DRAW_DEFAULTS
 from .mixtures import Loader
 
-# Not the prompts that concepts are judged by: a merge must not be fitted to its own examination.
+# No scene and no subject of the prompts that concepts are judged by: a merge must not be fitted to its own examination.
 OBJECT_TEMPLATES = (
-    "a photo of a {}", "a {}", "a {} on the beach", "a {} in the snow", "a photo of a small {}",
-    "a {} in the city", "a photo of a big {}", "a {} on the grass", "a {} at night", "a drawing of a {}",
-    "a {} in a room", "a {} and a tree",
+    "a photo of a {}", "a {}", "a {} in the park", "a {} on a table", "a photo of an old {}",
+    "a {} in the street", "a photo of a new {}", "a {} by the river", "a {} in the kitchen", "an image of a {}",
+    "a {} in the garden", "a {} and a chair",
 )  # fmt: skip
 STYLE_TEMPLATES = (
-    "a {} of a dog", "a {} of a house", "a {} of a tree", "a {} of a cat", "a {} of a car", "a {} of a flower",
-    "a {} of a bird on the beach", "a {} of a boat", "a {} of a ball in a room", "a {} of a horse at night",
-    "a {} of a castle", "a {}",
+    "a {} of a sheep", "a {} of a teapot", "a {} of a guitar", "a {} of a fox", "a {} of a bicycle",
+    "a {} of a clock", "a {} of a frog in the garden", "a {} of a train", "a {} of a chair in the kitchen",
+    "a {} of a turtle by the river", "a {} of an elephant", "a {}",
 )  # fmt: skip
 
 

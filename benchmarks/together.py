@@ -1,0 +1,181 @@
+"""Several concepts named in one prompt, without boxes: how much of each is left beside the others.
+
+Each concept is looked for in parts of the picture. Its gain over the class noun, with all named, is set against its
+gain with it alone named: that of its own LoRA, and that of a plain one, which no consolidation has weakened. The first
+tells how much the concepts disturb each other, the second what comes out in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cidm_cli.data import Task, load_examples
+from cidm_cli.models.identity import MINI
+from cidm_cli.options import DrawOptions, resolve_draw
+from cidm_cli.workflow import generate
+from cidm_registry import Registry
+
+from .lab import Lab
+
+SCENES = ("a photo of {} on the beach", "a photo of {} in the snow", "a photo of {} on a white background",
+          "a photo of {} on the grass")  # fmt: skip
+WINDOWS = ((0.0, 0.0, 1.0, 1.0), (0.0, 0.25, 0.58, 0.83), (0.21, 0.25, 0.79, 0.83), (0.42, 0.25, 1.0, 0.83))
+"""Parts of a picture in which a concept is looked for: all of it, left, middle, right."""
+
+Row = dict[str, Any]
+"""One concept in one group: ``group``, its number; ``concept``; and for each judge its IA with ``all`` named, with it
+``alone`` named, and with only class nouns (``base``)."""
+
+
+def rows(
+    lab: Lab,
+    registry: Registry,
+    tasks: Sequence[Task],
+    name: str,
+    size: int,
+    number: int,
+    given: argparse.Namespace,
+    *,
+    named: Sequence[Row] | None = None,
+) -> list[Row]:
+    """Groups of ``size`` objects drawn together, each concept at full weight; read from their file if they are there.
+
+    Args:
+        number: of groups; fewer than there are, they are picked at random, the same each time.
+        named: such rows, of which only the pictures with all named are drawn anew, each at the ``size``-th part of its
+            weight.
+    """
+    path = lab.folder / "results" / f"{name}-{size}.json"
+    if not path.exists():
+        groups = list(itertools.combinations([task for task in tasks if not task.style], size))
+        picked = np.random.default_rng(size).choice(len(groups), min(number, len(groups)), replace=False)
+        out: list[Row] = []
+        for k in picked.tolist():
+            old = None if named is None else [row for row in named if row["group"] == k]
+            out += [{"group": k, **row} for row in _together(lab, registry, groups[k], given, old)]
+        lab.keep(f"{name}-{size}", {"rows": out})
+    found: list[Row] = json.loads(path.read_text())["rows"]
+    return found
+
+
+def figures(own: Sequence[Row], plain: Sequence[Row], default: Sequence[Row], judge: str) -> dict[str, Any]:
+    """What one training's rows say by one judge; each figure a pair of value and standard error.
+
+    - ``ia``: with all named.
+    - ``of_plain``: retention against a plain LoRA alone.
+    - ``of_own``: retention against the same LoRA alone.
+    - ``behind``: IA by which it is behind the default.
+
+    Args:
+        own, plain, default: rows of this training, of the plain one and of the default, of the same groups.
+    """
+    columns = [
+        [row[judge][way] for row in some]
+        for some, way in ((own, "all"), (own, "alone"), (own, "base"), (plain, "alone"), (default, "all"))
+    ]
+    table = np.array(columns)
+    groups = np.array([row["group"] for row in own])
+    return {
+        "ia": jackknife(lambda t: t[0].mean(), table, groups),
+        "of_plain": jackknife(lambda t: (t[0] - t[2]).mean() / (t[3] - t[2]).mean(), table, groups),
+        "of_own": jackknife(lambda t: (t[0] - t[2]).mean() / (t[1] - t[2]).mean(), table, groups),
+        "behind": jackknife(lambda t: (t[4] - t[0]).mean(), table, groups),
+    }
+
+
+def jackknife(
+    figure: Callable[[np.ndarray], float], table: np.ndarray, groups: np.ndarray
+) -> tuple[float, float]:
+    """A figure of a table's columns [..., rows] and its standard error, leaving out one group of rows at a time."""
+    kinds = np.unique(groups)
+    without = np.array([figure(table[..., groups != group]) for group in kinds])
+    error = np.sqrt((len(kinds) - 1) / len(kinds) * ((without - without.mean()) ** 2).sum())
+    return float(figure(table)), float(error)
+
+
+def _together(
+    lab: Lab, registry: Registry, group: Sequence[Task], given: argparse.Namespace, old: Sequence[Row] | None
+) -> list[Row]:
+    """For each concept of a group and each judge: IA with all of them named, with it alone named, with none."""
+    mine = {task.name: _reference(lab, task) for task in group}
+    options = resolve_draw(
+        DrawOptions(
+            count=given.samples, batch=len(SCENES) * given.samples, seed=500, method="named", steps=given.draw_steps
+        ),
+        MINI, lab.base.pixels,
+    )  # fmt: skip
+
+    def look(named: Sequence[str], method: str = "named") -> dict[str, dict[str, float]]:
+        words = [f"a <{task.name}>" if task.name in named else f"a {task.class_noun}" for task in group]
+        jobs = [
+            generate.Job(scene.format(" and ".join(words)), replace(options, method=method))
+            for scene in SCENES
+        ]
+        there = [record for record in registry.records() if record.name in named]
+        pictures = [p.image for p in generate.draw(registry, lab.base, jobs, records=there)]
+        return _likenesses(lab, pictures, mine)
+
+    names = [task.name for task in group]
+    if old is not None:
+        weaker = look(names, "mean")
+        return [
+            {**row, **{judge: {**row[judge], "all": ia} for judge, ia in weaker[row["concept"]].items()}}
+            for row in old
+        ]
+    seen = {"all": look(names), "base": look([])}
+    alone = {name: look([name])[name] for name in names}
+    return [
+        {
+            "concept": name,
+            **{
+                judge: {**{way: by_name[name][judge] for way, by_name in seen.items()}, "alone": ia}
+                for judge, ia in alone[name].items()
+            },
+        }
+        for name in names
+    ]
+
+
+def _likenesses(
+    lab: Lab, pictures: Sequence[Image.Image], references: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, dict[str, float]]:
+    """IA of pictures to each concept by each judge: of each picture, the part that is most like it."""
+    parts = [part for picture in pictures for part in _windows(picture)]
+    found = {judge: _embedded(lab, judge, parts) for judge in lab.judges.names}
+    return {
+        name: {
+            judge: float((found[judge] @ own.T).mean(1).reshape(-1, len(WINDOWS)).max(1).mean())
+            for judge, own in by_judge.items()
+        }
+        for name, by_judge in references.items()
+    }
+
+
+def _windows(picture: Image.Image) -> list[Image.Image]:
+    """The parts of a picture in which a concept is looked for, enlarged to the whole."""
+    side = picture.width
+    return [
+        picture.crop(tuple(round(edge * side) for edge in part)).resize(  # type: ignore[arg-type]
+            picture.size, Image.Resampling.LANCZOS
+        )
+        for part in WINDOWS
+    ]
+
+
+def _reference(lab: Lab, task: Task) -> dict[str, np.ndarray]:
+    """Embeddings of a concept's own pictures, by judge."""
+    images = [e.image for e in load_examples(task.images, class_noun=task.class_noun).examples]
+    return {judge: _embedded(lab, judge, images) for judge in lab.judges.names}
+
+
+def _embedded(lab: Lab, judge: str, images: Sequence[Image.Image]) -> np.ndarray:
+    found: np.ndarray = getattr(lab.judges, judge).embed(images)
+    return found
