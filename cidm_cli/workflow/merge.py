@@ -63,7 +63,7 @@ def select(
     prompt: str | None,
     options: MergeOptions,
 ) -> Selection:
-    """The concepts to merge: those named, each once, or all there are, in the order they were learned.
+    """The concepts to merge: those named, each once, or all there are, in the order of learning; none of weight 0.
 
     Raises:
         CidmError: NOT_FOUND for unknown concepts, USAGE for settings that do not go together, FAILED for concepts
@@ -102,6 +102,10 @@ def select(
                 hint="use --method sum",
             )
     by_key = {key: factors[name] for key, name in keys.items()}
+    # A concept of weight 0 asks for nothing; fuse would still leave room for what its prompts produce.
+    records = tuple(record for record in records if by_key.get(record.key, 1.0))
+    if not records:
+        raise CidmError("every concept has weight 0", "give one another --weight", ExitCode.USAGE)
     return Selection(records, tuple(by_key.get(r.key, 1.0) for r in records), prompt, options)
 
 

@@ -153,6 +153,14 @@ def test_ewa_takes_the_weights_that_drawing_the_prompt_would(
         assert found.facts["rank"] == 2
 
 
+def test_a_concept_of_weight_0_is_left_out_as_if_it_were_not_there(registry: Registry, base: Base) -> None:
+    for method in ("fuse", "mean"):
+        chosen = select(registry, ["dog", "cat"], {"cat": 0.0}, None, MergeOptions(method=method, **QUICK))
+        assert [record.name for record in chosen.records] == ["dog"]
+    with pytest.raises(CidmError, match="every concept has weight 0"):
+        select(registry, ["dog", "cat"], {"cat": 0.0, "dog": 0.0}, None, MergeOptions())
+
+
 def test_ewa_of_a_prompt_that_draws_on_nothing_is_refused(registry: Registry, base: Base) -> None:
     with pytest.raises(CidmError, match="no concept has any weight"):
         merged(registry, base, method="ewa", prompt="a beach", aggregation="named")
