@@ -1,6 +1,7 @@
 """Nothing in the packages can run what it reads: no pickle, no eval, no code from a model's repository."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,12 @@ def keyword_dangers(node: ast.Call, method: str) -> Iterator[str]:
     safe = keywords.get("use_safetensors")
     if safe is not None and not (isinstance(safe, ast.Constant) and safe.value is True):
         yield f"{node.lineno}: use_safetensors is not True"
+    if (
+        method in PRETRAINED
+        and re.search(r"\bAuto[A-Z]", dotted(node.func))
+        and "trust_remote_code" not in keywords
+    ):
+        yield f"{node.lineno}: {method} of an auto class may ask whether to run a repository's code"
     weightless = any(word in dotted(node.func).lower() for word in ("tokenizer", "imageprocessor"))
     if method in PRETRAINED and not weightless and safe is None:
         yield f"{node.lineno}: {method} without use_safetensors=True may read a pickle"
@@ -92,6 +99,8 @@ def test_all_packages_are_looked_at() -> None:
         "f(trust_remote_code=flag)",
         "f(shell=True)",
         "UNet2DConditionModel.from_pretrained('x')",
+        "AutoModel.from_pretrained('x', use_safetensors=True)",
+        "AutoImageProcessor.from_pretrained('x')",
         "pipe.load_lora_weights('x', use_safetensors=None)",
         "f(use_safetensors=False)",
     ],
@@ -107,7 +116,8 @@ def test_the_check_notices(source: str) -> None:
         "model.eval()",
         "re.compile('x')",
         "f(trust_remote_code=False)",
-        "AutoImageProcessor.from_pretrained('x')",
+        "AutoencoderKL.from_pretrained('x', use_safetensors=True)",
+        "AutoImageProcessor.from_pretrained('x', trust_remote_code=False)",
     ],
 )
 def test_the_check_does_not_cry_wolf(source: str) -> None:

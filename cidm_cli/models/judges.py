@@ -41,10 +41,16 @@ class Encoder:
         """
 
         def read(name: str, **where: Any) -> tuple[Any, dict[str, Any], Any]:
+            # Left out, the auto classes would ask on the terminal whether to run the model's own code.
             model, told = AutoModel.from_pretrained(
-                name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **where
+                name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+                output_loading_info=True, **where,
+            )  # fmt: skip
+            return (
+                model,
+                told,
+                AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False, **where),
             )
-            return model, told, AutoImageProcessor.from_pretrained(name, backend="pil", **where)
 
         self.source = str(source)
         self.device = device or torch.device("cpu")

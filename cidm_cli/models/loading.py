@@ -125,12 +125,19 @@ def _from_folder(folder: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     second = index.get("_class_name") == SECOND
 
-    def read(cls: Any, part: str, dtype: torch.dtype = dtype) -> Any:
+    def read(cls: Any, part: str, dtype: torch.dtype = dtype, **more: Any) -> Any:
         weights = part_weights(folder, part)
         return cls.from_pretrained(
             folder, subfolder=part, dtype=dtype, variant=weights.variant if weights else None,
-            use_safetensors=True, local_files_only=True,
+            use_safetensors=True, local_files_only=True, **more,
         )  # fmt: skip
+
+    def encoder(cls: Any, part: str) -> Any:
+        model, told = read(cls, part, output_loading_info=True)
+        # transformers fills what it does not find with random numbers; diffusers leaves it on the meta device.
+        for name in sorted(told["missing_keys"]):
+            raise _unreadable(folder, _no_weights(model, name))
+        return model
 
     def words(part: str) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(folder, subfolder=part, local_files_only=True)
@@ -138,9 +145,9 @@ def _from_folder(folder: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
     return Parts(
         unet=read(UNet2DConditionModel, "unet"),
         vae=_vae(vae) if vae else read(AutoencoderKL, "vae", torch.float32),
-        text_encoder=read(CLIPTextModel, "text_encoder"),
+        text_encoder=encoder(CLIPTextModel, "text_encoder"),
         tokenizer=words("tokenizer"),
-        text_encoder_2=read(CLIPTextModelWithProjection, "text_encoder_2") if second else None,
+        text_encoder_2=encoder(CLIPTextModelWithProjection, "text_encoder_2") if second else None,
         tokenizer_2=words("tokenizer_2") if second else None,
         scheduler_config=_schedule(folder),
         zero_empty=second and bool(index.get("force_zeros_for_empty_prompt", True)),
@@ -211,7 +218,7 @@ def _check_whole(place: Path, parts: Parts) -> None:
     for model in models:
         for name, parameter in model.named_parameters() if model is not None else ():
             if parameter.is_meta:
-                raise _unreadable(place, f"it holds no weights for {type(model).__name__}'s {name}")
+                raise _unreadable(place, _no_weights(model, name))
     _check_together(place, parts)
 
 
@@ -227,6 +234,10 @@ def _check_together(place: Path, parts: Parts) -> None:
         raise _unreadable(place, "its tokenizer has no vocabulary")
     if parts.tokenizer_2 is not None and parts.tokenizer_2.get_vocab() != parts.tokenizer.get_vocab():
         raise _unreadable(place, "its two tokenizers have different vocabularies")
+
+
+def _no_weights(model: torch.nn.Module, name: str) -> str:
+    return f"it holds no weights for {type(model).__name__}'s {name}"
 
 
 def _unreadable(place: Path, what: str) -> CidmError:

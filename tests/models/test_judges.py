@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -225,3 +226,25 @@ def test_a_model_of_another_kind_is_refused_and_not_filled_up_with_random_weight
     error = refused(lambda: clip.Judge(folders / "resnet"))
     assert error.code == ExitCode.INVALID
     assert "weights" in error.message
+
+
+def test_a_models_own_code_is_neither_run_nor_asked_about(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folders / "vit", tmp_path / "evil")
+    config = json.loads((tmp_path / "evil" / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoModel": "mod.Evil", "AutoConfig": "mod.Evil"}}
+    (tmp_path / "evil" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil" / "mod.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+
+    def asked(*_: object) -> str:
+        (tmp_path / "asked").touch()
+        return "y"
+
+    monkeypatch.setattr("builtins.input", asked)
+    try:
+        Encoder(tmp_path / "evil")
+    except CidmError as error:
+        assert error.code == ExitCode.INVALID
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "asked").exists()
