@@ -215,8 +215,8 @@ def clip_tokenizer(pad: str) -> CLIPTokenizer:
 def _check_whole(place: Path, parts: Parts) -> None:
     """Refuses a base in which some layer's weights were not found, or as ``_check_together``."""
     models = (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2)
-    for model in models:
-        for name, parameter in model.named_parameters() if model is not None else ():
+    for model in filter(None, models):
+        for name, parameter in model.named_parameters():
             if parameter.is_meta:
                 raise _unreadable(place, _no_weights(model, name))
     _check_together(place, parts)

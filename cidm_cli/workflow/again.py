@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,19 @@ from .texts import Texts
 
 
 @dataclass(frozen=True)
-class ToldConcept:
-    """A concept as a picture tells it."""
+class Then:
+    """A concept as it was when a picture was drawn."""
 
     key: str
     blob: str
+    class_noun: str
+
+
+@dataclass(frozen=True)
+class ToldConcept:
+    """A concept as a picture tells it."""
+
+    then: Then
     named: bool
     weights: tuple[float, ...]
     """At each layer; none where only its tokens were used."""
@@ -49,8 +57,8 @@ class ToldPart:
     prompt: str
     negative: str
     seeds: tuple[int, ...]
-    named: tuple[tuple[str, str], ...]
-    """Key and blob of each concept in the prompt."""
+    named: tuple[Then, ...]
+    """The concepts in the prompt."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +105,12 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
             hint="give the registry it was drawn from with --registry PATH",
             code=ExitCode.REGISTRY,
         )
-    by_blob = {record.blob: record for record in registry.records(all_versions=True)}
-    whole, *regions = (_mixture(told, by_blob) for told in told.mixtures)
+    there = registry.records(all_versions=True)
+    whole, *regions = (_mixture(told, there) for told in told.mixtures)
     chosen = Chosen(whole, tuple(regions), _same_masks(told))
     static = _same_file(told.merged, base) if told.merged else None
     job = replace(told.job, structure=told.structure()) if told.structure else told.job
-    beside = [[_beside(part, job, chosen, by_blob) for part in parts] for parts in (told.before, told.after)]
+    beside = [[_beside(part, job, chosen, there) for part in parts] for parts in (told.before, told.after)]
     batch = (*beside[0], Part(job, chosen, told.seeds), *beside[1])
     with ready(base, job, chosen, Texts(base, Loader(registry, base)), static) as drawing:
         images = drawing(batch, lambda: None)
@@ -152,18 +160,21 @@ def _part_told(told: dict[str, Any]) -> ToldPart:
         raise TypeError("its batch is no such")
     if {canonical_key(name) for name in parse_prompt(prompt).names} != concepts.keys():
         raise ValueError("a prompt of its batch names other concepts than it says")
-    return ToldPart(
-        prompt, negative, _seeds(told["seeds"]), tuple((key, str(blob)) for key, blob in concepts.items())
-    )
+    named = tuple(_then_told({**concept, "key": key}) for key, concept in concepts.items())
+    return ToldPart(prompt, negative, _seeds(told["seeds"]), named)
 
 
-def _beside(part: ToldPart, job: Job, chosen: Chosen, by_blob: dict[str, Record]) -> Part:
+def _then_told(told: dict[str, Any]) -> Then:
+    return Then(told["key"], str(told["blob"]), str(told["class_noun"]))
+
+
+def _beside(part: ToldPart, job: Job, chosen: Chosen, there: Sequence[Record]) -> Part:
     """Pictures of another prompt in the batch of a job, drawn with the same weights and settings.
 
     Raises:
         CidmError: NOT_FOUND when a concept in the prompt is gone.
     """
-    named = tuple(_then(by_blob, key, blob, "was drawn in one batch with") for key, blob in part.named)
+    named = tuple(_found(there, then, "was drawn in one batch with") for then in part.named)
     options = replace(job.options, negative=part.negative)
     whole = replace(chosen.whole, named=named)
     return Part(replace(job, prompt=part.prompt, options=options), Chosen(whole), part.seeds)
@@ -172,9 +183,9 @@ def _beside(part: ToldPart, job: Job, chosen: Chosen, by_blob: dict[str, Record]
 def _mixture_told(part: dict[str, Any], prompt: str, merged: bool, base: Base) -> ToldMixture:
     """The mixture of one prompt, as a picture tells it. Raises KeyError, TypeError or ValueError."""
     concepts = tuple(
-        ToldConcept(c["key"], str(c["blob"]), c["named"], _layer_weights(c, base)) for c in part["concepts"]
+        ToldConcept(_then_told(c), c["named"], _layer_weights(c, base)) for c in part["concepts"]
     )
-    named = {concept.key for concept in concepts if concept.named}
+    named = {concept.then.key for concept in concepts if concept.named}
     if {canonical_key(name) for name in parse_prompt(prompt).names} != named:
         raise ValueError("its prompt names other concepts than it shows")
     method = part["method"]
@@ -183,13 +194,13 @@ def _mixture_told(part: dict[str, Any], prompt: str, merged: bool, base: Base) -
     return ToldMixture(method, concepts)
 
 
-def _mixture(told: ToldMixture, by_blob: dict[str, Record]) -> Mixture:
+def _mixture(told: ToldMixture, there: Sequence[Record]) -> Mixture:
     """The mixture of a prompt, with the concepts as they were then.
 
     Raises:
         CidmError: NOT_FOUND when one is gone.
     """
-    then = [(_then(by_blob, c.key, c.blob, "shows"), c) for c in told.concepts]
+    then = [(_found(there, c.then, "shows"), c) for c in told.concepts]
     used = [(record, c.weights) for record, c in then if c.weights]
     return Mixture(
         told.method, tuple(record for record, c in then if c.named),
@@ -197,19 +208,20 @@ def _mixture(told: ToldMixture, by_blob: dict[str, Record]) -> Mixture:
     )  # fmt: skip
 
 
-def _then(by_blob: dict[str, Record], key: str, blob: str, how: str) -> Record:
+def _found(there: Sequence[Record], then: Then, how: str) -> Record:
     """A concept as it was then, and under the name it had then: the prompt calls it by that, whatever it is now.
 
     Raises:
         CidmError: NOT_FOUND when it is gone.
     """
-    if blob not in by_blob:
+    same = [record for record in there if (record.blob, record.class_noun) == (then.blob, then.class_noun)]
+    if not same:
         raise CidmError(
-            f"the picture {how} <{key}> as it was learned then, and the registry no longer has that version",
+            f"the picture {how} <{then.key}> as it was learned then, and the registry no longer has that version",
             hint="`cidm list` shows what there is",
             code=ExitCode.NOT_FOUND,
         )
-    return replace(by_blob[blob], key=key)
+    return replace(same[-1], key=then.key)
 
 
 def _layer_weights(told: dict[str, Any], base: Base) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ from ..prompts import parse_prompt
 from . import generate, layouts, memory, texts, views
 from .estimate import DECODING, DENOISING, LATER, PROMPTS, Phase, part_sizes, phase, watched
 from .generate import Job
-from .mixtures import Applied, Loader, applied
+from .mixtures import Applied, Loader, applied, content
 from .texts import Said, Texts
 
 
@@ -37,7 +37,7 @@ def drawing(registry: Registry | None, records: Sequence[Record], base: Base, jo
     # A registry is asked for nothing: the weights of all concepts are there already.
     load = Loader(registry, base)  # type: ignore[arg-type]
     for record in records:
-        load._weights.get(record.blob, partial(_stand_in, base, record))
+        load._weights.get(content(record), partial(_stand_in, base, record))
     scheduler = sampling.make_scheduler(base, options.sampler)
     scheduler.set_timesteps(options.steps)
     times = scheduler.timesteps

@@ -138,7 +138,7 @@ def keep_scores(registry: Registry, evaluation: Evaluation) -> list[str]:
     Weights, config and their hashes stay as they are. Returns a line for each record that could not be changed.
     """
     name = "eval" if evaluation.method == "auto" else f"eval {evaluation.method}"
-    records = {record.blob: record for record in registry.records()}
+    records = {(record.key, record.blob): record for record in registry.records()}
     problems = []
     for concept in evaluation.concepts:
         final = concept.final
@@ -148,7 +148,7 @@ def keep_scores(registry: Registry, evaluation: Evaluation) -> list[str]:
             "retention": concept.retention, "samples": final.samples, "judges": evaluation.judges,
         }  # fmt: skip
         try:
-            registry.annotate(records[concept.blob], scores={name: scores})
+            registry.annotate(records[concept.key, concept.blob], scores={name: scores})
         except (KeyError, RegistryError) as error:
             problems.append(f"<{concept.name}>: its scores are not kept in the registry ({error})")
     return problems
@@ -186,7 +186,9 @@ def _plan(
 
 def _numbers_for(subject: Subject, states: Sequence[State], every_task: bool) -> list[int]:
     """The states a concept is drawn in, of those that have its newest version."""
-    there = [s.number for s in states if any(record.blob == subject.record.blob for record in s.records)]
+    # Its origin stays with a concept through changes of its name; two concepts may have one blob.
+    newest = (subject.record.origin, subject.record.blob)
+    there = [s.number for s in states if newest in {(r.origin, r.blob) for r in s.records}]
     return there if every_task else [there[0], there[-1]]
 
 

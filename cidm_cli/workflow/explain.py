@@ -37,11 +37,11 @@ def explain(registry: Registry, base: Base, prompt: str, options: DrawOptions) -
     records = registry.records()
     chosen = mixture(base, Loader(registry, base), records, prompt, options)
     layers = cross_attention_layers(base.unet)
-    used = {record.blob: weights for record, weights in zip(chosen.used, chosen.weights, strict=True)}
+    used = {record.key: weights for record, weights in zip(chosen.used, chosen.weights, strict=True)}
     nothing = (0.0,) * len(layers)
     return Explained(
         prompt, chosen.method, layers,
-        {record.name: used.get(record.blob, nothing) for record in records},
+        {record.name: used.get(record.key, nothing) for record in records},
         tuple(record.name for record in chosen.named),
     )  # fmt: skip
 

@@ -29,17 +29,18 @@ def told_base(registry: Registry, base: Base, size: tuple[int, int]) -> dict[str
 
 def told_mixture(chosen: Mixture) -> dict[str, Any]:
     """A mixture, as pictures tell it."""
-    weights = dict(zip([record.blob for record in chosen.used], chosen.weights, strict=True))
+    weights = dict(zip([record.key for record in chosen.used], chosen.weights, strict=True))
     # In the order in which their weights are added: in another one the last digits differ.
-    shown = {record.blob: record for record in (*chosen.used, *chosen.named)}
+    shown = {record.key: record for record in (*chosen.used, *chosen.named)}
     concepts = [
         {
             "name": record.name,
-            "key": record.key,
-            "blob": blob,
+            "key": key,
+            "blob": record.blob,
+            "class_noun": record.class_noun,
             "named": record in chosen.named,
-            "weights": list(weights.get(blob, ())),
+            "weights": list(weights.get(key, ())),
         }
-        for blob, record in shown.items()
+        for key, record in shown.items()
     ]
     return {"method": chosen.method, "concepts": concepts}

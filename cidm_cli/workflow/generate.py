@@ -217,7 +217,13 @@ def _shared(job: Job, chosen: Chosen) -> object:
         return object()
     whole = chosen.whole
     settings = replace(job.options, seed=0, count=1, negative="")
-    return settings, job.structure, whole.method, [record.blob for record in whole.used], whole.weights
+    return (
+        settings,
+        job.structure,
+        whole.method,
+        [(record.blob, record.scale) for record in whole.used],
+        whole.weights,
+    )
 
 
 def choose(base: Base, load: Loader, records: Sequence[Record], job: Job) -> Chosen:
@@ -365,5 +371,8 @@ def _told_part(part: Part) -> dict[str, Any]:
         "prompt": part.job.prompt,
         "negative": part.job.options.negative,
         "seeds": list(part.seeds),
-        "concepts": {record.key: record.blob for record in part.chosen.whole.named},
+        "concepts": {
+            record.key: {"blob": record.blob, "class_noun": record.class_noun}
+            for record in part.chosen.whole.named
+        },
     }

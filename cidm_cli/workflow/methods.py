@@ -99,13 +99,13 @@ def build(
         CidmError: as ``check``; INVALID for an older concept that does not fit the base or the method.
     """
     check(records, options)
-    loaded: dict[str, ConceptWeights] = {}
+    loaded: dict[int, ConceptWeights] = {}
 
     def load(record: Record) -> ConceptWeights:
-        if record.blob not in loaded:
+        if record.sequence not in loaded:
             assert registry is not None
-            loaded[record.blob] = concept_weights(registry, base, record)
-        return loaded[record.blob]
+            loaded[record.sequence] = concept_weights(registry, base, record)
+        return loaded[record.sequence]
 
     older = older_than(records, name)
     if options.method == "cidm":

@@ -54,6 +54,14 @@ class Mixture:
     """Of each used concept, at each cross-attention layer."""
 
 
+def content(record: Record) -> str:
+    """What is drawn for a concept, whatever it is called: two may have one blob and mean different things by it.
+
+    The tokens of an imported concept are those of its class noun, and so is what SDXL reads of a text as a whole.
+    """
+    return f"{record.blob} {record.scale} {record.class_noun}"
+
+
 def _bytes(weights: ConceptWeights) -> int:
     return sum(t.nbytes for t in (*weights.up.values(), *weights.down.values(), weights.tokens))
 
@@ -74,7 +82,7 @@ class Loader:
     def __call__(self, record: Record) -> ConceptWeights:
         """A concept's weights, without what its method of learning kept for later concepts."""
         return self._weights.get(
-            record.blob, lambda: replace(concept_weights(self.registry, self.base, record), state={})
+            content(record), lambda: replace(concept_weights(self.registry, self.base, record), state={})
         )
 
     def control(self, files: ControlFiles) -> Control:
@@ -86,7 +94,7 @@ class Loader:
 
     def rows(self, record: Record) -> torch.Tensor:
         """ê of Eq. 3: the concept's tokens [layers, n_tokens, width], encoded by itself, special tokens left out."""
-        return self._rows.get(record.blob, lambda: self._encoded(record))
+        return self._rows.get(content(record), lambda: self._encoded(record))
 
     def _encoded(self, record: Record) -> torch.Tensor:
         vectors = self(record).tokens

@@ -188,7 +188,7 @@ def file(folder: Path, key: str) -> Path:
 
 def _content(registry: Registry, base: Base, scene: Scene, chosen: Mixture, prompt: str) -> dict[str, Any]:
     """All that a prompt's pictures depend on: words, settings, and the weights by content, not by name or method."""
-    named = {record.key: record.blob for record in chosen.named}
+    named = {record.key: [record.blob, record.class_noun] for record in chosen.named}
     words: list[Any] = [
         part if isinstance(part, str) else {"concept": named[canonical_key(part.name)]}
         for part in parse_prompt(prompt).parts

@@ -187,6 +187,25 @@ def test_every_method_of_drawing_can_be_judged(
         assert [c.final.samples for c in found.concepts] == [1, 1]
 
 
+def test_two_concepts_with_the_same_weights_are_each_judged_and_each_keep_their_scores(
+    base: Base, tiny_base: Path, data: Path, judges: Judges, tmp_path: Path
+) -> None:
+    registry = Registry.create(tmp_path / "registry", identify(str(tiny_base)))
+    for name in ("dog", "dog2"):
+        work = task(data / "pictures" / "dog", name=name, noun="dog", method="plain")
+        learn_direct(registry, base, work)
+    first, second = registry.records()
+    assert first.blob == second.blob
+    tasks = [
+        replace(t, name=n) for t in load_benchmark(data).tasks if t.name == "dog" for n in ("dog", "dog2")
+    ]
+    subjects = match(registry.records(), tasks)[0]
+    found = evaluate(registry, base, subjects, QUICK, folder=tmp_path / "samples", judges=judges)
+    assert [c.name for c in found.concepts] == ["dog", "dog2"]
+    assert keep_scores(registry, found) == []
+    assert all(record.scores for record in registry.records())
+
+
 def test_means_are_over_the_concepts_and_leave_the_unknown_out(done: tuple[Evaluation, Path]) -> None:
     evaluation, _ = done
     dog, cat = evaluation.concepts

@@ -20,6 +20,7 @@ from cidm_cli.models.base import Base
 from cidm_cli.models.features import feature_source
 from cidm_cli.models.sampling import initial_noise, make_scheduler
 from cidm_cli.options import DrawOptions, resolve_draw
+from cidm_cli.workflow.again import redraw
 from cidm_cli.workflow.bases import concept_weights
 from cidm_cli.workflow.generate import Job, draw, read_static
 from cidm_registry import Registry
@@ -95,6 +96,25 @@ def test_what_was_imported_is_drawn_in_a_region(cidm: Cidm, tiny_registry: Regis
         ran = run(cidm, "generate", "layout.toml", "-o", "out", "-q", "--registry", tiny_registry.root)
         drawn.append(np.asarray(Image.open(ran.out.strip()), np.float64))
     assert np.abs(drawn[0] - drawn[1])[:, :32].mean() > 1
+
+
+def test_one_file_imported_as_two_things_stays_two_things(
+    cidm: Cidm, tiny_registry: Registry, base: Base, file: Path
+) -> None:
+    where = ("--registry", tiny_registry.root)
+    run(cidm, "import", file, "--as", "la", "--class", "dog", *where)
+    run(cidm, "import", file, "--as", "lb", "--class", "cat", *where)
+    assert tiny_registry.get("la").blob == tiny_registry.get("lb").blob
+    options = resolve_draw(DrawOptions(steps=2, seed=5, batch=2), "sd15", base.pixels)
+    first, second = (Job(f"a red <{name}>", options) for name in ("la", "lb"))
+    both = list(draw(tiny_registry, base, [first, second]))
+    (alone,) = draw(tiny_registry, base, [second], mixed=False)
+    apart = np.abs(np.asarray(both[1].image, np.float64) - np.asarray(alone.image))
+    assert apart.max() <= 1, "the other's class noun was drawn"
+    assert both[0].image.tobytes() != both[1].image.tobytes()
+    tiny_registry.rename("la", "lc")
+    for picture in both:
+        assert redraw(tiny_registry, base, picture.facts).image.tobytes() == picture.image.tobytes()
 
 
 def test_layers_that_fuse_looks_at_are_those_that_are_fed(base: Base) -> None:
