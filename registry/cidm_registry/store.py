@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -259,17 +259,31 @@ class Registry:
         return plan
 
     def gc_plan(self, *, grace: float = garbage.GRACE, runs: bool = False) -> Plan:
-        """What `gc` would delete. Raises Damaged if any record is unreadable."""
-        with explained(f"looking through {self.root}"):
+        """What `gc` would delete. Raises Damaged if any record is unreadable; Busy."""
+        with self._no_training(runs), explained(f"looking through {self.root}"):
             return garbage.plan_collection(self.disk, self.root, grace, runs)
 
     def gc(self, *, grace: float = garbage.GRACE, runs: bool = False) -> Plan:
         """Deletes what no concept uses and is older than `grace` seconds, with `runs` also training runs.
 
-        Raises Damaged, having deleted nothing, if any record is unreadable; Busy.
+        Raises Damaged, having deleted nothing, if any record is unreadable; Busy, with `runs` also during a training.
         """
-        with self._writing("collecting garbage"):
+        with self._no_training(runs), self._writing("collecting garbage"):
             return garbage.collect(self.disk, self.root, grace, runs)
+
+    @contextmanager
+    def _no_training(self, wanted: bool) -> Iterator[None]:
+        """Keeps trainings out if wanted: however old its folder is, the run of one that goes on is in use."""
+        with ExitStack() as stack:
+            if wanted:
+                try:
+                    stack.enter_context(self.training_lock(0))
+                except Busy as error:
+                    raise Busy(
+                        f"a training is going on in {self.root}: its run is in use",
+                        "wait until it has finished, or leave the runs alone (without --runs)",
+                    ) from error
+            yield
 
     # training runs
 

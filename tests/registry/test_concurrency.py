@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,20 @@ def test_a_collection_without_grace_may_stop_a_commit_but_not_silently(registry:
         add(slow, "dog", 1)
     assert registry.verify() == []
     assert add(registry, "dog", 1).sequence == 1
+
+
+def test_a_collection_takes_no_run_while_a_training_goes_on(registry: Registry) -> None:
+    run = registry.start_run({"key": "dog"})
+    os.utime(run.path, (0, 0))
+    with ThreadPoolExecutor(1) as elsewhere:
+        with registry.training_lock():
+            for collect in (registry.gc, registry.gc_plan):
+                with pytest.raises(Busy, match="a training is going on"):
+                    elsewhere.submit(collect, runs=True).result()
+            elsewhere.submit(registry.gc).result()
+        assert run.path.exists()
+        assert elsewhere.submit(registry.gc, runs=True).result().files == (run.path,)
+    assert not run.path.exists()
 
 
 @pytest.mark.parametrize("moment", ["replace", "unlink"])
