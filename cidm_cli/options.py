@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from .errors import CidmError, ExitCode
+from .prompts import check_text
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,9 @@ def resolve_draw(options: DrawOptions, kind: str, pixels: int) -> DrawOptions:
     for name in ("count", "steps", "batch"):
         if getattr(whole, name) < 1:
             raise _usage(name, getattr(whole, name), "must be at least 1")
+    if whole.steps > 1000:
+        raise _usage("steps", whole.steps, "must be at most 1000, the steps a base was trained on")
+    check_text(whole.negative, "the negative prompt")
     if not 0 <= whole.guidance <= 100:
         raise _usage("guidance", whole.guidance, "must be from 0 to 100")
     if not 0 <= whole.seed < 2**63 - whole.count:

@@ -43,8 +43,9 @@ class Prompt:
 def parse_prompt(text: str) -> Prompt:
     r"""Find the `<name>` references of a prompt. `\<` is a plain "<"; a ">" by itself is plain too.
 
-    Raises CidmError USAGE, saying where, for a "<" that begins no well-formed reference.
+    Raises CidmError USAGE, saying where, for a "<" that begins no well-formed reference; as `check_text`.
     """
+    check_text(text, "the prompt")
     parts: list[str | Mention] = []
     names: dict[str, str] = {}
     plain, end = "", 0
@@ -64,6 +65,18 @@ def parse_prompt(text: str) -> Prompt:
     if plain:
         parts.append(plain)
     return Prompt(text, tuple(parts), tuple(names.values()))
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuses what came from bytes that are not UTF-8: no tokenizer takes it. Raises CidmError USAGE."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CidmError(
+            f"{what} {text!r}: its bytes from character {error.start + 1} on are not UTF-8",
+            hint="save the file or set the terminal to UTF-8",
+            code=ExitCode.USAGE,
+        ) from error
 
 
 def find_unknown(prompt: Prompt, names: Iterable[str]) -> CidmError | None:

@@ -20,6 +20,12 @@ def test_a_prompt_is_taken_apart_at_its_mentions() -> None:
     assert prompt.text == "a <dog> and a <ink_painting>"
 
 
+def test_bytes_that_are_no_utf_8_are_refused_with_their_place() -> None:
+    with pytest.raises(CidmError, match="from character 3 on are not UTF-8") as caught:
+        parse_prompt(b"a \xff dog".decode("utf-8", "surrogateescape"))
+    assert caught.value.code == ExitCode.USAGE
+
+
 @pytest.mark.parametrize(
     "name", ["dog", "Dog2", "2dogs", "my-dog_b", "собака", "犬", "हिंदी", "chien-élégant"]
 )

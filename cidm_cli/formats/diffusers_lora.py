@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .lora import Factors, LoraFile, listed, modules, refusal
+from .lora import Factors, LoraFile, listed, modules, one_number, refusal
 from .merged import facts_as_metadata, pack_merged
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
@@ -109,17 +109,11 @@ def read_adapter(
             unknown.add(key)
     if unknown:
         raise refusal(source, f"{listed(unknown)}: no layer of this base that a LoRA is read for")
-    given = {site: _number(alpha, site, source) for site, alpha in sides["alpha"].items()}
+    given = {site: one_number(alpha, site, source) for site, alpha in sides["alpha"].items()}
     ranks = {site: down.shape[0] for site, down in sides["down"].items() if down.ndim}
     alphas = {**_alphas(config, ranks, source), **given}
     found = modules(sides["up"], sides["down"], alphas, shapes=shapes, source=source)
     return LoraFile(kind, found, tuple(sorted(left_out)), metadata)
-
-
-def _number(tensor: torch.Tensor, site: str, source: str) -> float:
-    if tensor.numel() != 1 or not torch.isfinite(tensor).all():
-        raise refusal(source, f"the alpha of {site} is not one finite number")
-    return float(tensor)
 
 
 def _alphas(config: Mapping[str, Any], ranks: Mapping[str, int], source: str) -> dict[str, float]:

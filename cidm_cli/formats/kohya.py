@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from .lora import Factors, LoraFile, as_stored, listed, modules, one_rank, refusal
-from .tensors import check_weights, content_hash, write_tensors
+from .lora import Factors, LoraFile, as_stored, listed, modules, one_number, one_rank, refusal
+from .tensors import content_hash, write_tensors
 
 PREFIX = "lora_unet_"
 TEXT_ENCODERS = ("lora_te_", "lora_te1_", "lora_te2_")
@@ -187,12 +187,7 @@ def read_kohya(
             sides[part][sites[module]] = tensor
     if unknown:
         raise refusal(source, f"{listed(unknown)}: no layer of this base that a LoRA is read for")
-    check_weights(sides["alpha"], source)
-    alphas = {}
-    for site, alpha in sides["alpha"].items():
-        if alpha.numel() != 1:
-            raise refusal(source, f"the alpha of {site} is not one number")
-        alphas[site] = float(alpha)
+    alphas = {site: one_number(alpha, site, source) for site, alpha in sides["alpha"].items()}
     found = modules(
         sides["lora_up.weight"], sides["lora_down.weight"], alphas, shapes=shapes, source=source
     )  # fmt: skip

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import CidmError, ExitCode
-from .tensors import check_weights
+from .tensors import LARGEST_VALUE, check_weights
 
 Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 """(up [out, r], down [r, in]) by site."""
@@ -71,6 +71,17 @@ def one_rank(factors: Factors) -> tuple[dict[str, tuple[torch.Tensor, torch.Tens
 def as_stored(matrix: torch.Tensor, site: str, convolutions: Collection[str]) -> torch.Tensor:
     """A factor as files hold it: float32, [.., .., 1, 1] where the layer is a 1x1 convolution."""
     return matrix.float()[:, :, None, None] if site in convolutions else matrix.float()
+
+
+def one_number(alpha: torch.Tensor, site: str, source: str) -> float:
+    """A module's alpha; programs differ in whether they write a whole number as one.
+
+    Raises:
+        CidmError: INVALID.
+    """
+    if alpha.numel() != 1 or not torch.isfinite(alpha).all() or abs(float(alpha)) > LARGEST_VALUE:
+        raise refusal(source, f"the alpha of {site} is not one finite number")
+    return float(alpha)
 
 
 def modules(

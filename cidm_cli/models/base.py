@@ -149,6 +149,7 @@ def load(
     device: torch.device,
     compute: torch.dtype,
     vae: Path | None = None,
+    full: bool = False,
     offload: bool = False,
     whole: int = WHOLE,
 ) -> Base:
@@ -158,6 +159,7 @@ def load(
 
     Args:
         vae: the folder of a VAE that stands in for the base's own.
+        full: read from the files in full precision where there are both.
         offload: its parts wait in main memory; nothing changes where the device has no other.
         whole: pixels of a picture up to which the VAE takes it as a whole.
 
@@ -165,7 +167,7 @@ def load(
         CidmError: INVALID when diffusers or transformers cannot read it, or it is not whole.
     """
     kept = compute if device.type != "cpu" else torch.float32
-    parts = load_parts(place, dtype=kept, vae=vae)
+    parts = load_parts(place, dtype=kept, vae=vae, full=full)
     offload = offload and device.type not in ONE_MEMORY
     resting = torch.device("cpu") if offload else device
     for part in (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2):

@@ -186,17 +186,21 @@ def _whole(folder: Path) -> bool:
     return weights and words and (folder / "scheduler" / "scheduler_config.json").is_file()
 
 
-def part_weights(folder: Path, part: str) -> Weights | None:
-    """A part's safetensors files, in half precision where there are such; None without any.
+def part_weights(folder: Path, part: str, *, full: bool = False) -> Weights | None:
+    """A part's safetensors files; None without any.
+
+    Args:
+        full: of files in half and in full precision the full ones are taken, not the half ones.
 
     Raises:
         CidmError: INVALID for an index of shards that names anything but files beside it.
     """
     place, stem = folder / part, STEMS[part]
-    for variant, single, index in (
+    kinds = (
         ("fp16", f"{stem}.fp16.safetensors", f"{stem}.safetensors.index.fp16.json"),
         (None, f"{stem}.safetensors", f"{stem}.safetensors.index.json"),
-    ):
+    )
+    for variant, single, index in reversed(kinds) if full else kinds:
         if (place / single).is_file():
             return Weights(variant, (place / single,))
         if (place / index).is_file():
@@ -218,8 +222,11 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def fingerprint(place: Path, vae: Path | None = None) -> str:
+def fingerprint(place: Path, vae: Path | None = None, *, full: bool = False) -> str:
     """sha256 over the names and contents of the base's weight files; ``vae`` stands in for its own VAE.
+
+    Args:
+        full: as for ``part_weights``.
 
     Raises:
         CidmError: INVALID when there are no safetensors weights (pickled ones are never read).
@@ -227,22 +234,23 @@ def fingerprint(place: Path, vae: Path | None = None) -> str:
     if place.is_file():
         lines = [f"checkpoint {digest(place)}"]
     else:
-        found = {part: part_weights(place, part) for part in STEMS if part != "vae" or vae is None}
+        found = {part: part_weights(place, part, full=full) for part in STEMS if part != "vae" or vae is None}
         files = sorted(file for weights in found.values() if weights for file in weights.files)
         if not files:
             raise _no_weights(place, "unet")
         lines = [f"{file.relative_to(place).as_posix()} {digest(file)}" for file in files]
     if vae is not None:
-        other = alone(vae)
+        other = alone(vae, full=full)
         if other is None:
             raise _no_weights(vae, "vae")
         lines += [f"vae/{file.name} {digest(file)}" for file in other.files]
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
-def alone(folder: Path) -> Weights | None:
-    """Those of a VAE, or another model of diffusers, in a folder of its own."""
-    for variant, end in (("fp16", ".fp16.safetensors"), (None, ".safetensors")):
+def alone(folder: Path, *, full: bool = False) -> Weights | None:
+    """Those of a VAE, or another model of diffusers, in a folder of its own; ``full`` as for ``part_weights``."""
+    kinds = (("fp16", ".fp16.safetensors"), (None, ".safetensors"))
+    for variant, end in reversed(kinds) if full else kinds:
         if (file := folder / f"{STEMS['vae']}{end}").is_file():
             return Weights(variant, (file,))
     return None

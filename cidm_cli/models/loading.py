@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..errors import CidmError, ExitCode
 from .checkpoint import inspect
-from .identity import PARTS, part_weights
+from .identity import PARTS, alone, part_weights
 from .pretrained import has_words
 
 #: What diffusers and transformers raise for files that are not what they should be.
@@ -60,15 +60,20 @@ def settings_folder(family: str) -> Path:
     return Path(__file__).parent.parent / "bases" / family
 
 
-def load_parts(place: Path, *, dtype: torch.dtype, vae: Path | None) -> Parts:
+def load_parts(place: Path, *, dtype: torch.dtype, vae: Path | None, full: bool = False) -> Parts:
     """The parts of a diffusers folder or a single .safetensors file, the VAE in float32, the others in ``dtype``.
+
+    Args:
+        full: read from the files in full precision where there are both (``identity.part_weights``).
 
     Raises:
         CidmError: INVALID when diffusers or transformers cannot read it, or it is not whole.
     """
     with quiet():
         try:
-            parts = _from_file(place, dtype, vae) if place.is_file() else _from_folder(place, dtype, vae)
+            other = None if vae is None else _vae(vae, full)
+            single = place.is_file()
+            parts = _from_file(place, dtype, other) if single else _from_folder(place, dtype, other, full)
         except UNREADABLE as error:
             raise _unreadable(place, next(iter(str(error).splitlines()), type(error).__name__)) from error
     _check_whole(place, parts)
@@ -121,12 +126,12 @@ def _outlined(place: Path, vae: Path | None) -> Parts:
         )
 
 
-def _from_folder(folder: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
+def _from_folder(folder: Path, dtype: torch.dtype, vae: AutoencoderKL | None, full: bool) -> Parts:
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     second = index.get("_class_name") == SECOND
 
     def read(cls: Any, part: str, dtype: torch.dtype = dtype, **more: Any) -> Any:
-        weights = part_weights(folder, part)
+        weights = part_weights(folder, part, full=full)
         return cls.from_pretrained(
             folder, subfolder=part, dtype=dtype, variant=weights.variant if weights else None,
             use_safetensors=True, local_files_only=True, **more,
@@ -144,7 +149,7 @@ def _from_folder(folder: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
 
     return Parts(
         unet=read(UNet2DConditionModel, "unet"),
-        vae=_vae(vae) if vae else read(AutoencoderKL, "vae", torch.float32),
+        vae=vae or read(AutoencoderKL, "vae", torch.float32),
         text_encoder=encoder(CLIPTextModel, "text_encoder"),
         tokenizer=words("tokenizer"),
         text_encoder_2=encoder(CLIPTextModelWithProjection, "text_encoder_2") if second else None,
@@ -154,13 +159,13 @@ def _from_folder(folder: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
     )
 
 
-def _from_file(file: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
+def _from_file(file: Path, dtype: torch.dtype, vae: AutoencoderKL | None) -> Parts:
     """diffusers' own conversion, with the settings and the vocabulary that come with this program: no network."""
     about = inspect(file)
     folder = settings_folder(about.family)
     given: dict[str, Any] = {"tokenizer": clip_tokenizer(FIRST_PAD)}
     if vae:
-        given["vae"] = _vae(vae)
+        given["vae"] = vae
     if about.family == "sdxl":
         cls, given["tokenizer_2"], given["add_watermarker"] = (
             StableDiffusionXLPipeline,
@@ -180,12 +185,12 @@ def _from_file(file: Path, dtype: torch.dtype, vae: Path | None) -> Parts:
     )  # fmt: skip
 
 
-def _vae(folder: Path) -> AutoencoderKL:
-    half = (folder / "diffusion_pytorch_model.fp16.safetensors").is_file()
+def _vae(folder: Path, full: bool) -> AutoencoderKL:
+    weights = alone(folder, full=full)
     return AutoencoderKL.from_pretrained(
         folder,
         dtype=torch.float32,
-        variant="fp16" if half else None,
+        variant=weights.variant if weights else None,
         use_safetensors=True,
         local_files_only=True,
     )

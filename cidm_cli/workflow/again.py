@@ -93,7 +93,7 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
     """
     try:
         told = _told(facts, registry.base.kind, base)
-    except (KeyError, TypeError, ValueError, IndexError, CidmError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, AssertionError, CidmError) as error:
         raise CidmError(
             f"the picture's cidm text is incomplete or was edited ({error!r})",
             hint="give a picture that cidm generate wrote, unedited",

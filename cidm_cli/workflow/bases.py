@@ -32,10 +32,10 @@ def open_base(
         CidmError: NOT_FOUND when the base is gone, REGISTRY when its weights have changed, USAGE where the machine
             cannot do what is asked.
     """
-    place, vae = _same(registry)
+    place, vae, full = _same(registry)
     where = bases.choose_device(device)
     compute = bases.choose_compute(precision, where)
-    base = bases.load(place, device=where, compute=compute, vae=vae, offload=offload, whole=whole)
+    base = bases.load(place, device=where, compute=compute, vae=vae, full=full, offload=offload, whole=whole)
     return compiled_base(base) if compiled else base
 
 
@@ -45,20 +45,24 @@ def outlined(registry: Registry) -> bases.Base:
     Raises:
         CidmError: as ``open_base``.
     """
-    place, vae = _same(registry)
+    place, vae, _ = _same(registry)
     return bases.outline(place, vae=vae)
 
 
-def _same(registry: Registry) -> tuple[Path, Path | None]:
-    """Where the registry's base lies, and the VAE that stands in for its own."""
+def _same(registry: Registry) -> tuple[Path, Path | None, bool]:
+    """Where the registry's base lies, the VAE that stands in for its own, and whether its files in full are meant.
+
+    Other programs share the folder: files in half precision may have come beside those that the registry knows.
+    """
     place, vae = folder_of(registry.base), vae_of(registry.base)
-    if fingerprint(place, vae) != registry.base.fingerprint:
-        raise CidmError(
-            f"base {registry.base.source}: its weights are not those this registry was made with",
-            hint="put the old weights back, or make a registry for the new ones: cidm init --registry PATH",
-            code=ExitCode.REGISTRY,
-        )
-    return place, vae
+    for full in (False, True):
+        if fingerprint(place, vae, full=full) == registry.base.fingerprint:
+            return place, vae, full
+    raise CidmError(
+        f"base {registry.base.source}: its weights are not those this registry was made with",
+        hint="put the old weights back, or make a registry for the new ones: cidm init --registry PATH",
+        code=ExitCode.REGISTRY,
+    )
 
 
 def concept_weights(registry: Registry, base: bases.Base, record: Record) -> ConceptWeights:

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import Invalid, NewerFormat
 from .names import canonical_key, display_name
@@ -213,7 +213,7 @@ def decode(raw: bytes, sequence: int) -> Record | Renaming:
     if not raw.strip(b"\0 \t\r\n"):
         raise ValueError("the file is empty")
     try:
-        content = json.loads(raw)
+        content = json.loads(raw, parse_constant=_no_such_number)
     except (ValueError, RecursionError) as error:
         raise ValueError("the file is not valid JSON") from error
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
@@ -230,6 +230,10 @@ def decode(raw: bytes, sequence: int) -> Record | Renaming:
     if entry.sequence != sequence:
         raise ValueError(f"the file holds record {entry.sequence}")
     return entry
+
+
+def _no_such_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _record(values: Any) -> Record:

@@ -280,14 +280,24 @@ def change(name: str, value: torch.Tensor | None) -> dict[str, torch.Tensor]:
         ("lora_down.weight", torch.full((2, 6), torch.nan), "NaN"),
         ("lora_up.weight", torch.full((6, 2), 1e30), "no training leaves"),
         ("lora_up.weight", torch.ones(6, 2, dtype=torch.int32), "int32"),
-        ("alpha", torch.tensor(torch.inf), "infinite"),
-        ("alpha", torch.ones(2), "not one number"),
+        ("alpha", torch.tensor(torch.inf), "not one finite number"),
+        ("alpha", torch.tensor(1e30), "not one finite number"),
+        ("alpha", torch.ones(2), "not one finite number"),
     ],
 )
 def test_what_does_not_fit_or_cannot_be_trained_is_refused(
     name: str, value: torch.Tensor | None, words: str
 ) -> None:
     assert words in refused(change(f"{NAME}.{name}", value))
+
+
+def test_an_alpha_may_be_written_as_a_whole_number() -> None:
+    whole, exact = (
+        change(f"{NAME}.alpha", torch.tensor(2, dtype=kind)) for kind in (torch.int64, torch.float32)
+    )
+    alphas = [{site: one.alpha for site, one in read(file).modules.items()} for file in (whole, exact)]
+    assert alphas[0] == alphas[1]
+    assert 2.0 in alphas[0].values()
 
 
 def test_rank_zero_and_an_empty_file_are_refused() -> None:

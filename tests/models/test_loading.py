@@ -10,7 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cidm_cli.errors import CidmError, ExitCode
+from cidm_cli.models.identity import identify
 from cidm_cli.models.loading import load_parts
+from cidm_cli.workflow.bases import open_base
+from cidm_registry import Registry
 
 FILES = {
     "unet": ("diffusion_pytorch_model.safetensors", "mid_block.resnets.0.conv1.weight"),
@@ -34,3 +37,21 @@ def test_a_base_in_which_any_part_lacks_a_weight_is_refused(
     with pytest.raises(CidmError, match="it holds no weights for .*" + key.rsplit(".", 2)[-2]) as caught:
         load_parts(folder, dtype=torch.float32, vae=None)
     assert caught.value.code == ExitCode.INVALID
+
+
+def test_half_precision_files_that_came_later_are_not_taken_for_the_bases_own(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    """Another program fetched them into the same folder, for some parts or for all."""
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    registry = Registry.create(tmp_path / "registry", identify(str(folder)))
+    before = open_base(registry, device="cpu", precision="fp32").unet.state_dict()
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file(
+        {name: 0 * value for name, value in load_file(file).items()}, file.with_suffix(".fp16.safetensors")
+    )
+    after = open_base(registry, device="cpu", precision="fp32").unet.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    file.unlink()
+    with pytest.raises(CidmError, match="not those this registry was made with"):
+        open_base(registry, device="cpu", precision="fp32")

@@ -89,6 +89,7 @@ RECORDS: dict[str, Callable[[Path], bytes]] = {
     "a hostile name": lambda path: edited(path, name="../cat", key="../cat"),
     "another key": lambda path: edited(path, key="dog"),
     "tokens as text": lambda path: edited(path, tokens="<cat>"),
+    "no number in the settings": lambda path: edited(path, config={"options": {"lr": float("nan")}}),
     "infinite scale": lambda path: edited(path, scale=float("inf")),
     "escape in the class": lambda path: edited(path, class_noun="\x1b[2J"),
     "newer": lambda path: path.read_bytes().replace(b'"format": 1', b'"format": 2'),

@@ -181,6 +181,8 @@ EDITS: dict[str, dict[str, Any]] = {
     "no seed": {"seed": ...},
     "a seed in words": {"batch": ["one"]},
     "concepts in words": {"concepts": "dog"},
+    "an infinite place": {"index": float("inf")},
+    "an infinite seed": {"batch": [float("inf")]},
     "no layout": {"layout": ...},
 }
 OPTION_EDITS: dict[str, dict[str, Any]] = {
@@ -190,6 +192,9 @@ OPTION_EDITS: dict[str, dict[str, Any]] = {
     "size": [7, 7],
     "size ": [1 << 40, 64],
     "size  ": "large",
+    "size   ": "",
+    "steps  ": 1 << 70,
+    "negative ": "\ud800",
     "guidance": None,
     "negative": 3,
     "unknown": 1,
