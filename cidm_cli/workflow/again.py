@@ -272,6 +272,8 @@ def _same_masks(told: Told) -> tuple[layouts.Mask | None, ...]:
 def _job_of(facts: dict[str, Any], kind: str, base: Base) -> Job:
     """The job a picture says it comes from. Raises CidmError, KeyError or TypeError for one that cannot be drawn."""
     told = DrawOptions(**{**facts["options"], "size": tuple(facts["options"]["size"])})
+    if not isinstance(facts["prompt"], str):
+        raise TypeError("its prompt is no text")
     usual = resolve_draw(DrawOptions(), kind, base.pixels)
     for field in fields(DrawOptions):
         value, like = getattr(told, field.name), getattr(usual, field.name)
