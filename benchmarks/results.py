@@ -238,11 +238,11 @@ def composed_table(found: Mapping[str, Any]) -> list[str]:
                   " behind |", "|---" * 9 + "|"]  # fmt: skip
         for way, parts in ways.items():
             cells = [
-                f"{value:.3f} ± {error:.3f}"
+                "–"
+                if way == "cidm" and name == "behind"
+                else "{:.3f} ± {:.3f}".format(*parts[size][judge][name])
                 for judge in ("clip", "dino")
-                for value, error in (
-                    parts[size][judge][name] for name in ("ia", "of_own", "of_plain", "behind")
-                )
+                for name in ("ia", "of_own", "of_plain", "behind")
             ]
             lines.append(f"| `{way}` | " + " | ".join(cells) + " |")
     return lines
