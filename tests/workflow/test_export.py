@@ -24,6 +24,7 @@ from cidm_cli.models.identity import identify
 from cidm_cli.models.sampling import initial_noise, make_scheduler
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow.bases import concept_weights
+from cidm_cli.workflow.features import OBJECT_TEMPLATES
 from cidm_cli.workflow.generate import Job, draw
 from cidm_registry import Registry
 from command import Cidm
@@ -192,10 +193,8 @@ def test_averaging_the_layers_tokens_says_what_it_costs(cidm: Cidm, registry: Re
     assert one["sets"] == 7
     # By brute force, over one prompt after another.
     far, size = 0.0, 0.0
-    for before, after in [
-        ("a photo of a", ""), ("a", ""), ("a", "on the beach"), ("a", "in the snow"), ("a photo of a small", ""),
-        ("a", "in the city"),
-    ]:  # fmt: skip
+    for template in OBJECT_TEMPLATES[:6]:
+        before, after = (words.strip() for words in template.split("{}"))
         parts = [part for part in (before, text.Slot("dog", tokens.shape[1]), after) if part]
         prompt = text.tokenize(base.tokenizer, parts)
         first = prompt.slots[0][0]
