@@ -224,8 +224,8 @@ def resolve_draw(options: DrawOptions, kind: str, pixels: int) -> DrawOptions:
     check_text(whole.negative, "the negative prompt")
     if not 0 <= whole.guidance <= 100:
         raise _usage("guidance", whole.guidance, "must be from 0 to 100")
-    if not 0 <= whole.seed < 2**63 - whole.count:
-        raise _usage("seed", whole.seed, "must be from 0 to 2^63")
+    if not 0 <= whole.seed <= 2**63 - whole.count:
+        raise _usage("seed", whole.seed, "must be from 0 to 2^63 - 1, the last picture's, too")
     if whole.method not in DRAW_METHODS:
         raise _usage("method", whole.method, f"must be one of {', '.join(DRAW_METHODS)}")
     if whole.power and whole.method not in POWERS:

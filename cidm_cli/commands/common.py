@@ -50,13 +50,14 @@ def class_noun(noun: str | None, name: str) -> str:
     Raises:
         CidmError: USAGE for what is no noun of a line.
     """
-    noun = " ".join((noun or re.sub(r"[\s_-]+", " ", name.rstrip("0123456789_- "))).split())
-    if not noun or len(noun) > 60 or not noun.isprintable() or "<" in noun:
+    said = re.sub(r"[\s_-]+", " ", name.rstrip("0123456789_- ")) if noun is None else noun
+    found = " ".join(said.split())
+    if not found or len(found) > 60 or not found.isprintable() or "<" in found:
         raise CidmError(
-            f"concept {name}: {noun!r} is no class noun"
-            if noun
-            else f"concept {name}: its name holds no class noun",
+            f"concept {name}: its name holds no class noun"
+            if noun is None and not found
+            else f"concept {name}: {found!r} is no class noun",
             "say what kind of thing it is with --class, for instance --class dog",
             ExitCode.USAGE,
         )
-    return noun
+    return found

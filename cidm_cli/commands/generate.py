@@ -17,7 +17,7 @@ from ..output import Result
 from ..progress import counting
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
 from .machine import Machine, machine, open_on
-from .pictures import command_for, is_file
+from .pictures import command_for, is_file, refuse_losing
 from .sharing import say_once, stem, write_all
 from .structures import (
     ControlOption,
@@ -156,6 +156,7 @@ def _draw(
         resolve_draw(job.options, registry.base.kind, 64)  # refuses before a model is loaded
     lines = followed(call, structure, loaded, len(prompts))
     single = is_file(out, sum(job.options.count for job in first))
+    refuse_losing(out, single)
     base = open_on(call, registry, where)
     jobs = [
         replace(job, options=resolve_draw(job.options, registry.base.kind, base.pixels), structure=one)
@@ -201,6 +202,7 @@ def _again(
             )
     bases: dict[tuple[str, int, bool], Any] = {}
     single = is_file(out, len(given))
+    refuse_losing(out, single)
 
     def redrawn() -> Iterator[Picture]:
         for number, facts in enumerate(given):

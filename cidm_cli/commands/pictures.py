@@ -29,11 +29,34 @@ OVER: dict[str, tuple[type[StylizeOptions | EditOptions], str]] = {
 
 
 def is_file(out: Path, pictures: int) -> bool:
-    """Whether -o names a file and not a folder. Raises CidmError USAGE for one file and several pictures."""
+    """Whether -o names a file and not a folder.
+
+    Raises:
+        CidmError: USAGE for one file and several pictures, and for another kind of picture.
+    """
     single = out.suffix.lower() == ".png"
     if single and pictures > 1:
         raise CidmError(f"-o {out}: one file for several pictures", "give a folder", ExitCode.USAGE)
+    if out.suffix.lower() in (".jpg", ".jpeg", ".webp"):
+        raise CidmError(f"-o {out}: pictures are PNG", f"give {out.with_suffix('.png')}", ExitCode.USAGE)
     return single
+
+
+def refuse_losing(out: Path, single: bool) -> None:
+    """To be asked before anything is drawn. Raises CidmError USAGE where -o is a file that did not come from here."""
+    if out.is_file() and not (single and _drawn_here(out)):
+        what = "a file that cidm did not draw" if single else "a file, and no .png"
+        raise CidmError(f"-o {out}: there is {what}", "give another name, or a folder", ExitCode.USAGE)
+
+
+def _drawn_here(path: Path) -> bool:
+    from ..formats import png
+
+    try:
+        png.read_facts(path)
+    except CidmError:
+        return False
+    return True
 
 
 def words(text: str) -> str:

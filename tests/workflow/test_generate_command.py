@@ -138,6 +138,34 @@ def test_one_file_for_several_pictures_is_refused_before_the_model_loads(
         assert "one.png" in ran.error
 
 
+@pytest.mark.parametrize("name", ["photo.png", "notes.txt", "new.jpg"])
+def test_o_takes_the_place_of_no_file_that_was_not_drawn_here(
+    name: str, cidm: Cidm, taught: Path, no_model: None
+) -> None:
+    Image.new("RGB", (8, 8)).save("photo.png")
+    Path("notes.txt").write_text("mine")
+    before = files_of(Path())
+    ran = cidm(*DRAW, "-p", DOG, "--registry", taught, "-o", name)
+    assert ran.code == ExitCode.USAGE
+    assert name in ran.error
+    assert files_of(Path()) == before
+
+
+def test_o_takes_the_place_of_a_picture_that_was_drawn_here(cidm: Cidm, taught: Path) -> None:
+    where = ("--registry", taught, "-o", "dog.png")
+    drawn = []
+    for seed in (1, 2):
+        assert cidm(*DRAW, "-p", DOG, "--seed", seed, *where).code == 0
+        drawn.append(Path("dog.png").read_bytes())
+    assert drawn[0] != drawn[1]
+
+
+def test_the_last_seed_there_is_can_be_drawn(cidm: Cidm, taught: Path) -> None:
+    last = ("--seed", 2**63 - 1, "--registry", taught, "-o", "out")
+    assert cidm(*DRAW, "-p", DOG, *last).code == 0
+    assert cidm(*DRAW, "-p", DOG, *last, "-n", 2).code == ExitCode.USAGE
+
+
 def test_a_different_picture_of_the_same_name_is_kept(cidm: Cidm, taught: Path) -> None:
     where = ("--registry", taught, "-q", "-o", "out")
     (first,) = cidm(*DRAW, "-p", DOG, *where).out.split()
