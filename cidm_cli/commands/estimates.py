@@ -68,10 +68,11 @@ def shown(
     from ..workflow.hardware import free_memory, throughput
 
     here = wanted.device
-    measured = speed is None and here is not None
-    rate = (
-        speed * 1e12 if speed is not None else throughput(here, wanted.compute) if here is not None else None
-    )
+    rate, source = None, ""
+    if speed is not None:
+        rate, source = speed * 1e12, "as given"
+    elif here is not None:
+        rate, source = throughput(here, wanted.compute), "measured with plain products"
     flops = sum(phase.flops * phase.times for phase in phases)
     seconds = flops / rate if rate else None
     free = free_memory(here) if here is not None else None
@@ -89,12 +90,11 @@ def shown(
         enough = "enough" if holds(free, top.total) else "not enough"
         lines.append(f"free here: {readable_bytes(free)}, {enough}")
     lines.append(f"to lower it: {advice}")
-    if seconds is None:
+    if rate is None or seconds is None:
         lines.append(f"{flops / 1e12:,.1f} TFLOP in all; --tflops NUMBER makes it a time")
     else:
-        source = "measured with plain products" if measured else "as given"
         lines.append(
-            f"{flops / 1e12:,.1f} TFLOP in all, at {rate / 1e12:.3g} a second ({source}): {duration(seconds)} at least"  # type: ignore[operator]
+            f"{flops / 1e12:,.1f} TFLOP in all, at {rate / 1e12:.3g} a second ({source}): {duration(seconds)} at least"
         )
     return Result(data=_data(about, wanted, phases, flops, rate, seconds, free, card, advice), human=lines,
         ids=[str(top.total)],

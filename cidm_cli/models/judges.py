@@ -46,11 +46,10 @@ class Encoder:
                 name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
                 output_loading_info=True, **where,
             )  # fmt: skip
-            return (
-                model,
-                told,
-                AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False, **where),
+            processor = AutoImageProcessor.from_pretrained(
+                name, backend="pil", trust_remote_code=False, **where
             )
+            return model, told, processor
 
         self.source = str(source)
         self.device = device or torch.device("cpu")

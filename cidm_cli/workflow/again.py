@@ -93,7 +93,7 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
     """
     try:
         told = _told(facts, registry.base.kind, base)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, AssertionError, CidmError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, CidmError) as error:
         raise CidmError(
             f"the picture's cidm text is incomplete or was edited ({error!r})",
             hint="give a picture that cidm generate wrote, unedited",
@@ -272,8 +272,8 @@ def _same_masks(told: Told) -> tuple[layouts.Mask | None, ...]:
 def _job_of(facts: dict[str, Any], kind: str, base: Base) -> Job:
     """The job a picture says it comes from. Raises CidmError, KeyError or TypeError for one that cannot be drawn."""
     told = DrawOptions(**{**facts["options"], "size": tuple(facts["options"]["size"])})
-    if not isinstance(facts["prompt"], str):
-        raise TypeError("its prompt is no text")
+    if not isinstance(facts["prompt"], str) or told.size is None or len(told.size) != 2:
+        raise TypeError("its prompt is no text, or its size is not two numbers")
     usual = resolve_draw(DrawOptions(), kind, base.pixels)
     for field in fields(DrawOptions):
         value, like = getattr(told, field.name), getattr(usual, field.name)
