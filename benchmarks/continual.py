@@ -44,8 +44,8 @@ class Row:
 TRAININGS: dict[str, dict[str, Any]] = {
     "plain": {"method": "plain"},
     "cidm": {"method": "cidm"},
-    "without-r1": {"method": "cidm", "gamma1": 0.0},
-    "without-r2": {"method": "cidm", "gamma2": 0.0},
+    "with-r2": {"method": "cidm", "gamma2": 1.0},
+    "r2-alone": {"method": "cidm", "gamma1": 0.0, "gamma2": 1.0},
     "literal": {"method": "cidm", "consolidation": "paper"},
     "finetune": {"method": "finetune"},
     "ewc": {"method": "ewc"},
@@ -55,8 +55,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
 ROWS: tuple[Row, ...] = (
     Row("single", "plain", "named"),
     Row("cidm", "cidm", history=True),
-    Row("cidm, without R1", "without-r1"),
-    Row("cidm, without R2", "without-r2"),
+    Row("cidm, with R2", "with-r2"),
+    Row("cidm, R2 alone", "r2-alone"),
     Row("cidm, literal R1 and R2", "literal"),
     Row("cidm, sharp", "cidm", "sharp"),
     Row("cidm, official", "cidm", "official"),

@@ -18,7 +18,7 @@ from cidm_cli.interrupts import graceful
 from cidm_cli.models.base import Base, choose_device
 from cidm_cli.models.identity import MINI, folder_of, identify
 from cidm_cli.models.judges import Choice, Judges, choose, open_judges
-from cidm_cli.options import LearnOptions, as_config, resolve_learn
+from cidm_cli.options import LEARN_METHODS, LearnOptions, as_config, resolve_learn
 from cidm_cli.workflow import evaluate as evaluation
 from cidm_cli.workflow import learn
 from cidm_cli.workflow.bases import open_base
@@ -148,9 +148,10 @@ class Lab:
 
 
 def _check_same(root: Path, record: Record, dataset: Dataset, options: LearnOptions) -> None:
-    """Refuses a concept from a former run that was learned from other data, or with other settings."""
+    """Refuses a concept from a former run that was learned from other data, or with other settings of its method."""
     had, wanted = record.config["options"], as_config(options)
-    other = [name for name in wanted if name in had and had[name] != wanted[name]]
+    others = {name for method, names in LEARN_METHODS.items() if method != options.method for name in names}
+    other = [name for name in wanted if name in had and name not in others and had[name] != wanted[name]]
     if record.data_hash != dataset.digest:
         other.append("the pictures or captions")
     if other:

@@ -61,8 +61,8 @@ class LearnOptions:
     """How older concepts are taken into account: cidm, plain, finetune, ewc, lwf or c-lora."""
     gamma1: float = 0.1
     """cidm: weight of R1, which keeps concepts apart; 0 leaves it out."""
-    gamma2: float = 1.0
-    """cidm: weight of R2, which keeps what they share together; 0 leaves it out."""
+    gamma2: float | None = None
+    """cidm: weight of R2, which keeps what they share together; 0, which leaves it out, but 1 for paper."""
     consolidation: str = "subspace"
     """cidm: form of R1 and R2: subspace, or paper (as printed there: slow, for comparison)."""
     shared_rank: int = 8
@@ -147,6 +147,8 @@ DRAW_DEFAULTS: dict[str, dict[str, Any]] = {
     "sd15": {"steps": 50, "guidance": 7.5},
     "sdxl": {"steps": 50, "guidance": 7.5},
 }
+GAMMA2 = {"subspace": 0.0, "paper": 1.0}
+"""By the form of R1 and R2: as measured, R2 helps nowhere; as printed, the paper's own."""
 POWERS = {"sharp": 16.0, "official": 4.0}
 """Exponents where none is given: one that leaves unnamed concepts next to nothing, and the published code's."""
 
@@ -157,7 +159,9 @@ def resolve_learn(options: LearnOptions, kind: str) -> LearnOptions:
     Raises:
         CidmError: USAGE, naming the option, for a value that cannot be trained with.
     """
-    whole = _filled(options, LEARN_DEFAULTS[kind])
+    if options.consolidation not in CONSOLIDATIONS:
+        raise _usage("consolidation", options.consolidation, "must be subspace or paper")
+    whole = _filled(options, {**LEARN_DEFAULTS[kind], "gamma2": GAMMA2[options.consolidation]})
     counts = "steps batch accumulate rank variants checkpoint_every shared_rank refresh_every ewc_draws"
     for name in counts.split():
         if getattr(whole, name) < 1:
@@ -174,8 +178,6 @@ def resolve_learn(options: LearnOptions, kind: str) -> LearnOptions:
         raise _usage("method", whole.method, f"must be one of {', '.join(LEARN_METHODS)}")
     if whole.optimizer not in OPTIMIZERS:
         raise _usage("optimizer", whole.optimizer, f"must be {' or '.join(OPTIMIZERS)}")
-    if whole.consolidation not in CONSOLIDATIONS:
-        raise _usage("consolidation", whole.consolidation, "must be subspace or paper")
     if not 0 <= whole.weight_decay < 1:
         raise _usage("weight_decay", whole.weight_decay, "must be from 0 to below 1")
     if whole.targets not in ("attn2", "attn1+attn2"):
@@ -207,6 +209,9 @@ def check_said(said: Collection[str], options: LearnOptions) -> None:
                         hint=f"leave it out, or learn with --{flag} {owner}",
                         code=ExitCode.USAGE,
                     )
+    for name in CONSOLIDATIONS[options.consolidation]:
+        if name in said and not options.gamma2:
+            raise _usage(name, getattr(options, name), "belongs to --gamma2, which is 0")
 
 
 def resolve_draw(options: DrawOptions, kind: str, pixels: int) -> DrawOptions:

@@ -15,13 +15,15 @@ The terms as the paper prints them are in ``literal``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 """(up [out, r], down [r, in]) of one site."""
+Owners = Sequence[tuple[Factors, float]]
+"""The factors and the scale of each older concept that has a site."""
 
 SHORTEST = 1e-2
 """Columns of ``up`` below this length count less than a direction. ``up`` starts at zero, where it has none, and the
@@ -35,7 +37,7 @@ class Terms:
     overlap: torch.Tensor
     """R1."""
     unshared: torch.Tensor
-    """R2: the new concept's part, the only one with a gradient."""
+    """R2: the new concept's part, the only one with a gradient; 0 where there is no shared basis."""
 
 
 def unit_columns(up: torch.Tensor) -> torch.Tensor:
@@ -118,15 +120,11 @@ def shared_basis(rows: torch.Tensor, rank: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Group:
-    """Sites of equal shape that as many older ranks share: one product each."""
+    """Sites of equal shape whose compressed older concepts have one shape, too: one product."""
 
     sites: tuple[str, ...]
-    columns: torch.Tensor
-    """M [n, out, K]"""
-    rows: torch.Tensor
-    """S of the older concepts [n, K, in]"""
-    rank: int
-    """k, rows of the shared basis"""
+    stack: torch.Tensor
+    """M [n, out, K], or S of the older concepts [n, K, in]."""
 
 
 class Consolidation:
@@ -151,31 +149,33 @@ class Consolidation:
             older: factors by site, and scale, of each older concept.
             shapes: (out, in) of the sites in training.
             shared_rank: rows of the shared basis; at most the older concepts' ranks together, as with more the new
-                concept's weights would count as shared whatever they are.
+                concept's weights would count as shared whatever they are. 0 leaves R2 out.
             refresh_every: steps between two exact recomputations of the basis.
 
         Raises:
-            ValueError: without older concepts, for a factor that does not fit its site, or a setting below 1.
+            ValueError: without older concepts, for a factor that does not fit its site, or a setting too small.
         """
-        if shared_rank < 1 or refresh_every < 1:
+        if shared_rank < 0 or refresh_every < 1:
             raise ValueError(
-                f"shared_rank {shared_rank} and refresh_every {refresh_every} must be at least 1"
+                f"shared_rank {shared_rank} must be at least 0 and refresh_every {refresh_every} at least 1"
             )
         self._device = torch.device(device)
-        self._refresh_every = refresh_every
+        self._shared_rank, self._refresh_every = shared_rank, refresh_every
         present = owners(older, shapes)
         self._pairs = sum(map(len, present.values()))
         self._sites = len(present)
-        self._groups = _grouped(present, shared_rank, self._device)
-        self._bases = [self._best(group, None) for group in self._groups]
+        self._columns = self._compressed(_columns, present)
+        self._rows = self._compressed(_rows, present) if shared_rank else []
+        self._bases = [self._best(group, None) for group in self._rows]
 
     def terms(self, factors: Mapping[str, Factors], scale: float) -> Terms:
         """R1 and R2 of the new concept as it now is."""
         overlap = unshared = torch.zeros((), device=self._device)
-        for group, basis in zip(self._groups, self._bases, strict=True):
-            up, down = _stacked(group, factors)
-            overlap = overlap + subspace_overlap(group.columns, up).sum()
-            unshared = unshared + unshared_energy(up, down, basis, scale).sum()
+        for group in self._columns:
+            up, _ = _stacked(group, factors)
+            overlap = overlap + subspace_overlap(group.stack, up).sum()
+        for group, basis in zip(self._rows, self._bases, strict=True):
+            unshared = unshared + unshared_energy(*_stacked(group, factors), basis, scale).sum()
         return Terms(overlap / max(self._pairs, 1), unshared / max(self._sites, 1))
 
     @torch.no_grad()
@@ -183,7 +183,7 @@ class Consolidation:
         """Step (ii), to be called after each step (i); ``step`` counts them from 1."""
         if step % self._refresh_every:
             return
-        for number, group in enumerate(self._groups):
+        for number, group in enumerate(self._rows):
             up, down = _stacked(group, factors)
             work = _linalg_device(self._device)
             new = energy_rows(up.to(work).double(), down.to(work).double(), scale)
@@ -203,15 +203,30 @@ class Consolidation:
 
     def memory(self) -> int:
         """Bytes held between steps."""
-        held = [t for group in self._groups for t in (group.columns, group.rows)] + self._bases
+        held = [group.stack for group in self._columns + self._rows] + self._bases
         return sum(t.numel() * t.element_size() for t in held)
+
+    def _compressed(
+        self, way: Callable[[Owners, torch.device], torch.Tensor], present: Mapping[str, Owners]
+    ) -> list[_Group]:
+        """What ``way`` makes of each site's older concepts, in the precision of the terms, by shape of site."""
+        work = _linalg_device(self._device)
+        members: dict[tuple[int, ...], list[tuple[str, torch.Tensor]]] = {}
+        for site, here in present.items():
+            (up, down), _ = here[0]
+            made = way(here, work).detach().to(self._device, torch.promote_types(up.dtype, torch.float32))
+            members.setdefault((up.shape[0], down.shape[1], *made.shape), []).append((site, made))
+        return [
+            _Group(tuple(site for site, _ in group), torch.stack([made for _, made in group]))
+            for group in members.values()
+        ]
 
     def _best(self, group: _Group, new: torch.Tensor | None) -> torch.Tensor:
         """V of the older concepts and the new one's rows [n, r, in], in the precision of the terms."""
-        rows = group.rows.to(_linalg_device(self._device)).double()
+        rows = group.stack.to(_linalg_device(self._device)).double()
         stacked = rows if new is None else torch.cat([rows, new], dim=1)
         # Contiguous, as it is after ``restore``: products may round otherwise on transposed memory.
-        return shared_basis(stacked, group.rank).to(group.rows).contiguous()
+        return shared_basis(stacked, min(self._shared_rank, rows.shape[-2])).to(group.stack).contiguous()
 
 
 def owners(
@@ -249,28 +264,15 @@ def restored(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor])
     return [state[name].to(tensor, copy=True) for name, tensor in own.items()]
 
 
-def _grouped(
-    present: Mapping[str, list[tuple[Factors, float]]], shared_rank: int, device: torch.device
-) -> list[_Group]:
-    """One group for each shape of the sites' compressed factors, in the order of the sites."""
-    members: dict[tuple[torch.Size, torch.Size], list[tuple[str, torch.Tensor, torch.Tensor]]] = {}
-    work = _linalg_device(device)
-    for site, here in present.items():
-        precision = torch.promote_types(here[0][0][0].dtype, torch.float32)
-        wide = [(up.to(work).double(), down.to(work).double(), scale) for (up, down), scale in here]
-        columns = compressed(torch.cat([unit_columns(up) for up, _, _ in wide], dim=1))
-        rows = compressed(torch.cat([energy_rows(*factors) for factors in wide]).T).T
-        columns, rows = (t.detach().to(device, precision) for t in (columns, rows))
-        members.setdefault((columns.shape, rows.shape), []).append((site, columns, rows))
-    return [
-        _Group(
-            tuple(site for site, _, _ in group),
-            torch.stack([columns for _, columns, _ in group]),
-            torch.stack([rows for _, _, rows in group]),
-            min(shared_rank, *rows_shape),
-        )
-        for (_, rows_shape), group in members.items()
-    ]
+def _columns(here: Owners, work: torch.device) -> torch.Tensor:
+    """M of a site's older concepts, compressed, in float64."""
+    return compressed(torch.cat([unit_columns(up.to(work).double()) for (up, _), _ in here], dim=1))
+
+
+def _rows(here: Owners, work: torch.device) -> torch.Tensor:
+    """S of a site's older concepts, compressed, in float64."""
+    each = [energy_rows(up.to(work).double(), down.to(work).double(), scale) for (up, down), scale in here]
+    return compressed(torch.cat(each).T).T
 
 
 def _stacked(group: _Group, factors: Mapping[str, Factors]) -> Factors:

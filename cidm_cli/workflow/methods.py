@@ -147,8 +147,8 @@ def _consolidation(base: Base, older: Sequence[Record], load: Load, options: Lea
         terms = LiteralConsolidation(factors, sites, rate=options.shared_lr, device=base.device)
     else:
         terms = Consolidation(
-            factors, sites, shared_rank=options.shared_rank, refresh_every=options.refresh_every,
-            device=base.device,
+            factors, sites, shared_rank=options.shared_rank if options.gamma2 else 0,
+            refresh_every=options.refresh_every, device=base.device,
         )  # fmt: skip
 
     def penalty(trainee: Trainee, _batch: Batch) -> Mapping[str, Term]:

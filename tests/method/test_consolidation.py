@@ -11,6 +11,7 @@ from cidm_cli.method.consolidation import (
     Factors,
     compressed,
     energy_rows,
+    owners,
     shared_basis,
     subspace_overlap,
     unit_columns,
@@ -218,6 +219,20 @@ def test_r2_of_a_training_is_the_mean_over_sites_before_and_after_a_refresh() ->
     terms.stepped(5, NEW, SCALE)
     assert float(terms.terms(NEW, SCALE).unshared) == pytest.approx(unshared_by_hand(with_new=True))
     assert unshared_by_hand(with_new=True) < 0.9 * unshared_by_hand(with_new=False)
+
+
+def test_without_shared_rows_r1_is_the_same_and_nothing_is_held_or_computed_for_r2() -> None:
+    whole, one = consolidation(), consolidation(shared_rank=0)
+    one.stepped(5, NEW, SCALE)
+    terms = one.terms(NEW, SCALE)
+    assert terms.overlap == whole.terms(NEW, SCALE).overlap
+    assert terms.unshared == 0
+    assert one.state() == {}
+    columns = 0
+    for site, here in owners(OLDER, SHAPES).items():
+        height = SHAPES[site][0]
+        columns += height * min(sum(up.shape[1] for (up, _), _ in here), height)
+    assert one.memory() == 8 * columns < whole.memory()
 
 
 # Step (ii)
@@ -457,7 +472,7 @@ def test_a_factor_that_does_not_fit_its_site_is_refused_by_name() -> None:
             consolidation([({"k": wrong}, 1.0)])
 
 
-@pytest.mark.parametrize("setting", ["shared_rank", "refresh_every"])
-def test_a_setting_below_one_is_refused(setting: str) -> None:
-    with pytest.raises(ValueError, match=f"{setting} 0"):
-        consolidation(**{setting: 0})
+@pytest.mark.parametrize(("setting", "value"), [("shared_rank", -1), ("refresh_every", 0)])
+def test_a_setting_too_small_is_refused(setting: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{setting} {value}"):
+        consolidation(**{setting: value})

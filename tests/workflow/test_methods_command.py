@@ -132,6 +132,18 @@ def test_a_setting_of_the_other_form_of_consolidation_is_refused(
         assert "--consolidation" in ran.error
 
 
+def test_a_setting_of_r2_is_refused_where_r2_is_left_out(
+    cidm: Cidm, tiny_registry: Registry, pictures: Path, no_model: None
+) -> None:
+    arguments = ("learn", "dog", pictures, "--registry", tiny_registry.root, "--dry-run")
+    paper = ("--consolidation", "paper", "--gamma2", 0)
+    for said in (("--refresh-every", 5), ("--shared-rank", 4), (*paper, "--shared-lr", 0.1)):
+        ran = cidm(*arguments, *said)
+        assert ran.code == ExitCode.USAGE
+        assert said[-2] in ran.error
+        assert "--gamma2" in ran.error
+
+
 def test_settings_of_other_methods_may_stand_in_a_file(
     cidm: Cidm, tiny_registry: Registry, pictures: Path
 ) -> None:
@@ -200,6 +212,7 @@ def test_dry_run_says_the_method_and_what_it_is_consolidated_against(
 
 WAYS: dict[str, dict[str, Any]] = {
     "cidm": {"gamma1": 1.0},
+    "r2": {"method": "cidm", "gamma2": 1.0},
     "paper": {"method": "cidm", "consolidation": "paper"},
     "finetune": {},
     "ewc": {"ewc_weight": 1e6},
