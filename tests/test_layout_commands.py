@@ -15,7 +15,7 @@ import cidm_templates
 from cidm_cli.errors import ExitCode
 from cidm_cli.layout import all_faults, load_layout, thin_regions
 from cidm_cli.layout.advice import Picture, advice
-from cidm_cli.layout.templates import filled, noun_of, slots
+from cidm_cli.layout.templates import filled, noun_of, sized, slots
 from cidm_registry import BaseRef, Registry
 from command import Cidm
 from registry_support import BASE, add
@@ -92,9 +92,23 @@ def test_new_puts_other_concepts_in_and_keeps_the_comments(cidm: Cidm, elsewhere
     assert cidm("layout", "new", "two-side-by-side", "--concepts", "rex, elephant2").code == 0
     text = (elsewhere / "two-side-by-side.toml").read_text()
     layout = load_layout("x", text)
-    assert [region.prompt for region in layout.regions] == ["a photo of a <rex>", "a photo of an <elephant2>"]
+    assert [region.prompt for region in layout.regions] == [
+        "a photo of a <rex> in a room",
+        "a photo of an <elephant2> in a room",
+    ]
     assert layout.base.prompt == "a photo of a rex and an elephant in a room"
     assert text.count("#") == cidm_templates.layout("two-side-by-side").count("#")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("two-side-by-side", (96, 64)), ("three-in-a-row", (128, 64)), ("single", None)]
+)
+def test_new_gives_boxes_room_in_the_measure_of_the_registrys_base(
+    name: str, size: tuple[int, int] | None, cidm: Cidm, registry: Registry
+) -> None:
+    text = cidm("layout", "new", name, "--registry", registry.root, "-o", "-").out
+    assert load_layout("x", text).image.size == size
+    assert load_layout("x", cidm_templates.layout(name)).image.size is None
 
 
 def test_new_takes_the_noun_of_a_learned_concept_for_the_whole_picture(
@@ -248,6 +262,18 @@ def test_check_warns_of_what_the_bases_coarsest_map_cannot_see(
     assert "(4 x 4 cells)" in ran.err
     wide = cidm("layout", "check", scene.name, "--registry", registry.root, "--json")
     assert len(wide.answer["layouts"][0]["warnings"]) == 1
+
+
+def test_check_refuses_a_size_that_the_base_cannot_draw(cidm: Cidm, scene: Path, registry: Registry) -> None:
+    scene.write_text("[image]\nsize = [136, 64]\n" + HEAD + LEFT + RIGHT)
+    ran = cidm("layout", "check", scene.name, "--registry", registry.root, "--json")
+    assert ran.code == ExitCode.INVALID
+    (fault,) = ran.answer["layouts"][0]["faults"]
+    assert fault["message"] == "scene.toml:2: image.size is 136 x 64, and this base draws multiples of 16"
+    assert fault["hint"] == "try [128, 64]"
+    assert cidm("layout", "check", scene.name, "--no-concepts").code == 0, (
+        "without a registry no base is known"
+    )
 
 
 def test_a_base_that_is_gone_leaves_the_rest_checked(cidm: Cidm, scene: Path, tmp_path: Path) -> None:
@@ -411,6 +437,11 @@ def test_templates_are_sensible_on_small_and_on_large_bases(name: str, cells: tu
     assert thin_regions(layout, cells) == ()
     side = {4: 64, 8: 512, 32: 1024}[cells[0]]
     assert advice(layout, Picture((side, side), cells)) == []
+    wide = load_layout(name, sized(cidm_templates.layout(name), side, 16))
+    assert advice(wide, Picture(wide.image.size or (side, side), cells)) == []
+    scenes = {region.prompt.split(">")[1] for region in layout.regions}
+    assert len(scenes) <= 1, "all regions are in one scene"
+    assert all(scene and scene in layout.base.prompt for scene in scenes)
     if layout.regions:
         assert "<" not in layout.base.prompt, "a concept of the whole picture would be drawn in every region"
         assert all("<" in region.prompt for region in layout.regions)

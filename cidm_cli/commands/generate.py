@@ -16,6 +16,7 @@ from ..options import DrawOptions, resolve_draw
 from ..output import Result
 from ..progress import counting
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .layout_files import picture_of
 from .machine import Machine, machine, open_on
 from .pictures import command_for, is_file, refuse_losing
 from .sharing import say_once, stem, write_all
@@ -137,12 +138,16 @@ def _draw(
     out: Path,
     where: Machine,
 ) -> list[tuple[Path, dict[str, Any]]]:
-    from ..layout import load_layout
+    from ..layout import load_layout, unfit_size
 
     loaded = [load_layout(path, overrides=overrides) for path in layouts]
     settings = where.completed(chosen(DrawOptions, "draw", {}, call.settings))
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
     said = {key: flags_given[key] for key in given}
+    for layout in loaded:
+        multiple = None if "size" in said else picture_of(layout, registry).multiple
+        if multiple and (unfit := unfit_size(layout, multiple)):
+            raise unfit
     wanted: list[tuple[str, dict[str, Any], Layout | None]] = [
         (layout.base.prompt, {**settings, **told(layout), **said}, layout) for layout in loaded
     ]

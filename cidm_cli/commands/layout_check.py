@@ -60,7 +60,7 @@ def check(
 
 
 def _check(call: Invocation, path: str, registry: Registry | None, names: list[str] | None) -> Checked:
-    from ..layout import all_faults, unknown_concepts
+    from ..layout import all_faults, unfit_size, unknown_concepts
     from ..layout.advice import advice
     from ..layout.masks import mask_folder, read_mask, read_structure
 
@@ -69,6 +69,8 @@ def _check(call: Invocation, path: str, registry: Registry | None, names: list[s
         return Checked(path, layout, {})
     picture = picture_of(layout, registry)
     faults = [] if names is None else [*unknown_concepts(layout, names)]
+    if picture.multiple and (unfit := unfit_size(layout, picture.multiple)):
+        faults.append(unfit)
     for index, region in enumerate(layout.regions):
         if region.mask is not None:
             try:

@@ -56,7 +56,7 @@ def registry_if_any(call: Invocation) -> Registry | None:
 def picture_of(layout: Layout, registry: Registry | None) -> Picture:
     """What the registry's base would draw of a layout, as far as its configuration files tell."""
     from ..layout.advice import Picture
-    from ..models.grids import coarsest_cells, default_size
+    from ..models.grids import coarsest_cells, default_size, side_multiple
     from ..models.identity import folder_of
 
     if registry is None:
@@ -64,7 +64,7 @@ def picture_of(layout: Layout, registry: Registry | None) -> Picture:
     try:
         folder = folder_of(registry.base)
         size = layout.image.size or default_size(folder)
-        return Picture(size, coarsest_cells(folder, size))
+        return Picture(size, coarsest_cells(folder, size), side_multiple(folder))
     except CidmError:
         # A base that is not there, or not as a folder: what it would draw is not known, and nothing else is wrong.
         return Picture(layout.image.size, None)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..errors import CidmError, ExitCode
 from ..invocation import Invocation
 from ..output import Result, Table
-from .layout_files import write_layout
-
-if TYPE_CHECKING:
-    from cidm_registry import Registry
+from .layout_files import picture_of, registry_if_any, write_layout
 
 
 def new(
@@ -44,7 +41,11 @@ def new(
         text = _with_concepts(call, template, text, [name.strip() for name in concepts.split(",")])
 
     from ..layout import load_layout
+    from ..layout.templates import sized
 
+    own = picture_of(load_layout(template, text), registry_if_any(call))
+    if own.size and own.multiple:
+        text = sized(text, own.size[0], own.multiple)
     layout = load_layout(template, text)
     path = write_layout(call, text, out or Path(f"{template}.toml"), force=force)
     for region in layout.regions:
@@ -94,7 +95,7 @@ def _with_concepts(call: Invocation, template: str, text: str, names: list[str])
             ExitCode.USAGE,
         )
     names = [display_name(name) for name in names]
-    registry = _registry(call)
+    registry = registry_if_any(call)
     known = {canonical_key(one.name): one.class_noun for one in registry.records()} if registry else {}
     for name in names:
         unknown = (
@@ -106,9 +107,3 @@ def _with_concepts(call: Invocation, template: str, text: str, names: list[str])
             call.output.warn(f"{unknown}" + (f"; {unknown.hint}" if unknown.hint else ""))
     nouns = [known.get(canonical_key(name)) or noun_of(name) for name in names]
     return filled(text, dict(zip(wanted, zip(names, nouns, strict=True), strict=True)))
-
-
-def _registry(call: Invocation) -> Registry | None:
-    from .layout_files import registry_if_any
-
-    return registry_if_any(call)

@@ -1,6 +1,6 @@
 """Layout files: what to draw, and where in the picture."""
 
-from cidm_cli.layout.load import all_faults, check_concepts, load_layout, unknown_concepts
+from cidm_cli.layout.load import all_faults, check_concepts, load_layout, unfit_size, unknown_concepts
 from cidm_cli.layout.model import (
     MAX_REGIONS,
     Base,
@@ -24,5 +24,6 @@ __all__ = [
     "check_concepts",
     "load_layout",
     "thin_regions",
+    "unfit_size",
     "unknown_concepts",
 ]

@@ -24,6 +24,8 @@ class Picture:
     """width, height in pixels"""
     cells: tuple[int, int] | None
     """across, down: those of the base's coarsest attention map at that size"""
+    multiple: int | None = None
+    """What its sides must be multiples of, in pixels."""
 
 
 def advice(layout: Layout, picture: Picture) -> list[str]:

@@ -31,6 +31,19 @@ def filled(text: str, concepts: Mapping[str, tuple[str, str]]) -> str:
     return tomlkit.dumps(document)
 
 
+def sized(text: str, side: int, multiple: int) -> str:
+    """A template with the size that it leaves out put in, for a base that draws squares of ``side`` pixels.
+
+    Templates give it as a comment, as it is on a base of 512 pixels; a square of the base's own stays one.
+    """
+
+    def scaled(match: re.Match[str]) -> str:
+        sides = [max(round(int(n) * side / 512 / multiple), 1) * multiple for n in match.groups()]
+        return match[0] if sides == [side, side] else "size = [{}, {}]".format(*sides)
+
+    return re.sub(r"^# size = \[(\d+), (\d+)\]", scaled, text, count=1, flags=re.MULTILINE)
+
+
 def noun_of(name: str) -> str:
     """The class noun that a concept's name suggests: "dog2" is a dog, "duck_toy" a duck toy."""
     return re.sub(r"[\s_-]+", " ", name.rstrip("0123456789_- ")) or name

@@ -23,6 +23,14 @@ def default_size(folder: Path) -> tuple[int, int]:
     return side, side
 
 
+def side_multiple(folder: Path) -> int:
+    """What a picture's sides must be multiples of, in pixels, for the base's UNet to halve its latents evenly.
+
+    Raises CidmError as `default_size` does.
+    """
+    return _factor(folder) * 2 ** (_levels(folder, "unet") - 1)
+
+
 def coarsest_cells(folder: Path, size: tuple[int, int]) -> tuple[int, int]:
     """Cells, across and down, of the coarsest map at which a base attends to text in a picture of `size` pixels.
 
@@ -48,10 +56,15 @@ def _halved(cells: int, times: int) -> int:
 
 def _factor(folder: Path) -> int:
     """Pixels a latent cell spans."""
-    channels = _config(folder, "vae").get("block_out_channels")
+    return int(2 ** (_levels(folder, "vae") - 1))
+
+
+def _levels(folder: Path, part: str) -> int:
+    """How many sizes a UNet or VAE works at."""
+    channels = _config(folder, part).get("block_out_channels")
     if not isinstance(channels, list) or not 1 <= len(channels) <= 8:
-        raise _unknown(folder, "vae", "block_out_channels")
-    return int(2 ** (len(channels) - 1))
+        raise _unknown(folder, part, "block_out_channels")
+    return len(channels)
 
 
 def _number(config: Mapping[str, Any], key: str, folder: Path) -> int:

@@ -70,7 +70,7 @@ def older_than(records: Sequence[Record], name: str) -> list[Record]:
 def against(records: Sequence[Record], name: str, options: LearnOptions) -> int:
     """How many older concepts the training takes into account."""
     weights = {
-        "cidm": options.gamma1 + options.gamma2,
+        "cidm": options.gamma1 + (options.gamma2 or 0.0),
         "ewc": options.ewc_weight,
         "lwf": options.lwf_weight,
         "c-lora": options.clora_weight,
@@ -131,7 +131,8 @@ def build(
 
 def _consolidation(base: Base, older: Sequence[Record], load: Load, options: LearnOptions) -> Regulariser:
     """CIDM: γ1 R1 + γ2 R2 from the second concept on, step (ii) after each optimizer step."""
-    if not older or not (options.gamma1 or options.gamma2):
+    gamma2 = options.gamma2 or 0.0
+    if not older or not (options.gamma1 or gamma2):
         return Regulariser()
     shapes = linear_shapes(base.unet)
     sites = {site: shapes[site] for site in lora_sites(base.unet, options.targets)}
@@ -147,17 +148,17 @@ def _consolidation(base: Base, older: Sequence[Record], load: Load, options: Lea
         terms = LiteralConsolidation(factors, sites, rate=options.shared_lr, device=base.device)
     else:
         terms = Consolidation(
-            factors, sites, shared_rank=options.shared_rank if options.gamma2 else 0,
+            factors, sites, shared_rank=options.shared_rank if gamma2 else 0,
             refresh_every=options.refresh_every, device=base.device,
         )  # fmt: skip
 
     def penalty(trainee: Trainee, _batch: Batch) -> Mapping[str, Term]:
         values = terms.terms(trainee.factors, options.scale)
-        both = {"r1": Term(options.gamma1, values.overlap), "r2": Term(options.gamma2, values.unshared)}
+        both = {"r1": Term(options.gamma1, values.overlap), "r2": Term(gamma2, values.unshared)}
         return {name: term for name, term in both.items() if term.weight}
 
     def stepped(trainee: Trainee) -> None:
-        if options.gamma2:
+        if gamma2:
             terms.stepped(trainee.step, trainee.factors, options.scale)
 
     return Regulariser(penalty, stepped, terms.state, terms.restore)

@@ -253,6 +253,18 @@ def test_a_command_that_cannot_be_drawn_is_refused(
     assert said in ran.error
 
 
+def test_a_layouts_size_that_the_base_cannot_draw_is_refused_by_its_place_before_the_base_loads(
+    cidm: Cidm, taught: Path, no_model: None
+) -> None:
+    Path("scene.toml").write_text('[image]\nsize = [136, 72]\n[base]\nprompt = "a <dog>"\n')
+    ran = cidm(*DRAW, "scene.toml", "--registry", taught)
+    assert ran.code == ExitCode.INVALID
+    assert "scene.toml:2: image.size is 136 x 72" in ran.error
+    ran = cidm(*DRAW, "scene.toml", "--set", "image.size=[136, 64]", "--registry", taught)
+    assert ran.code == ExitCode.USAGE
+    assert "--set image.size" in ran.error
+
+
 @pytest.mark.parametrize("size", ["64x65", "16x64", "0x64", "8192x64"])
 def test_a_size_the_base_cannot_draw_is_refused(size: str, cidm: Cidm, taught: Path) -> None:
     ran = cidm(*DRAW, "-p", DOG, "--size", size, "--registry", taught, "-o", "out")
