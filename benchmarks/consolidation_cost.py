@@ -1,11 +1,12 @@
 """What consolidation (Eq. 2) adds to a training step, and what the paper's own form would. Prints one JSON object.
 
 ``embedded``: whole training steps on the embedded base against random older concepts; all kinds of step take turns in
-one run, so that a noisy machine is noisy for all. ``ratio``, by the number of older concepts: a step with the two
-terms, and its share of a refresh of the shared basis, over a step without; at 0 there is nothing to add, and the ratio
-is what the measurement cannot tell from none. ``dense_ratio``: the same for the terms as printed.
+one run, so that a noisy machine is noisy for all. ``ratio``, by the number of older concepts: a step as ``learn``
+does it, with R1, over a step without; at 0 there is nothing to add, and the ratio is what the measurement cannot tell
+from none. ``both_ratio``: with R2 as well, and its share of a refresh of the shared basis. ``dense_ratio``: with both
+terms as printed.
 
-``sd15`` and ``sdxl``: the terms alone (forward and backward) and step (ii) alone, on random weights for every site of
+``sd15`` and ``sdxl``: both terms alone (forward and backward) and step (ii) alone, on random weights for every site of
 those bases' attention to text, and the bytes held between steps. The printed form does not fit into an ordinary
 computer's memory there: its seconds are measured at one site of each shape and counted as often as there are such.
 
@@ -97,13 +98,16 @@ def embedded(
     work = learn.Task(task.name, task.class_noun, task.style, dataset, options, False, False, False)
     data = prepare(base, dataset, learn.caption_tokens(base, work, learn.Events()), options)
 
-    def against(count: int, form: str) -> Method:
-        chosen = replace(options, consolidation=form)
+    def against(count: int, **said: object) -> Method:
+        chosen = replace(options, **said)  # type: ignore[arg-type]
         return methods.build(registry, base, records[:count], task.name, learn.placed_captions(work), chosen)
 
-    kinds = {"plain": PLAIN, "0": against(0, "subspace")}
-    kinds |= {str(count): against(count, "subspace") for count in given.older}
-    kinds |= {f"dense {count}": against(count, "paper") for count in given.dense}
+    kinds = {"plain": PLAIN, "ratio 0": against(0)}
+    kinds |= {f"ratio {count}": against(count) for count in given.older}
+    kinds |= {f"both_ratio {count}": against(count, gamma2=1.0) for count in given.older}
+    kinds |= {
+        f"dense_ratio {count}": against(count, gamma2=1.0, consolidation="paper") for count in given.dense
+    }
     with training(base, task.name, task.class_noun, options) as trainee:
         seconds: dict[str, list[float]] = {name: [] for name in kinds}
         for method in kinds.values():
@@ -111,17 +115,19 @@ def embedded(
         for _ in range(given.rounds):
             for name, method in kinds.items():
                 each = one_step(trainee, data, options, method, given.block, clock)
-                if not name.startswith("dense"):
+                if name.startswith("both"):
                     each += refresh(trainee, method, options.refresh_every, clock) / options.refresh_every
                 seconds[name].append(each)
     ratios = {
         name: [a / b for a, b in zip(values, seconds["plain"], strict=True)]
         for name, values in seconds.items() if name != "plain"
     }  # fmt: skip
-    middle = {name: statistics.median(values) for name, values in ratios.items()}
+    middle: dict[str, dict[str, float]] = {}
+    for name, values in ratios.items():
+        figure, _, count = name.partition(" ")
+        middle.setdefault(figure, {})[count] = statistics.median(values)
     return {
-        "ratio": {name: value for name, value in middle.items() if not name.startswith("dense")},
-        "dense_ratio": {str(count): middle[f"dense {count}"] for count in given.dense},
+        **middle,
         "seconds": {name: statistics.median(values) for name, values in seconds.items()},
         "spread": {name: [min(values), max(values)] for name, values in ratios.items()},
         "sites": len(lora_sites(base.unet, options.targets)), "batch": options.batch, "rounds": given.rounds,

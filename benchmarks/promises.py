@@ -190,11 +190,12 @@ def figures(found: Mapping[str, Any]) -> dict[str, Any]:
 def composed(lab: Lab, tasks: Sequence[Task], given: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Each training's figures of concepts named together, by how many; the plain ones also at less weight."""
     some = tasks[: min(given.counts)]
+    trainings = dict.fromkeys(["cidm", "plain", *given.trainings])
+    registries = {training: learned(lab, tasks, training, len(some), given) for training in trainings}
     out: dict[str, dict[str, Any]] = {}
     for size, number in zip((2, 3), given.groups, strict=True):
         by_way = {}
-        for training in dict.fromkeys(["cidm", "plain", *given.trainings]):
-            registry = learned(lab, tasks, training, len(some), given)
+        for training, registry in registries.items():
             by_way[training] = together.rows(lab, registry, some, f"together-{training}", size, number, given)
             if training == "plain":
                 by_way[WEAKER] = together.rows(
