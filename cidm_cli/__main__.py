@@ -1,5 +1,21 @@
-"""`python -m cidm_cli`, also what `accelerate launch -m` runs."""
+"""The program from its first moment: `cidm`, `python -m cidm_cli`, also what `accelerate launch -m` runs."""
 
-from .main import run
 
-run()
+def run() -> None:
+    """Runs the process's own command line and ends it with its exit code."""
+    # Imported here, so that nothing is before the boundary.
+    try:
+        from .interrupts import end_while_loading
+
+        end_while_loading()
+        from .main import run as program
+
+        program()
+    except KeyboardInterrupt:
+        from .interrupts import end_interrupted
+
+        end_interrupted()
+
+
+if __name__ == "__main__":
+    run()

@@ -42,6 +42,7 @@ from .commands import (
 )
 from .config import load_settings
 from .errors import CidmError, ExitCode
+from .interrupts import interrupted
 from .invocation import Invocation
 from .output import Mode, Output, Result
 from .processes import found
@@ -163,7 +164,11 @@ def _add(name: str, function: Callable[..., Result], *, hidden: bool = False) ->
         context: typer.Context = values.pop("context")
         before = context.meta["cidm"]
         given = {name: values.pop(name) or before[name] for name in ("registry", "as_json", "quiet")}
-        return _run(context.obj, name, function, values, **given)
+        try:
+            return _run(context.obj, name, function, values, **given)
+        except KeyboardInterrupt:
+            # Caught here: typer would turn it into a bare exit code, without a word.
+            raise interrupted() from None
 
     parameters = [*options, *shared.parameters.values()]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -206,12 +211,8 @@ def _run(
             ExitCode.USAGE,
         )
     settings = load_settings(os.environ, Path.cwd(), _user_folder())
-    try:
-        result = function(Invocation(output, settings, registry, crew), **values)
-        crew.meet()
-    except KeyboardInterrupt:
-        # Caught here: typer would turn it into a bare exit code, without a word.
-        raise CidmError("interrupted", code=ExitCode.INTERRUPTED) from None
+    result = function(Invocation(output, settings, registry, crew), **values)
+    crew.meet()
     output.result(result)
     return int(ExitCode.OK if result.failure is None else result.failure.code)
 

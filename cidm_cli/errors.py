@@ -1,5 +1,6 @@
 """The one kind of error a user is meant to see, and the exit codes scripts rely on."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -48,6 +49,23 @@ class CidmError(Exception):
         self.hint = hint
         self.code = code
         self.details = details or {}
+
+
+def error_object(error: CidmError) -> dict[str, Any]:
+    """What `--json` tells of an error, beside "ok"."""
+    described = {
+        "message": error.message,
+        "hint": error.hint,
+        "code": int(error.code),
+        "kind": error.code.name,
+    }
+    return {"error": {**described, **error.details}}
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Known before parsing, so that a wrong command line is also answered in JSON."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in options
 
 
 def is_out_of_memory(error: BaseException) -> bool:

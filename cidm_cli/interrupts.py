@@ -1,11 +1,62 @@
-"""Ctrl-C twice: the first asks the work to stop at a good place, the second ends it at once."""
+"""Ctrl-C: what it does while the libraries load, and while a work runs that can stop at a good place.
+
+Imported before all else: it may import nothing that takes long.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
+
+from .errors import CidmError, ExitCode, error_object, wants_json
+
+
+def interrupted() -> CidmError:
+    """What an interrupt becomes where nobody has more to say about it."""
+    return CidmError("interrupted", code=ExitCode.INTERRUPTED)
+
+
+def end_while_loading() -> None:
+    """From now on, SIGINT ends the process at once while modules are imported; at other times it interrupts as usual.
+
+    Libraries turn what is raised in an import into errors of their own, or swallow it. What is on the disk stands
+    a kill at any moment.
+    """
+    # A shell has it ignored for what runs in the background.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def end_interrupted() -> NoReturn:
+    """Says that it was interrupted, as every error is said, and ends the process at once."""
+    error = interrupted()
+    if wants_json(sys.argv[1:]):
+        print(json.dumps({"ok": False, **error_object(error)}), flush=True)
+    print(f"error: {error.message}", file=sys.stderr, flush=True)
+    os._exit(error.code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    at = frame
+    while at is not None:
+        if at.f_code.co_filename == "<frozen importlib._bootstrap>":
+            end_interrupted()
+        at = at.f_back
+    signal.default_int_handler(number, frame)
+
+
+def was_interrupted(error: BaseException) -> bool:
+    """Whether an interrupt is, or led to, an error."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ from cidm_registry import (
 )
 
 from .app import app
-from .errors import CidmError, ExitCode, is_out_of_memory
+from .errors import CidmError, ExitCode, is_out_of_memory, wants_json
+from .interrupts import interrupted, was_interrupted
 from .output import Mode, Output
 from .processes import join, launched
 
@@ -49,6 +51,8 @@ def run() -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    # All is said, and the exit code stands: what the interpreter has left to do is not to be disturbed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 
@@ -59,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = [*(sys.argv[1:] if arguments is None else arguments)]
     _set_up()
-    # Known before parsing, so that a wrong command line is also answered in JSON.
-    mode = Mode.JSON if "--json" in _before_dashes(given) else Mode.HUMAN
+    mode = Mode.JSON if wants_json(given) else Mode.HUMAN
     try:
         crew = join(os.environ)
     except CidmError as error:
@@ -83,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def explain(error: BaseException) -> CidmError:
     """Any exception as something to show: what happened, what to do, which exit code."""
     match error:
+        case CidmError(code=ExitCode.INTERRUPTED):
+            return error
+        case _ if was_interrupted(error):
+            return interrupted()
         case CidmError():
             return error
         case RegistryError():
@@ -92,8 +99,6 @@ def explain(error: BaseException) -> CidmError:
             return _explain_usage(error)
         case typer.Abort():
             return CidmError("stopped, nothing was changed")
-        case KeyboardInterrupt():
-            return CidmError("interrupted", code=ExitCode.INTERRUPTED)
         case OSError():
             return _explain_system(error)
     if is_out_of_memory(error):
@@ -119,10 +124,6 @@ def _explain_system(error: OSError) -> CidmError:
     hint = "free some space, then try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
     code = ExitCode.NOT_FOUND if isinstance(error, FileNotFoundError) else ExitCode.FAILED
     return CidmError(f"{name}{reason}", hint, code)
-
-
-def _before_dashes(arguments: list[str]) -> list[str]:
-    return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
 def _set_up() -> None:

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from rich.cells import cell_len
 
-from .errors import CidmError
+from .errors import CidmError, error_object
 from .progress import Progress
 
 BOLD, RED, YELLOW, RESET = "\x1b[1m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
@@ -72,7 +72,7 @@ class Output:
     def result(self, result: Result) -> None:
         """Prints a command's result, once; and its failure, if it has one."""
         if self.mode is Mode.JSON:
-            answer = {**result.data, **(_error_object(result.failure) if result.failure else {})}
+            answer = {**result.data, **(error_object(result.failure) if result.failure else {})}
             self._answer(answer, ok=result.failure is None)
         elif self.mode is Mode.QUIET:
             for line in result.ids:
@@ -86,7 +86,7 @@ class Output:
     def error(self, error: CidmError) -> None:
         """Prints one line on stderr; under `--json` also the object on stdout, unless a result is already there."""
         if self.mode is Mode.JSON and not self._answered:
-            self._answer(_error_object(error), ok=False)
+            self._answer(error_object(error), ok=False)
         self._error_line(error)
 
     def note(self, text: str) -> None:
@@ -197,16 +197,6 @@ def _aligned(table: Table) -> list[str]:
         cells = [cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join(cells).rstrip())
     return lines
-
-
-def _error_object(error: CidmError) -> dict[str, Any]:
-    described = {
-        "message": error.message,
-        "hint": error.hint,
-        "code": int(error.code),
-        "kind": error.code.name,
-    }
-    return {"error": {**described, **error.details}}
 
 
 def _jsonable(value: Any) -> Any:
