@@ -86,6 +86,9 @@ COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
 SHARED = ("learn", "generate", "eval")
 """What several processes can do together."""
 
+TOLERANT = ("doctor",)
+"""What goes on without a settings file that is broken, and tells of it itself."""
+
 ALIASES = {"ls": "list"}
 
 GROUPS = {
@@ -210,7 +213,7 @@ def _run(
             f"run it without accelerate launch; for {', '.join(SHARED)} it gives each its share",
             ExitCode.USAGE,
         )
-    settings = load_settings(os.environ, Path.cwd(), _user_folder())
+    settings = load_settings(os.environ, Path.cwd(), _user_folder(), tolerant=name in TOLERANT)
     result = function(Invocation(output, settings, registry, crew), **values)
     crew.meet()
     output.result(result)

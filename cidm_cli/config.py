@@ -61,6 +61,8 @@ class Settings:
     """The working folder."""
     files: tuple[tuple[Path, Mapping[str, Any]], ...]
     """Settings files with their flattened content, nearest first."""
+    faults: tuple[CidmError, ...] = ()
+    """What is wrong with settings files that were left out for it."""
 
     def find(self, name: str) -> Found | None:
         """A setting from the environment or a file, or None. An empty variable counts as unset.
@@ -77,15 +79,24 @@ class Settings:
         return None
 
 
-def load_settings(environment: Mapping[str, str], folder: Path, user_folder: Path) -> Settings:
+def load_settings(
+    environment: Mapping[str, str], folder: Path, user_folder: Path, *, tolerant: bool = False
+) -> Settings:
     """Reads the settings files that exist.
 
     Raises CidmError INVALID, naming file and line, for a file that is not TOML, an unknown setting (with a
-    suggestion), or a value of the wrong type.
+    suggestion), or a value of the wrong type. If `tolerant`, such a file is left out and the error kept.
     """
-    candidates = (folder / WORKING_FILE, user_folder / USER_FILE)
-    files = tuple((path, _read(path)) for path in candidates if path.exists())
-    return Settings(environment, folder, files)
+    files, faults = [], []
+    for path in (folder / WORKING_FILE, user_folder / USER_FILE):
+        try:
+            if path.exists():
+                files.append((path, _read(path)))
+        except CidmError as error:
+            if not tolerant:
+                raise
+            faults.append(error)
+    return Settings(environment, folder, tuple(files), tuple(faults))
 
 
 def variable_for(name: str) -> str:

@@ -163,11 +163,13 @@ def caches(environment: Mapping[str, str], registry: Path) -> list[Finding]:
 
 
 def origins(settings: Settings) -> list[Finding]:
-    """The settings files that were read, and where each setting that is set comes from."""
+    """The settings files that were read or are broken, and where each setting that is set comes from."""
+    mend = "correct it; until then it is as if the file were not there"
+    out = [Finding(FAIL, "settings", fault.message, fault.hint or mend) for fault in settings.faults]
     files = [str(path) for path, _ in settings.files]
-    out = [
-        Finding(OK, "settings", ", ".join(files) if files else f"no {WORKING_FILE} here and no {USER_FILE}")
-    ]
+    if files or not out:
+        told = ", ".join(files) if files else f"no {WORKING_FILE} here and no {USER_FILE}"
+        out.append(Finding(OK, "settings", told))
     for name in SETTINGS:
         try:
             found = settings.find(name)

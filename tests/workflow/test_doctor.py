@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cidm_cli.errors import ExitCode
 from cidm_cli.models.identity import identify
 from cidm_cli.workflow import doctor
 from cidm_registry import Registry
@@ -79,6 +80,37 @@ def test_settings_are_shown_with_where_they_come_from(
     ran = cidm("doctor", "--json")
     assert ran.code == 1
     assert findings(ran)["learn.steps"]["state"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "fix"),
+    [
+        (
+            "device = 'cpu'\n[learn]\nstepz = 9\n",
+            "cidm.toml:3: unknown setting 'learn.stepz'",
+            "'learn.steps'",
+        ),
+        ("\nregistry = 5\n", "cidm.toml:2: registry must be text", "correct it"),
+        ("registry = 'x\n", "cidm.toml:1: ", "correct it"),
+    ],
+)
+def test_a_broken_settings_file_is_a_finding_and_the_rest_is_told(
+    text: str, found: str, fix: str, cidm: Cidm, elsewhere: Path, tmp_path: Path
+) -> None:
+    (elsewhere / "cidm.toml").write_text(text)
+    user = tmp_path / "config" / "cidm"
+    user.mkdir(parents=True)
+    (user / "config.toml").write_text("[learn]\nrank = 2\n")
+    ran = cidm("doctor", "--json")
+    assert ran.code == ExitCode.FAILED
+    assert found in ran.error
+    broken, read = [one for one in ran.answer["findings"] if one["what"] == "settings"]
+    assert broken["state"] == "fail"
+    assert found in broken["found"]
+    assert fix in broken["fix"]
+    assert (read["state"], read["found"]) == ("ok", str(user / "config.toml"))
+    assert findings(ran)["learn.rank"]["found"].startswith("2 ")
+    assert findings(ran)["registry"]["found"] == f"none in {tmp_path / 'data' / 'cidm'}"
 
 
 def test_the_hubs_token_is_told_and_never_shown(cidm: Cidm, monkeypatch: pytest.MonkeyPatch) -> None:
