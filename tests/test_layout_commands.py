@@ -229,6 +229,24 @@ def test_boxes_are_not_judged_by_units_or_a_size_that_are_wrong_themselves() -> 
         assert all("box" not in str(fault) for fault in found)
 
 
+@pytest.mark.parametrize("command", [("generate",), ("layout", "check"), ("layout", "show")])
+@pytest.mark.parametrize("size", [8, 400])
+def test_a_picture_in_place_of_a_layout_is_told_to_be_one(
+    size: int, command: tuple[str, ...], cidm: Cidm, registry: Registry
+) -> None:
+    Image.effect_noise((size, size), 50).save("my picture.png")
+    ran = cidm(*command, "my picture.png", "--registry", registry.root)
+    assert ran.code == ExitCode.INVALID
+    said = ran.out + ran.err
+    assert "my picture.png is a picture, not a layout" in said
+    assert "cidm generate --from 'my picture.png'" in said
+
+
+def test_another_file_that_is_no_text_is_told_to_be_that(cidm: Cidm) -> None:
+    Path("scene.toml").write_bytes(b"\xff\xd8\xff")
+    assert "not UTF-8" in cidm("layout", "check", "scene.toml").out
+
+
 def test_check_looks_for_concepts_where_there_is_a_registry(
     cidm: Cidm, scene: Path, registry: Registry
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from cidm_cli.layout.model import (
     shown_key,
 )
 from cidm_cli.prompts import find_unknown, parse_prompt
-from cidm_cli.reading import decode_utf8, read_bounded, read_stream
+from cidm_cli.reading import decode_utf8, read_bounded, read_start, read_stream
 from cidm_cli.safe_toml import MAX_BYTES, KeyPath, parse_toml
 from cidm_cli.suggest import nearest
 
@@ -42,6 +43,7 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "structure": Structure,
     "region": Region,
 }
+_PNG = b"\x89PNG\r\n\x1a\n"
 _OVERRIDE = re.compile(r"\s*([\w-]+(?:\s*\.\s*[\w-]+)*)\s*=(.*)", re.DOTALL)
 
 
@@ -116,11 +118,21 @@ def _read(path: str | Path, text: str | None, overrides: Sequence[str]) -> tuple
     if text is None and str(path) == STANDARD_INPUT:
         text = decode_utf8(read_stream(sys.stdin.buffer, MAX_BYTES, source), source)
     elif text is None:
-        text = decode_utf8(read_bounded(Path(path), MAX_BYTES), source)
+        text = _text(Path(path), source)
     document = parse_toml(text, source)
     data = document.data
     overridden = tuple(_override(data, override) for override in overrides)
     return data, Origin(source, document.lines, overridden)
+
+
+def _text(path: Path, source: str) -> str:
+    if read_start(path, len(_PNG)) == _PNG:
+        raise CidmError(
+            f"{source} is a picture, not a layout",
+            hint=f"if cidm drew it, this draws it again: cidm generate --from {shlex.quote(source)}",
+            code=ExitCode.INVALID,
+        )
+    return decode_utf8(read_bounded(path, MAX_BYTES), source)
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:
