@@ -391,6 +391,12 @@ def test_a_mask_that_leads_out_of_the_folder_is_not_opened(cidm: Cidm, scene: Pa
 # show
 
 
+def test_show_looks_at_where_to_first(cidm: Cidm, scene: Path) -> None:
+    ran = cidm("layout", "show", "none.toml", "-o", f"{scene.name}/boxes.png")
+    assert ran.code == ExitCode.FAILED
+    assert "scene.toml/boxes.png: cannot be written" in ran.error
+
+
 def test_show_writes_a_picture_of_the_layouts_aspect(cidm: Cidm, scene: Path) -> None:
     scene.write_text("[image]\nsize = [768, 512]\n" + HEAD + LEFT + RIGHT)
     ran = cidm("layout", "show", scene.name, "-o", "boxes.png")

@@ -74,6 +74,6 @@ def edit(
     task = workflow.plan(registry, given_pictures, concept, prompt, options, box=box, mask=given_mask)
     if task.record.style:
         call.output.note(f"<{task.record.name}> was learned as a style, not as an object")
-    pictures.refuse_losing(out, single)
+    pictures.check_out(out, single)
     base = open_on(call, registry, where)
     return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)

@@ -14,6 +14,7 @@ from ..invocation import Invocation
 from ..options import DrawOptions, resolve_draw
 from ..output import Result, Table
 from .common import DeviceOption, PrecisionOption
+from .pictures import check_png
 
 SHADES = " ░▒▓█"
 
@@ -38,8 +39,8 @@ def explain(
 
     One row a cross-attention layer, one column a concept. What is shown is what cidm generate merges before it draws.
     """
-    if out is not None and out.suffix.lower() != ".png":
-        raise CidmError(f"-o {out}: not a .png file", "give a name that ends in .png", ExitCode.USAGE)
+    if out is not None:
+        check_png(out)
     registry = call.open_registry()
     if not registry.records():
         raise CidmError(

@@ -184,11 +184,15 @@ def _file_names(kind: str) -> tuple[str, ...]:
 
 
 def _check_free(paths: Sequence[Path], *, force: bool) -> None:
+    """Raises CidmError FAILED where a file is already, unless ``force``, or none can be written."""
+    from ..formats.png import check_place
+
     for path in paths:
         if path.is_dir() or (path.exists() and not force):
             raise CidmError(
                 f"{path}: already there", "choose another -o, or write over it with --force", ExitCode.FAILED
             )
+        check_place(path)
 
 
 def _write(target: Target, files: Mapping[str, bytes]) -> list[Path]:

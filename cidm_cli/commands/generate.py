@@ -18,7 +18,7 @@ from ..progress import counting
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
 from .layout_files import picture_of
 from .machine import Machine, machine, open_on
-from .pictures import command_for, is_file, refuse_losing
+from .pictures import check_out, command_for, is_file
 from .sharing import say_once, stem, write_all
 from .structures import (
     ControlOption,
@@ -161,7 +161,7 @@ def _draw(
         resolve_draw(job.options, registry.base.kind, 64)  # refuses before a model is loaded
     lines = followed(call, structure, loaded, len(prompts))
     single = is_file(out, sum(job.options.count for job in first))
-    refuse_losing(out, single)
+    check_out(out, single)
     base = open_on(call, registry, where)
     jobs = [
         replace(job, options=resolve_draw(job.options, registry.base.kind, base.pixels), structure=one)
@@ -207,7 +207,7 @@ def _again(
             )
     bases: dict[tuple[str, int, bool], Any] = {}
     single = is_file(out, len(given))
-    refuse_losing(out, single)
+    check_out(out, single)
 
     def redrawn() -> Iterator[Picture]:
         for number, facts in enumerate(given):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import CidmError, ExitCode
 from ..invocation import Invocation
 from ..output import Result, Table
 from .layout_files import picture_of, registry_if_any
+from .pictures import check_png
 
 if TYPE_CHECKING:
     from ..layout import Layout
@@ -38,8 +38,8 @@ def show(
 
     Nothing is generated. A region has the number that --set counts it by: 0 is region.0.
     """
-    if out is not None and out.suffix.lower() != ".png":
-        raise CidmError(f"-o {out}: not a .png file", "give a name that ends in .png", ExitCode.USAGE)
+    if out is not None:
+        check_png(out)
     from ..layout import load_layout
     from ..layout.advice import advice
     from ..layout.masks import mask_folder, read_masks

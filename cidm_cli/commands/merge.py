@@ -84,10 +84,11 @@ def _merge(
     selection = workflow.select(registry, names, factors, prompt, options)
 
     from ..formats.merged import facts_as_metadata, pack_merged
-    from ..formats.png import write
+    from ..formats.png import check_place, write
     from ..models.attention import convolutions
     from ..workflow.bases import open_base
 
+    check_place(out)
     base = open_base(registry, device=device, precision=precision)
     with call.output.progress("looking at features", max(workflow.work(selection), 1)) as progress:
         merged = workflow.merge(registry, base, selection, on_step=counting(progress.update))

@@ -42,11 +42,27 @@ def is_file(out: Path, pictures: int) -> bool:
     return single
 
 
-def refuse_losing(out: Path, single: bool) -> None:
-    """To be asked before anything is drawn. Raises CidmError USAGE where -o is a file that did not come from here."""
+def check_out(out: Path, single: bool) -> None:
+    """To be asked before anything is drawn.
+
+    Raises:
+        CidmError: USAGE where -o is a file that did not come from here, FAILED where nothing can be written.
+    """
+    from ..formats import png
+
     if out.is_file() and not (single and _drawn_here(out)):
         what = "a file that cidm did not draw" if single else "a file, and no .png"
         raise CidmError(f"-o {out}: there is {what}", "give another name, or a folder", ExitCode.USAGE)
+    png.check_place(out if single else out / "picture.png")
+
+
+def check_png(out: Path) -> None:
+    """Raises CidmError where -o is no place for the one picture that there will be: USAGE for another ending."""
+    from ..formats.png import check_place
+
+    if out.suffix.lower() != ".png":
+        raise CidmError(f"-o {out}: not a .png file", "give a name that ends in .png", ExitCode.USAGE)
+    check_place(out)
 
 
 def _drawn_here(path: Path) -> bool:

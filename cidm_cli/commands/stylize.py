@@ -56,6 +56,6 @@ def stylize(
     task = workflow.plan(registry, pictures.read_all(call, images, out), style, prompt, options)
     if not task.record.style:
         call.output.note(f"<{task.record.name}> was learned as an object, not as a style")
-    pictures.refuse_losing(out, single)
+    pictures.check_out(out, single)
     base = open_on(call, registry, where)
     return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -77,7 +78,31 @@ def write(path: Path, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise CidmError(f"{path}: cannot be written ({error.strerror})", hint="choose another -o") from error
+        raise _unwritable(path, error) from error
+
+
+def check_place(path: Path) -> None:
+    """To be asked before long work. Raises as ``write`` would, as far as can be told without making anything."""
+    folder = path.absolute().parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    try:
+        path.lstat()  # raises for a name that is too long, and where nothing may be looked at
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    for number, bad in (
+        (errno.EISDIR, path.is_dir()),
+        (errno.ENOTDIR, not folder.is_dir()),
+        (errno.EACCES, not os.access(folder, os.W_OK | os.X_OK)),
+    ):
+        if bad:
+            raise _unwritable(path, OSError(number, os.strerror(number)))
+
+
+def _unwritable(path: Path, error: OSError) -> CidmError:
+    return CidmError(f"{path}: cannot be written ({error.strerror})", hint="choose another -o")
 
 
 def _umask() -> int:

@@ -321,6 +321,12 @@ def test_a_bundle_of_another_base_is_refused_before_the_model_loads(
         (("dog", "--to", "peft", "-o", "x.safetensors"), ExitCode.USAGE, "folder"),
         (("dog", "--to", "bundle", "-o", "x"), ExitCode.USAGE, "one .safetensors"),
         (("dog", "-o", "there.safetensors"), ExitCode.FAILED, "--force"),
+        (("dog", "-o", "there.safetensors/sub"), ExitCode.FAILED, "cannot be written"),
+        (
+            ("dog", "--to", "bundle", "-o", "there.safetensors/b.safetensors"),
+            ExitCode.FAILED,
+            "cannot be written",
+        ),
         (("dog", "--merged", "there.safetensors", "-o", "x"), ExitCode.USAGE, "--merged"),
         (("--merged", "there.safetensors", "--to", "embedding", "-o", "x"), ExitCode.USAGE, "--merged"),
     ],

@@ -191,12 +191,17 @@ def test_no_prompt_makes_a_dangerous_file_name(prompt: str, cidm: Cidm, taught: 
     assert png.read_facts(path)["prompt"] == prompt
 
 
-def test_a_folder_that_cannot_be_made_is_named(cidm: Cidm, taught: Path) -> None:
+@pytest.mark.parametrize("out", ["file/out", "file/one.png", "folder.png"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_model_loads(
+    out: str, cidm: Cidm, taught: Path, no_model: None
+) -> None:
     Path("file").write_text("in the way")
-    ran = cidm(*DRAW, "-p", DOG, "--registry", taught, "-o", "file/out")
+    Path("folder.png").mkdir()
+    ran = cidm(*DRAW, "-p", DOG, "--registry", taught, "-o", out)
     assert ran.code == ExitCode.FAILED
-    assert "file" in ran.error
-    assert "-o" in ran.error
+    assert out in ran.error
+    assert "choose another -o" in ran.error
+    assert sorted(path.name for path in Path().iterdir()) == ["file", "folder.png"]
 
 
 # The three forms

@@ -433,6 +433,7 @@ def test_settings_come_from_files_too(cidm: Cidm, taught: Path, monkeypatch: pyt
         (("cat", "-o", "a.safetensors", "-w", "dog=1"), ExitCode.USAGE, "dog"),
         (("--analyze", "-o", "a.safetensors"), ExitCode.USAGE, "--analyze"),
         (("--analyze", "dog"), ExitCode.NOT_FOUND, "two"),
+        (("-o", "/dev/null/a.safetensors"), ExitCode.FAILED, "/dev/null/a.safetensors: cannot be written"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_merged_is_refused_before_a_model_is_loaded(

@@ -359,4 +359,6 @@ def test_explain_refuses_unknown_concepts_and_empty_registries(
 ) -> None:
     assert cidm("explain", "a <dgo>", "--registry", taught.root).code == ExitCode.NOT_FOUND
     assert cidm("explain", "a dog", "--registry", tiny_registry.root).code == ExitCode.NOT_FOUND
+    Path("file").touch()
+    assert cidm("explain", "a <dog>", "--registry", taught.root, "-o", "file/map.png").code == ExitCode.FAILED
     assert cidm("explain", "a", "--method", "x", "--registry", taught.root).code == ExitCode.USAGE

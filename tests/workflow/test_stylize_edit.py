@@ -69,6 +69,15 @@ def drawn(ran: Ran) -> list[Path]:
     return [Path(line) for line in ran.out.splitlines()]
 
 
+@pytest.mark.parametrize("command", [STYLIZE, (*EDIT, *BOX)])
+def test_a_place_that_cannot_be_written_is_refused_before_the_model_loads(
+    command: tuple[object, ...], cidm: Cidm, taught: Path, house: Path, no_model: None
+) -> None:
+    ran = cidm(*command, "--registry", taught, "-o", house / "sub")
+    assert ran.code == ExitCode.FAILED
+    assert "house.png/sub" in ran.error
+
+
 # Outside the part, nothing changes
 
 
