@@ -84,11 +84,11 @@ def _merge(
     selection = workflow.select(registry, names, factors, prompt, options)
 
     from ..formats.merged import facts_as_metadata, pack_merged
-    from ..formats.png import check_place, write
+    from ..formats.png import write
     from ..models.attention import convolutions
     from ..workflow.bases import open_base
 
-    check_place(out)
+    _check_out(out)
     base = open_base(registry, device=device, precision=precision)
     with call.output.progress("looking at features", max(workflow.work(selection), 1)) as progress:
         merged = workflow.merge(registry, base, selection, on_step=counting(progress.update))
@@ -100,6 +100,18 @@ def _merge(
         human=[str(out), *_lines(merged, len(content))],
         ids=[str(out)],
     )
+
+
+def _check_out(out: Path) -> None:
+    """Raises CidmError USAGE where -o is a file that was not merged here, FAILED where it cannot be written."""
+    from ..formats.merged import is_merged
+    from ..formats.png import check_place
+
+    if out.is_file() and not is_merged(out):
+        raise CidmError(
+            f"-o {out}: there is a file that cidm merge did not write", "give another name", ExitCode.USAGE
+        )
+    check_place(out)
 
 
 def _lines(merged: Merge, size: int) -> list[str]:

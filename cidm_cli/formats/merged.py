@@ -44,6 +44,16 @@ def pack_merged(
     return write_tensors(tensors, metadata)
 
 
+def is_merged(path: Path) -> bool:
+    """Whether a file says that ``cidm merge`` made it; its weights are not looked at."""
+    try:
+        with safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {})["cidm"])
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError):
+        return False
+    return isinstance(told, dict) and told.get("format") == 1 and "concepts" in told
+
+
 def read_merged(
     path: Path, *, shapes: Mapping[str, tuple[int, int]]
 ) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], dict[str, str]]:

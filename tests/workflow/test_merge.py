@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save
 from transformers import CLIPConfig, CLIPModel
 
 import tiny
@@ -443,6 +444,34 @@ def test_what_cannot_be_merged_is_refused_before_a_model_is_loaded(
     assert ran.code == code, ran.err
     assert said in ran.error
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("foreign", ["text", "weights", "exported"])
+def test_o_takes_the_place_of_no_file_that_was_not_merged_here(
+    foreign: str, cidm: Cidm, taught: Path, no_model: None
+) -> None:
+    if foreign == "exported":
+        to = ("--to", "kohya", "-o", "mine.safetensors")
+        assert cidm("export", "dog", *to, "--registry", taught).code == 0
+    else:
+        content = (
+            b"mine" if foreign == "text" else save({"unet.x.lora_A.weight": torch.ones(1)}, {"cidm": "1"})
+        )
+        Path("mine.safetensors").write_bytes(content)
+    before = files_of(Path())
+    ran = cidm("merge", "--method", "sum", "-o", "mine.safetensors", "--registry", taught)
+    assert ran.code == ExitCode.USAGE
+    assert "mine.safetensors" in ran.error
+    assert files_of(Path()) == before
+
+
+def test_o_takes_the_place_of_a_file_that_was_merged_here(cidm: Cidm, taught: Path) -> None:
+    where = ("-o", "all.safetensors", "--registry", taught)
+    made = []
+    for method in ("sum", "mean"):
+        assert cidm("merge", "--method", method, *where).code == 0
+        made.append(Path("all.safetensors").read_bytes())
+    assert made[0] != made[1]
 
 
 def test_an_empty_registry_has_nothing_to_merge(cidm: Cidm, tiny_registry: Registry, no_model: None) -> None:
