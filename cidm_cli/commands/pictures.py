@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +102,25 @@ def write(image: Image.Image, facts: dict[str, Any], out: Path, single: bool, st
     return path
 
 
+@contextmanager
+def telling_kept(written: Collection[tuple[str | Path, dict[str, Any]]], pictures: int) -> Iterator[None]:
+    """Says, when the drawing in it is interrupted, how many of the pictures are there already, and where.
+
+    Args:
+        written: paths and facts of those there are; read at the end.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        paths = [Path(path) for path, _ in written]
+        where = f"; what was drawn is in {paths[0].parent.resolve()}" if paths else ""
+        raise CidmError(
+            f"interrupted after {len(paths)} of {pictures} pictures{where}",
+            code=ExitCode.INTERRUPTED,
+            details={"images": [{"path": path, **facts} for path, facts in written]},
+        ) from None
+
+
 def read_all(call: Invocation, paths: list[Path], out: Path) -> list[Given]:
     """The given pictures. Raises CidmError for one that cannot be read, or that -o would overwrite."""
     from ..data import read_given
@@ -122,8 +143,11 @@ def paint(call: Invocation, base: Base, work: Work, out: Path, single: bool) -> 
     """Draws over the given pictures and writes what comes, picture by picture. The result tells paths and facts."""
     from ..workflow import redrawing
 
-    written = []
-    with call.output.progress("drawing", work.steps) as progress:
+    written: list[tuple[Path, dict[str, Any]]] = []
+    with (
+        telling_kept(written, len(work.strokes)),
+        call.output.progress("drawing", work.steps) as progress,
+    ):
         for picture in redrawing.paint(base, work, counting(progress.update)):
             name = words(f"{picture.given.path.stem} {picture.facts['concept']}")
             stem = f"{name}-{picture.facts['seed']}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..invocation import Invocation
-from .pictures import words, write
+from .pictures import telling_kept, words, write
 
 if TYPE_CHECKING:
     from ..workflow.generate import Picture
@@ -35,11 +36,13 @@ def write_all(
 
     turns = [stems[:number].count(name) for number, name in enumerate(stems)]
     later = []
-    for picture in pictures:
-        if turns[picture.number] and call.crew.count > 1:
-            later.append(picture)
-        else:
-            settle(picture)
+    # Of several processes none knows what the others have written when it is interrupted.
+    with telling_kept(done.values(), len(stems)) if call.crew.count == 1 else nullcontext():
+        for picture in pictures:
+            if turns[picture.number] and call.crew.count > 1:
+                later.append(picture)
+            else:
+                settle(picture)
     for turn in range(1, max(turns, default=0) + 1):
         call.crew.meet()
         for picture in later:

@@ -311,18 +311,28 @@ def test_stopped_between_batches_what_was_drawn_is_kept(
     said = ("generate", "-p", DOG, "-p", SCENES[1], "-p", SCENES[2], "--batch", 2, "--steps", 1)
     where = ("--registry", taught.root, "-o")
     assert cidm(*said, *where, "whole").code == 0
-    real, calls = sampling.decode, iter(range(2))
+    real, calls = sampling.decode, iter(range(3))
 
     def stop(*args: Any) -> Any:
-        if next(calls) == 1:
+        if next(calls) >= 1:
             raise KeyboardInterrupt
         return real(*args)
 
     monkeypatch.setattr(sampling, "decode", stop)
-    assert cidm(*said, *where, "out").code == ExitCode.INTERRUPTED
+    ran = cidm(*said, *where, "out", "--json")
+    assert ran.code == ExitCode.INTERRUPTED
     kept = files_of(Path("out"))
     assert len(kept) == 2
     assert kept.items() <= files_of(Path("whole")).items()
+    assert (
+        ran.error == f"error: interrupted after 2 of 3 pictures; what was drawn is in {Path('out').resolve()}"
+    )
+    told = ran.answer["error"]["images"]
+    assert sorted(image["path"] for image in told) == sorted(str(Path("out") / name) for name in kept)
+    assert [image["prompt"] for image in told] == [DOG, SCENES[1]]
+    ran = cidm(*said, *where, "out")
+    assert ran.code == ExitCode.INTERRUPTED
+    assert ran.error == "error: interrupted after 0 of 3 pictures"
 
 
 # What stays loaded

@@ -78,6 +78,27 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_model_loads(
     assert "house.png/sub" in ran.error
 
 
+@pytest.mark.parametrize("command", [STYLIZE, (*EDIT, *BOX)])
+def test_interrupted_between_pictures_it_tells_which_are_kept(
+    command: tuple[object, ...], cidm: Cidm, taught: Path, house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = sampling.decode, iter(range(2))
+
+    def stop(*args: Any) -> Any:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(sampling, "decode", stop)
+    ran = cidm(*command, "-n", 2, "--batch", 1, "--registry", taught, "-o", "out", "--json")
+    assert ran.code == ExitCode.INTERRUPTED
+    assert (
+        ran.error == f"error: interrupted after 1 of 2 pictures; what was drawn is in {Path('out').resolve()}"
+    )
+    (kept,) = Path("out").iterdir()
+    assert ran.answer["error"]["images"] == [{"path": str(kept), **png.read_facts(kept)}]
+
+
 # Outside the part, nothing changes
 
 
