@@ -185,7 +185,7 @@ def _file_names(kind: str) -> tuple[str, ...]:
 
 def _check_free(paths: Sequence[Path], *, force: bool) -> None:
     """Raises CidmError FAILED where a file is already, unless ``force``, or none can be written."""
-    from ..formats.png import check_place
+    from ..writing import check_place
 
     for path in paths:
         if path.is_dir() or (path.exists() and not force):
@@ -196,9 +196,9 @@ def _check_free(paths: Sequence[Path], *, force: bool) -> None:
 
 
 def _write(target: Target, files: Mapping[str, bytes]) -> list[Path]:
-    from ..formats.png import write
+    from ..writing import write_whole
 
     paths = target.paths(list(files))
     for path, content in zip(paths, files.values(), strict=True):
-        write(path, content)
+        write_whole(path, content)
     return paths

@@ -53,12 +53,12 @@ def show(
 
     import io
 
-    from ..formats.png import write
     from ..layout.picture import draw_layout
+    from ..writing import write_whole
 
     stream = io.BytesIO()
     draw_layout(loaded, about.size or (512, 512), masks).save(stream, "PNG")
-    write(path, stream.getvalue())
+    write_whole(path, stream.getvalue())
     human: list[str | Table] = [str(path)]
     if loaded.regions:
         human.append(_table(loaded))

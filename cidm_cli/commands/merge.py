@@ -84,16 +84,16 @@ def _merge(
     selection = workflow.select(registry, names, factors, prompt, options)
 
     from ..formats.merged import facts_as_metadata, pack_merged
-    from ..formats.png import write
     from ..models.attention import convolutions
     from ..workflow.bases import open_base
+    from ..writing import write_whole
 
     _check_out(out)
     base = open_base(registry, device=device, precision=precision)
     with call.output.progress("looking at features", max(workflow.work(selection), 1)) as progress:
         merged = workflow.merge(registry, base, selection, on_step=counting(progress.update))
     content = pack_merged(merged.factors, facts_as_metadata(merged.facts), convolutions(base.unet))
-    write(out, content)
+    write_whole(out, content)
     report = {"difference": merged.difference, "lost": merged.lost, "strayed": merged.strayed}
     return Result(
         data={"path": out, "bytes": len(content), "layers": len(merged.factors), **report, **merged.facts},
@@ -105,7 +105,7 @@ def _merge(
 def _check_out(out: Path) -> None:
     """Raises CidmError USAGE where -o is a file that was not merged here, FAILED where it cannot be written."""
     from ..formats.merged import is_merged
-    from ..formats.png import check_place
+    from ..writing import check_place
 
     if out.is_file() and not is_merged(out):
         raise CidmError(

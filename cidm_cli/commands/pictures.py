@@ -50,17 +50,17 @@ def check_out(out: Path, single: bool) -> None:
     Raises:
         CidmError: USAGE where -o is a file that did not come from here, FAILED where nothing can be written.
     """
-    from ..formats import png
+    from ..writing import check_place
 
     if out.is_file() and not (single and _drawn_here(out)):
         what = "a file that cidm did not draw" if single else "a file, and no .png"
         raise CidmError(f"-o {out}: there is {what}", "give another name, or a folder", ExitCode.USAGE)
-    png.check_place(out if single else out / "picture.png")
+    check_place(out if single else out / "picture.png")
 
 
 def check_png(out: Path) -> None:
     """Raises CidmError where -o is no place for the one picture that there will be: USAGE for another ending."""
-    from ..formats.png import check_place
+    from ..writing import check_place
 
     if out.suffix.lower() != ".png":
         raise CidmError(f"-o {out}: not a .png file", "give a name that ends in .png", ExitCode.USAGE)
@@ -88,6 +88,7 @@ def write(image: Image.Image, facts: dict[str, Any], out: Path, single: bool, st
     An equal picture of that name is written again; a different one is left, and a number is added.
     """
     from ..formats import png
+    from ..writing import write_whole
 
     content = png.encode(image, facts)
     if single:
@@ -98,7 +99,7 @@ def write(image: Image.Image, facts: dict[str, Any], out: Path, single: bool, st
         while path.exists() and path.read_bytes() != content:
             number += 1
             path = out / f"{stem}-{number}.png"
-    png.write(path, content)
+    write_whole(path, content)
     return path
 
 

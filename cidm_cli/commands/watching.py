@@ -103,6 +103,7 @@ def watcher(
     """While open, what it gives is to be called after each step."""
     from ..formats import png
     from ..workflow import board, previews
+    from ..writing import write_whole
 
     settings = chosen(DrawOptions, "draw", {}, call.settings)
     paint = previews.painter(
@@ -116,7 +117,7 @@ def watcher(
             drawn = paint(trainee) if paint and due else []
             for one in drawn:
                 file = f"{one.number}-{words(one.prompt)}-{one.step:06d}.png"
-                png.write(wanted.folder / file, png.encode(one.image, dict(one.facts)))
+                write_whole(wanted.folder / file, png.encode(one.image, dict(one.facts)))
             if write:
                 write(trainee, drawn)
 

@@ -23,6 +23,7 @@ from ..models.identity import MINI, identify
 from ..options import DrawOptions, LearnOptions, resolve_draw, resolve_learn
 from ..progress import counting
 from ..report import Strip, page, sheet
+from ..writing import write_whole
 from . import generate, learn
 from .bases import open_base
 
@@ -207,7 +208,7 @@ def _write(folder: Path, root: Path, strips: list[Strip], unchanged: int, compar
     report, contact = folder / "report.html", folder / "sheet.png"
     stream = sheet(strips)
     stream.save(contact)
-    png.write(report, page("cidm demo", opening, strips, next_steps(root)).encode())
+    write_whole(report, page("cidm demo", opening, strips, next_steps(root)).encode())
     return Demo(folder, contact, report, root, CONCEPTS, unchanged, compared)
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ..formats import png
 from ..output import Table
 from ..report import Strip, page
+from ..writing import write_whole
 from . import samples
 from .evaluation import ConceptScores, Evaluation
 from .subjects import Subject
@@ -86,13 +86,13 @@ def write(
     files = {name: _rendered(figure) for name, figure in plots.items()}
     paths = {name: folder / f"{name}.png" for name in plots}
     for name, content in files.items():
-        png.write(paths[name], content)
+        write_whole(paths[name], content)
     paths["results"] = folder / "results.json"
     text = json.dumps(evaluation.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    png.write(paths["results"], text.encode() + b"\n")
+    write_whole(paths["results"], text.encode() + b"\n")
     paths["report"] = folder / "report.html"
     shown = {name: Image.open(io.BytesIO(content)) for name, content in files.items()}
-    png.write(paths["report"], _page(evaluation, pictures, subjects, shown).encode())
+    write_whole(paths["report"], _page(evaluation, pictures, subjects, shown).encode())
     return paths
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from ..formats import png
 from ..layout import Layout
 from ..output import Table
 from ..report import Strip, page
+from ..writing import write_whole
 from . import samples
 from .evaluation_files import SHORT
 from .neglect_scores import LayoutScores, NeglectScores
@@ -63,10 +63,10 @@ def write(
     """
     paths = {"results": folder / "layouts.json", "report": folder / "layouts.html"}
     text = json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    png.write(paths["results"], text.encode() + b"\n")
+    write_whole(paths["results"], text.encode() + b"\n")
     strips = [_strip(scores, layouts[scores.name], pictures, found.rivals) for scores in found.layouts]
     whole = page("cidm eval --layouts", _opening(found), strips, [], tables=[table(found)])
-    png.write(paths["report"], whole.encode())
+    write_whole(paths["report"], whole.encode())
     return paths
 
 

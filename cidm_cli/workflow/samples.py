@@ -20,6 +20,7 @@ from ..layout import Layout
 from ..models.base import Base
 from ..options import DrawOptions
 from ..prompts import parse_prompt
+from ..writing import write_whole
 from . import generate, structure
 from .facts import told_base
 from .layouts import Ablation, makes_crops, masks_of
@@ -160,7 +161,7 @@ def fill(
         )  # fmt: skip
         keys = [key for batch in some for key in batch.keys]
         for key, picture in zip(keys, pictures, strict=True):
-            png.write(file(folder, key), png.encode(picture.image, picture.facts))
+            write_whole(file(folder, key), png.encode(picture.image, picture.facts))
 
 
 def read(folder: Path, key: str) -> Image.Image:
