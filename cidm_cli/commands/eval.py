@@ -13,6 +13,7 @@ from ..flags import chosen, flags
 from ..invocation import Invocation
 from ..options import resolve_draw
 from ..output import Result
+from ..writing import check_place
 from .common import CompileOption, DeviceOption, OffloadOption, PrecisionOption, VramOption
 from .judging import evaluate_layouts, events, going_on, opened
 from .machine import Machine, machine
@@ -109,6 +110,7 @@ def evaluate(
     options = EvalOptions(**where.completed(chosen(EvalOptions, "eval", given, call.settings)))
     check(options)
     resolve_draw(drawing(options), registry.base.kind, 64)  # refuses before a model is loaded
+    check_place(out / "results.json")
     subjects, rivals, skipped = _subjects(call, registry, data, prompts, names, noun, options.limit_prompts)
     if layouts:
         return evaluate_layouts(call, registry, rivals, layouts, ways, options, out, where)

@@ -156,6 +156,15 @@ def test_stopped_by_ctrl_c_it_says_how_to_go_on_and_goes_on(
 
 
 @pytest.mark.usefixtures("no_model")
+def test_a_place_that_cannot_be_written_is_told_before_hours_of_judging(run: Callable[..., Ran]) -> None:
+    Path("file").write_text("mine")
+    ran = run("-o", "file/judged")
+    assert ran.code == ExitCode.FAILED
+    assert "file/judged" in ran.error
+    assert "cannot be written" in ran.error
+
+
+@pytest.mark.usefixtures("no_model")
 def test_a_base_without_data_of_its_own_needs_some(run: Callable[..., Ran]) -> None:
     ran = run(data=None)
     assert ran.code == ExitCode.USAGE
