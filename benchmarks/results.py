@@ -150,7 +150,7 @@ def methods_table(found: Mapping[str, Any]) -> list[str]:
         "CLIP; the second judge is trained without captions and apart from the base. Retention is against a plain",
         "LoRA of the concept's own, alone: what learning without consolidation and without other concepts reaches.",
         "Methods that carry one LoRA on, or sum all, are drawn their own way. Forgetting is – where concepts were",
-        "judged at the end only.", "",
+        "judged at the end only. `cidm` is the default: R1 without R2; `R2 alone` has R2 in its place.", "",
         *_protocol(found["protocol"]),
         "", "| | " + " | ".join(title for _, title in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|",
     ]  # fmt: skip
