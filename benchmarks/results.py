@@ -228,21 +228,22 @@ def composed_table(found: Mapping[str, Any]) -> list[str]:
         "named. *Of its own*: its gain over the class noun beside the gain of the same LoRA with it alone named,",
         "which is how much the concepts disturb each other. *Of plain*: beside the gain of a LoRA learned without",
         "consolidation, alone named, which is what comes out in the end. *Behind*: IA by which it is behind `cidm`.",
+        "*Confusion*: pictures in which the part most like a concept is nearer to another's pictures, of all ten.",
         f"± is the standard error, groups taken as independent. `{WEAKER}`: the plain LoRAs with each of N at the",
         "N-th part of its weight.",
     ]  # fmt: skip
     for size, word in (("2", "Two"), ("3", "Three")):
         groups = next(iter(ways.values()))[size]["groups"]
         lines += ["", f"{word} together, {groups} groups:", "",
-                  "| learned by | IA | of its own | of plain | behind | IA, second judge | of its own | of plain |"
-                  " behind |", "|---" * 9 + "|"]  # fmt: skip
+                  "| learned by | IA | of its own | of plain | behind | confusion |"
+                  " IA, second judge | of its own | of plain | behind | confusion |", "|---" * 11 + "|"]  # fmt: skip
         for way, parts in ways.items():
             cells = [
                 "–"
                 if way == "cidm" and name == "behind"
                 else "{:.3f} ± {:.3f}".format(*parts[size][judge][name])
                 for judge in ("clip", "dino")
-                for name in ("ia", "of_own", "of_plain", "behind")
+                for name in ("ia", "of_own", "of_plain", "behind", "confusion")
             ]
             lines.append(f"| `{way}` | " + " | ".join(cells) + " |")
     return lines

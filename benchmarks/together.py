@@ -11,7 +11,7 @@ import argparse
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ WINDOWS = ((0.0, 0.0, 1.0, 1.0), (0.0, 0.25, 0.58, 0.83), (0.21, 0.25, 0.79, 0.8
 
 Row = dict[str, Any]
 """One concept in one group: ``group``, its number; ``concept``; and for each judge its IA with ``all`` named, with it
-``alone`` named, and with only class nouns (``base``)."""
+``alone`` named, and with only class nouns (``base``), and ``confused``: the share of pictures with all named whose part
+that is most like it is nearer to another concept's own pictures."""
 
 
 def rows(
@@ -55,15 +56,17 @@ def rows(
     """
     path = lab.folder / "results" / f"{name}-{size}.json"
     if not path.exists():
+        references = {task.name: _reference(lab, task) for task in tasks}
         groups = list(itertools.combinations([task for task in tasks if not task.style], size))
         picked = np.random.default_rng(size).choice(len(groups), min(number, len(groups)), replace=False)
         out: list[Row] = []
         for k in picked.tolist():
             old = None if named is None else [row for row in named if row["group"] == k]
-            out += [{"group": k, **row} for row in _together(lab, registry, groups[k], given, old)]
+            found = _together(lab, registry, groups[k], references, given, old)
+            out += [{"group": k, **row} for row in found]
         lab.keep(f"{name}-{size}", {"rows": out})
-    found: list[Row] = json.loads(path.read_text())["rows"]
-    return found
+    kept: list[Row] = json.loads(path.read_text())["rows"]
+    return kept
 
 
 def figures(own: Sequence[Row], plain: Sequence[Row], default: Sequence[Row], judge: str) -> dict[str, Any]:
@@ -73,13 +76,21 @@ def figures(own: Sequence[Row], plain: Sequence[Row], default: Sequence[Row], ju
     - ``of_plain``: retention against a plain LoRA alone.
     - ``of_own``: retention against the same LoRA alone.
     - ``behind``: IA by which it is behind the default.
+    - ``confusion``: share of pictures in which it is nearer to another concept.
 
     Args:
         own, plain, default: rows of this training, of the plain one and of the default, of the same groups.
     """
     columns = [
         [row[judge][way] for row in some]
-        for some, way in ((own, "all"), (own, "alone"), (own, "base"), (plain, "alone"), (default, "all"))
+        for some, way in (
+            (own, "all"),
+            (own, "alone"),
+            (own, "base"),
+            (plain, "alone"),
+            (default, "all"),
+            (own, "confused"),
+        )
     ]
     table = np.array(columns)
     groups = np.array([row["group"] for row in own])
@@ -88,6 +99,7 @@ def figures(own: Sequence[Row], plain: Sequence[Row], default: Sequence[Row], ju
         "of_plain": jackknife(lambda t: (t[0] - t[2]).mean() / (t[3] - t[2]).mean(), table, groups),
         "of_own": jackknife(lambda t: (t[0] - t[2]).mean() / (t[1] - t[2]).mean(), table, groups),
         "behind": jackknife(lambda t: (t[4] - t[0]).mean(), table, groups),
+        "confusion": jackknife(lambda t: t[5].mean(), table, groups),
     }
 
 
@@ -102,10 +114,15 @@ def jackknife(
 
 
 def _together(
-    lab: Lab, registry: Registry, group: Sequence[Task], given: argparse.Namespace, old: Sequence[Row] | None
+    lab: Lab,
+    registry: Registry,
+    group: Sequence[Task],
+    references: Mapping[str, Mapping[str, np.ndarray]],
+    given: argparse.Namespace,
+    old: Sequence[Row] | None,
 ) -> list[Row]:
-    """For each concept of a group and each judge: IA with all of them named, with it alone named, with none."""
-    mine = {task.name: _reference(lab, task) for task in group}
+    """Each concept of a group, by each judge; of ``old`` rows only what is seen with all named is found anew."""
+    names = [task.name for task in group]
     options = resolve_draw(
         DrawOptions(
             count=given.samples, batch=len(SCENES) * given.samples, seed=500, method="named", steps=given.draw_steps
@@ -113,7 +130,7 @@ def _together(
         MINI, lab.base.pixels,
     )  # fmt: skip
 
-    def look(named: Sequence[str], method: str = "named") -> dict[str, dict[str, float]]:
+    def look(named: Sequence[str], method: str = "named") -> dict[str, dict[str, Seen]]:
         words = [f"a <{task.name}>" if task.name in named else f"a {task.class_noun}" for task in group]
         jobs = [
             generate.Job(scene.format(" and ".join(words)), replace(options, method=method))
@@ -121,42 +138,69 @@ def _together(
         ]
         there = [record for record in registry.records() if record.name in named]
         pictures = [p.image for p in generate.draw(registry, lab.base, jobs, records=there)]
-        return _likenesses(lab, pictures, mine)
+        return _seen(lab, pictures, names, references)
 
-    names = [task.name for task in group]
-    if old is not None:
-        weaker = look(names, "mean")
-        return [
-            {**row, **{judge: {**row[judge], "all": ia} for judge, ia in weaker[row["concept"]].items()}}
-            for row in old
+    whole = look(names) if old is None else look(names, "mean")
+    if old is None:
+        base, alone = look([]), {name: look([name])[name] for name in names}
+        old = [
+            {
+                "concept": name,
+                **{
+                    judge: {"alone": one.ia, "base": base[name][judge].ia}
+                    for judge, one in alone[name].items()
+                },
+            }
+            for name in names
         ]
-    seen = {"all": look(names), "base": look([])}
-    alone = {name: look([name])[name] for name in names}
     return [
         {
-            "concept": name,
+            **row,
             **{
-                judge: {**{way: by_name[name][judge] for way, by_name in seen.items()}, "alone": ia}
-                for judge, ia in alone[name].items()
+                judge: {**row[judge], "all": seen.ia, "confused": seen.confused}
+                for judge, seen in whole[row["concept"]].items()
             },
         }
-        for name in names
+        for row in old
     ]
 
 
-def _likenesses(
-    lab: Lab, pictures: Sequence[Image.Image], references: Mapping[str, Mapping[str, np.ndarray]]
-) -> dict[str, dict[str, float]]:
-    """IA of pictures to each concept by each judge: of each picture, the part that is most like it."""
+@dataclass(frozen=True)
+class Seen:
+    """What one judge sees of a concept in some pictures."""
+
+    ia: float
+    """Mean over pictures of the likeness of the part that is most like it."""
+    confused: float
+    """Share of pictures in which that part is more like another concept."""
+
+
+def _seen(
+    lab: Lab,
+    pictures: Sequence[Image.Image],
+    names: Sequence[str],
+    references: Mapping[str, Mapping[str, np.ndarray]],
+) -> dict[str, dict[str, Seen]]:
+    """What each judge sees of each of ``names``; ``references`` are its and all others' own pictures."""
     parts = [part for picture in pictures for part in _windows(picture)]
-    found = {judge: _embedded(lab, judge, parts) for judge in lab.judges.names}
-    return {
-        name: {
-            judge: float((found[judge] @ own.T).mean(1).reshape(-1, len(WINDOWS)).max(1).mean())
-            for judge, own in by_judge.items()
+    out: dict[str, dict[str, Seen]] = {name: {} for name in names}
+    for judge in lab.judges.names:
+        embedded = _embedded(lab, judge, parts)
+        likeness = {
+            name: (embedded @ own[judge].T).mean(1).reshape(-1, len(WINDOWS))
+            for name, own in references.items()
         }
-        for name, by_judge in references.items()
-    }
+        for name in names:
+            out[name][judge] = judged(likeness, name)
+    return out
+
+
+def judged(likeness: Mapping[str, np.ndarray], name: str) -> Seen:
+    """A concept among others, of each one's likeness to the parts of pictures [pictures, parts]."""
+    own = likeness[name]
+    best = own.argmax(1)[:, None]
+    others = np.stack([np.take_along_axis(other, best, 1) for key, other in likeness.items() if key != name])
+    return Seen(float(own.max(1).mean()), float((others.max(0)[:, 0] > own.max(1)).mean()))
 
 
 def _windows(picture: Image.Image) -> list[Image.Image]:

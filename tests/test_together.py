@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.together import Row, figures, jackknife
+from benchmarks.together import Row, figures, jackknife, judged
 
 
 def row(group: int, together: float, alone: float, base: float = 0.1) -> Row:
-    return {"group": group, "concept": "dog", "clip": {"all": together, "alone": alone, "base": base}}
+    seen = {"all": together, "alone": alone, "base": base, "confused": 0.25}
+    return {"group": group, "concept": "dog", "clip": seen}
 
 
 def test_the_jackknife_of_a_mean_over_single_rows_is_its_standard_error() -> None:
@@ -38,3 +39,16 @@ def test_a_training_that_weakens_its_concepts_gains_against_itself_alone_and_not
     assert found["of_plain"][0] == pytest.approx(0.75)
     assert found["behind"] == pytest.approx((0.0, 0.0))
     assert found["ia"] == pytest.approx((0.4, 0.0))
+    assert found["confusion"] == pytest.approx((0.25, 0.0))
+
+
+def test_a_concept_is_confused_where_its_likeliest_part_is_likelier_another() -> None:
+    likeness = {
+        "dog": np.array([[0.1, 0.6], [0.5, 0.2], [0.3, 0.4]]),
+        # Likelier than the dog in the first picture, but elsewhere; in the third, where the dog is likeliest.
+        "cat": np.array([[0.9, 0.5], [0.4, 0.1], [0.0, 0.1]]),
+        "duck": np.array([[0.0, 0.1], [0.0, 0.1], [0.0, 0.7]]),
+    }
+    seen = judged(likeness, "dog")
+    assert seen.ia == pytest.approx(0.5)
+    assert seen.confused == pytest.approx(1 / 3)
