@@ -79,6 +79,11 @@ def check_text(text: str, what: str) -> None:
         ) from error
 
 
+def noun_in(name: str) -> str:
+    """The class noun that a concept's name holds: "dog2" is a dog, "duck_toy" a duck toy; empty where there is none."""
+    return re.sub(r"[\s_-]+", " ", name.rstrip("0123456789_- "))
+
+
 def find_unknown(prompt: Prompt, names: Iterable[str]) -> CidmError | None:
     """The error (NOT_FOUND, with a suggestion) for the first concept of `prompt` not in `names`, if any."""
     known = {canonical_key(name): name for name in names}

@@ -28,7 +28,7 @@ def write_whole(path: Path, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def check_place(path: Path) -> None:
@@ -41,17 +41,18 @@ def check_place(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     for number, bad in (
         (errno.EISDIR, path.is_dir()),
         (errno.ENOTDIR, not folder.is_dir()),
         (errno.EACCES, not os.access(folder, os.W_OK | os.X_OK)),
     ):
         if bad:
-            raise _unwritable(path, OSError(number, os.strerror(number)))
+            raise unwritable(path, OSError(number, os.strerror(number)))
 
 
-def _unwritable(path: Path, error: OSError) -> CidmError:
+def unwritable(path: Path, error: OSError) -> CidmError:
+    """What the system says of a file of -o, as a user is told it."""
     return CidmError(f"{path}: cannot be written ({error.strerror})", hint="choose another -o")
 
 

@@ -1,12 +1,12 @@
 """Options that several commands share."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import CidmError, ExitCode
+from ..prompts import noun_in
 
 PicturesOption = Annotated[
     Path,
@@ -50,8 +50,7 @@ def class_noun(noun: str | None, name: str) -> str:
     Raises:
         CidmError: USAGE for what is no noun of a line.
     """
-    said = re.sub(r"[\s_-]+", " ", name.rstrip("0123456789_- ")) if noun is None else noun
-    found = " ".join(said.split())
+    found = " ".join((noun_in(name) if noun is None else noun).split())
     if not found or len(found) > 60 or not found.isprintable() or "<" in found:
         raise CidmError(
             f"concept {name}: its name holds no class noun"

@@ -144,9 +144,8 @@ def _draw(
     settings = where.completed(chosen(DrawOptions, "draw", {}, call.settings))
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
     said = {key: flags_given[key] for key in given}
-    for layout in loaded:
-        multiple = None if "size" in said else picture_of(layout, registry).multiple
-        if multiple and (unfit := unfit_size(layout, multiple)):
+    for layout in loaded if "size" not in said else ():
+        if unfit := unfit_size(layout, picture_of(layout, registry).multiple):
             raise unfit
     wanted: list[tuple[str, dict[str, Any], Layout | None]] = [
         (layout.base.prompt, {**settings, **told(layout), **said}, layout) for layout in loaded

@@ -69,7 +69,7 @@ def _check(call: Invocation, path: str, registry: Registry | None, names: list[s
         return Checked(path, layout, {})
     picture = picture_of(layout, registry)
     faults = [] if names is None else [*unknown_concepts(layout, names)]
-    if picture.multiple and (unfit := unfit_size(layout, picture.multiple)):
+    if unfit := unfit_size(layout, picture.multiple):
         faults.append(unfit)
     for index, region in enumerate(layout.regions):
         if region.mask is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import CidmError
 from ..invocation import Invocation
+from ..writing import unwritable
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -25,7 +26,7 @@ def write_layout(call: Invocation, text: str, out: Path, *, force: bool) -> Path
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
     try:
         with out.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
             file.write(text)
@@ -33,12 +34,8 @@ def write_layout(call: Invocation, text: str, out: Path, *, force: bool) -> Path
         hint = "give another name with -o, or --force to write over it"
         raise CidmError(f"{out} is there already", hint) from None
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
     return out
-
-
-def _unwritable(out: Path, error: OSError) -> CidmError:
-    return CidmError(f"{out}: cannot be written ({error.strerror})", "choose another -o")
 
 
 def registry_if_any(call: Invocation) -> Registry | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from ..errors import CidmError, ExitCode
 from ..invocation import Invocation
 from ..output import Result, Table
 from .layout_files import picture_of, registry_if_any, write_layout
+
+if TYPE_CHECKING:
+    from cidm_registry import Registry
 
 
 def new(
@@ -37,13 +40,14 @@ def new(
         text = cidm_templates.layout(template)
     except LookupError:
         raise _no_such(template) from None
+    registry = registry_if_any(call)
     if concepts is not None:
-        text = _with_concepts(call, template, text, [name.strip() for name in concepts.split(",")])
+        text = _with_concepts(call, registry, template, text, [name.strip() for name in concepts.split(",")])
 
     from ..layout import load_layout
     from ..layout.templates import sized
 
-    own = picture_of(load_layout(template, text), registry_if_any(call))
+    own = picture_of(load_layout(template, text), registry)
     if own.size and own.multiple:
         text = sized(text, own.size[0], own.multiple)
     layout = load_layout(template, text)
@@ -80,7 +84,9 @@ def _no_such(template: str) -> CidmError:
     return CidmError(f"there is no template {template!r}", hint, ExitCode.NOT_FOUND)
 
 
-def _with_concepts(call: Invocation, template: str, text: str, names: list[str]) -> str:
+def _with_concepts(
+    call: Invocation, registry: Registry | None, template: str, text: str, names: list[str]
+) -> str:
     from cidm_registry.names import canonical_key, display_name
 
     from ..layout.templates import filled, noun_of, slots
@@ -95,7 +101,6 @@ def _with_concepts(call: Invocation, template: str, text: str, names: list[str])
             ExitCode.USAGE,
         )
     names = [display_name(name) for name in names]
-    registry = registry_if_any(call)
     known = {canonical_key(one.name): one.class_noun for one in registry.records()} if registry else {}
     for name in names:
         unknown = (

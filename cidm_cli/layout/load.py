@@ -185,10 +185,13 @@ def unknown_concepts(layout: Layout, names: Iterable[str]) -> Iterator[CidmError
                 yield CidmError(message, unknown.hint, unknown.code, _details_at(layout.origin, path))
 
 
-def unfit_size(layout: Layout, multiple: int) -> CidmError | None:
-    """An error for a size that a base cannot draw which takes ``multiple`` pixels at a time; None where it can."""
+def unfit_size(layout: Layout, multiple: int | None) -> CidmError | None:
+    """An error for a size that a base cannot draw which takes ``multiple`` pixels at a time.
+
+    None where it can, or where that is not known of the base.
+    """
     size = layout.image.size
-    if size is None or not any(side % multiple for side in size):
+    if size is None or multiple is None or not any(side % multiple for side in size):
         return None
     width, height = (max(round(side / multiple), 1) * multiple for side in size)
     message = f"is {size[0]} x {size[1]}, and this base draws multiples of {multiple}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import tomlkit
 
-from cidm_cli.prompts import parse_prompt
+from cidm_cli.prompts import noun_in, parse_prompt
 
 _VOWELS = frozenset("aeiouAEIOU")
 
@@ -45,8 +45,8 @@ def sized(text: str, side: int, multiple: int) -> str:
 
 
 def noun_of(name: str) -> str:
-    """The class noun that a concept's name suggests: "dog2" is a dog, "duck_toy" a duck toy."""
-    return re.sub(r"[\s_-]+", " ", name.rstrip("0123456789_- ")) or name
+    """The class noun that a concept's name suggests, else the name itself."""
+    return noun_in(name) or name
 
 
 def _refilled(prompt: str, concepts: Mapping[str, tuple[str, str]]) -> str:
