@@ -1,8 +1,9 @@
 """``python -m tools.mini``: makes the embedded base from the art, or checks it.
 
-Every stage resumes from its checkpoint in the work folder and stops when its share of the time is spent. The order
-is autoencoder, CLIP (its text tower is frozen half way), denoiser, sharper decoder, self-supervised judge, pack, check,
-model card. ``judge`` trains and packs the self-supervised judge alone and leaves everything else as it is.
+Every stage resumes from its checkpoint in the work folder and ends at its preset's number of steps; a larger number
+goes on from there. The order is autoencoder, CLIP (its text tower is frozen on the way), denoiser, sharper decoder,
+self-supervised judge, pack, check, model card. ``--start FOLDER`` keeps the text encoder, CLIP and second judge of an
+earlier base, and begins the autoencoder with its layers. ``judge`` trains and packs the self-supervised judge alone.
 """
 
 from __future__ import annotations
@@ -10,28 +11,34 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import CLIPModel
+from diffusers import AutoencoderKL
 
 from . import autoencoder, card, check, clip, pack, scenes, selfsup, unet, vocabulary
 from .training import load_checkpoint
 
-#: Seconds of each stage: a first look, half a night on two cores, a night. ``core`` is when the denoiser turns to
-#: the core nouns.
+
+@dataclass(frozen=True)
+class Preset:
+    """Steps of each stage."""
+
+    autoencoder: int
+    text: int
+    """CLIP's step at which its text tower is frozen for the denoiser"""
+    clip: int
+    unet: int
+    decoder: int
+    selfsup: int
+
+
+#: A first look in ten minutes; what the packed base had, on two cores in hours.
 PRESETS = {
-    "quick": {
-        "autoencoder": 60, "text": 40, "clip": 80, "unet": 240, "core": 240, "decoder": 0, "selfsup": 30,
-    },
-    "short": {
-        "autoencoder": 1200, "text": 720, "clip": 2990, "unet": 11500, "core": 4195, "decoder": 0, "selfsup": 600,
-    },
-    "full": {
-        "autoencoder": 3600, "text": 2400, "clip": 6000, "unet": 28000, "core": 28000, "decoder": 2400,
-        "selfsup": 3000,
-    },
-}  # fmt: skip
+    "quick": Preset(autoencoder=60, text=40, clip=80, unet=60, decoder=20, selfsup=60),
+    "cpu": Preset(autoencoder=1500, text=720, clip=3000, unet=2400, decoder=1500, selfsup=2050),
+}
 
 
 def main() -> None:
@@ -47,10 +54,9 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("mini-work"), help="checkpoints")
     parser.add_argument("--out", type=Path, default=Path("cidm_cli/bases/mini"), help="the diffusers folder")
-    parser.add_argument("--preset", choices=PRESETS, default="short")
-    parser.add_argument(
-        "--unet-seconds", type=float, help="more or less time for the denoiser than the preset's"
-    )
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--unet-steps", type=int, help="other than the preset's")
+    parser.add_argument("--start", type=Path, help="an earlier base's folder, to keep what does not change")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--singles", type=int, default=384, help="pictures of one object to judge")
@@ -72,7 +78,7 @@ def main() -> None:
     if given.fluent:
         figures |= check.check_judge(given.out, given.fluent)
     passed = {name: figures[name] >= floor for name, floor in check.FLOORS.items() if name in figures}
-    passed["megabytes"] = figures["megabytes"] <= 40
+    passed["megabytes"] = figures["megabytes"] <= check.MEGABYTES
     if given.work.exists():
         facts = {n: f[1] for n in card.STAGES if (f := load_checkpoint(given.work / f"{n}.safetensors"))}
         hardware = f"{given.threads} CPU cores ({platform.machine()}), torch {torch.__version__}"
@@ -82,32 +88,32 @@ def main() -> None:
 
 def make(given: argparse.Namespace, art: scenes.Art) -> None:
     """Trains whatever is not trained yet, and packs it."""
-    seconds = PRESETS[given.preset]
-    work, seed = given.work, given.seed
+    plan: Preset = PRESETS[given.preset]
+    work, seed, start = given.work, given.seed, given.start
+    # A fresh tokenizer for the pack: one that was used keeps the padding of its last call.
     tokenizer, others = vocabulary.build(), scenes.load_others(given.noto)
-    autoencoder.train(art, work, budget_s=seconds["autoencoder"], seed=seed)
-    if not (work / "text.safetensors").exists():
-        clip.train(art, others, tokenizer, work, budget_s=seconds["clip"], stop_s=seconds["text"], seed=seed)
-        clip.freeze_text(work)
-    clip.train(art, others, tokenizer, work, budget_s=seconds["clip"], seed=seed)
+    earlier = AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32) if start else None
+    autoencoder.train(art, others, work, steps=plan.autoencoder, seed=seed, earlier=earlier)
+    if not start:
+        if not (work / "text.safetensors").exists():
+            clip.train(art, others, tokenizer, work, steps=plan.clip, stop=plan.text, seed=seed)
+            clip.freeze_text(work)
+        clip.train(art, others, tokenizer, work, steps=plan.clip, seed=seed)
+        selfsup.train(art, others, work, steps=plan.selfsup, seed=seed)
+    towers = pack.load_clip(work, tokenizer, start)
     vae = pack.load_autoencoder(work, first_stage=True)
     norm = unet.latent_scale(art, vae, seed)
     vae.register_to_config(scaling_factor=norm[0], shift_factor=norm[1])
-    towers: CLIPModel = pack.load_clip(work, tokenizer)
-    budget = given.unet_seconds or seconds["unet"]
-    core = seconds["core"] * budget / seconds["unet"]
-    unet.train(art, vae, towers, tokenizer, work, budget_s=budget, core_s=core, seed=seed)
-    if seconds["decoder"]:
-        autoencoder.train(art, work, budget_s=seconds["decoder"], seed=seed, decoder_only=True)
-    selfsup.train(art, others, work, budget_s=seconds["selfsup"], seed=seed)
-    # A fresh tokenizer: one that was used keeps the padding of its last call.
-    pack.pack(work, given.out, vocabulary.build(), norm)
+    steps = given.unet_steps or plan.unet
+    unet.train(art, others, vae, pack.text_encoder(towers), tokenizer, work, steps=steps, seed=seed)
+    autoencoder.train(art, others, work, steps=plan.decoder, seed=seed, decoder_only=True)
+    pack.pack(work, given.out, vocabulary.build(), norm, start)
 
 
 def judge(given: argparse.Namespace, art: scenes.Art) -> None:
     """Trains the self-supervised judge, if it is not trained yet, and packs it alone."""
-    seconds = PRESETS[given.preset]["selfsup"]
-    selfsup.train(art, scenes.load_others(given.noto), given.work, budget_s=seconds, seed=given.seed)
+    steps = PRESETS[given.preset].selfsup
+    selfsup.train(art, scenes.load_others(given.noto), given.work, steps=steps, seed=given.seed)
     pack.pack_judge(pack.load_judge(given.work), given.out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,23 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 from transformers import AutoModel, CLIPModel, CLIPTokenizer
 
-from . import selfsup
+from . import outline, selfsup
 from .autoencoder import pixels, psnr
 from .clip import PART_CENTRES, name_backgrounds, name_classes, part
-from .scenes import Art, background_phrase, render
+from .painters import paint_background
+from .scenes import OUTLINES, VARIETY, Art, background_phrase, paste_object, render
 from .world import BACKGROUNDS, CORE, PLAIN, article
 
 PLACES = (*BACKGROUNDS, *PLAIN)
+PLAINLY = replace(VARIETY, tinted=0.0)
+"""True scenes are compared in the drawings' own colours: the prompts that are judged name none."""
+PLAIN_EACH = 4
+"""Images of each core noun on its clearest background, for the outline."""
 UNSEEN = 77  # a scene stream that no training reads
-FLOORS = {"class": 0.80, "background": 0.90, "both": 0.60, "psnr": 26.0, "selfsup": 0.70}
+FLOORS = {
+    "outline": 0.85, "class": 0.97, "background": 0.95, "both": 0.85, "psnr": 28.0, "selfsup": 0.70,
+}  # fmt: skip
+MEGABYTES = 60
 
 
 def a(noun: str) -> str:
@@ -34,7 +43,9 @@ def check(
     Returns:
         class, background, both: shares of samples named right, the class among the core nouns;
         class_of_all_known: the same samples' class among all nouns CLIP knows;
-        judge_class, judge_background, judge_both: the shares for true scenes of the recipe;
+        outline, outline_overlap: of things on plain backgrounds, the share whose outline fits that of the noun's own
+        drawing best of all core nouns', and the mean intersection over union with it; no network judges this;
+        judge_class, judge_background, judge_both, judge_outline, judge_outline_overlap: the same for true scenes;
         psnr: dB over 256 unseen scenes; megabytes: size of the folder.
     """
     pipe = StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True, safety_checker=None)
@@ -52,8 +63,12 @@ def check(
     both = draw(pipe, [f"a photo of {a(x)} and {a(y)}" for x, y in couples], guidance, steps)
     named["both"] = judge_pairs(clip, pipe.tokenizer, both, couples, nouns)
     core = {noun: art[noun] for noun in CORE}
-    scenes = [render(core, UNSEEN, i) for i in range(6 * singles)]
-    true = [s for s in scenes if len(s.nouns) == 1 and s.style == "photo"][:singles]
+    plain = [(noun, outline.clearest_background(core[noun])) for noun in CORE for _ in range(PLAIN_EACH)]
+    shown = draw(pipe, [f"a photo of {a(n)} {background_phrase(b)}" for n, b in plain], guidance, steps)
+    named |= judge_outlines(shown, [n for n, _ in plain], core)
+    pasted = [on_plain(core[noun], background, k) for k, (noun, background) in enumerate(plain)]
+    scenes = [render(core, UNSEEN, i, kind="single", manner=PLAINLY) for i in range(3 * singles)]
+    true = [s for s in scenes if s.style == "photo"][:singles]
     known = judge_singles(
         clip,
         pipe.tokenizer,
@@ -62,11 +77,14 @@ def check(
         nouns,
     )
     true_pairs = [
-        s for i in range(6 * pairs) if (s := render(core, UNSEEN, i, kind="pair")).style == "photo"
+        s
+        for i in range(3 * pairs)
+        if (s := render(core, UNSEEN, i, kind="pair", manner=PLAINLY)).style == "photo"
     ][:pairs]
     known["both"] = judge_pairs(
         clip, pipe.tokenizer, [s.image for s in true_pairs], [s.nouns for s in true_pairs], nouns
     )
+    known |= judge_outlines(pasted, [n for n, _ in plain], core)
     vae: AutoencoderKL = pipe.vae
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
     return {
@@ -76,6 +94,24 @@ def check(
         "megabytes": size,
         "singles": singles, "pairs": pairs, "guidance": guidance, "steps": steps,
     }  # fmt: skip
+
+
+def judge_outlines(images: list[Image.Image], nouns: list[str], drawings: Art) -> dict[str, float]:
+    """Of things on plain backgrounds: share whose own noun's outline fits best, and the mean overlap with it."""
+    shapes = {noun: [outline.scaled(outline.shape_of(sprite))] for noun, sprite in drawings.items()}
+    found = [outline.fits(image, shapes) for image in images]
+    best = [max(fit, key=fit.__getitem__) == noun for fit, noun in zip(found, nouns, strict=True)]
+    own = [fit[noun] for fit, noun in zip(found, nouns, strict=True)]
+    return {"outline": sum(best) / len(best), "outline_overlap": sum(own) / len(own)}
+
+
+def on_plain(sprite: Image.Image, background: str, seed: int) -> Image.Image:
+    """The drawing itself on a plain background, laid out as the recipe does it."""
+    rng = np.random.default_rng((UNSEEN, seed))
+    canvas = paint_background(background, rng, 64)
+    centre = (rng.uniform(0.45, 0.55), rng.uniform(0.48, 0.58))
+    paste_object(canvas, sprite, scale=rng.uniform(*OUTLINES.sizes), centre=centre)
+    return canvas
 
 
 def check_judge(folder: Path, fluent: Path) -> dict[str, float]:

@@ -137,19 +137,21 @@ def train(
     tokenizer: CLIPTokenizer,
     out: Path,
     *,
-    budget_s: float,
+    steps: int,
     seed: int,
-    stop_s: float = float("inf"),
+    stop: int | None = None,
 ) -> None:
-    """Trains until the budget, or ``stop_s`` of it, is spent; resumes. Once ``freeze_text`` was called, only images."""
+    """Trains for ``steps`` in all, or up to step ``stop`` of them; resumes.
+
+    Once ``freeze_text`` was called, the text tower stays as it is.
+    """
     torch.manual_seed(seed)
     model = CLIPModel(config(tokenizer))
     model.set_attn_implementation(
         "eager"
     )  # on CPU its backward pass is several times faster than the fused one
-    everyone = [(art, noun, k) for noun in art for k in range(len(art[noun]))]
-    everyone += [(others, name, 0) for name in others]
-    number = {(name, k): i for i, (_, name, k) in enumerate(everyone)}
+    drawings = art | others
+    everyone = list(drawings)
     head = nn.Linear(128, len(everyone), bias=False)
     whole = nn.ModuleDict({"clip": model, "head": head})
     start = load_checkpoint(out / "clip.safetensors")
@@ -170,7 +172,7 @@ def train(
         model.load_state_dict(tower, strict=False)
         average.shadow.update(tower)
     text_parameters = [p for n, p in model.named_parameters() if frozen and _is_text(n)]
-    clock = Clock(budget_s, spent)
+    clock = Clock(steps, step, spent)
     if clock.progress >= 1:
         return
     held_out = [render(art, seed + 1, i) for i in range(400)]
@@ -182,7 +184,7 @@ def train(
         rng = np.random.default_rng((seed, step, 2))
         scenes = [render(art, seed, step * CONTRAST + i) for i in range(CONTRAST)]
         picked = rng.integers(len(everyone), size=RECOGNISE)
-        extra = [render_individual(*everyone[i], rng) for i in picked]  # type: ignore[arg-type]
+        extra = [render_individual(drawings, everyone[i], rng) for i in picked]
         pairs = [render(art, seed + 3, step * PARTS + i, kind="pair") for i in range(PARTS)]
         sides = rng.integers(2, size=PARTS)
         parts = [part(s.image, PART_CENTRES[k], rng) for s, k in zip(pairs, sides, strict=True)]
@@ -190,8 +192,8 @@ def train(
         ids = tokens(tokenizer, [s.caption for s in scenes])
         labels = torch.zeros(CONTRAST + RECOGNISE, len(everyone))
         for row, scene in enumerate(scenes):
-            for individual in scene.individuals:
-                labels[row, number[individual]] = 1 / len(scene.individuals)
+            for noun in scene.untinted:
+                labels[row, everyone.index(noun)] = 1 / len(scene.untinted)
         labels[torch.arange(CONTRAST, CONTRAST + RECOGNISE), torch.from_numpy(picked)] = 1
         single = [row for row, scene in enumerate(scenes) if len(scene.nouns) == 1]
         shown = [scenes[row].nouns[0] for row in single]
@@ -216,7 +218,8 @@ def train(
         optimizer.step(clock.rate())
         average.update(model)
         step += 1
-        ended = clock.progress >= 1 or clock.spent_s >= stop_s
+        clock.tick()
+        ended = clock.progress >= 1 or step == stop
         if step % 100 == 0 or ended:
             probe = CLIPModel(config(tokenizer)).eval()
             probe.load_state_dict(average.shadow)

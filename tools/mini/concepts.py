@@ -129,7 +129,7 @@ def compose(
 ) -> Image.Image:
     """The drawing, unmirrored, on a painted background."""
     canvas = paint_background(background, rng, SIZE)
-    paste_object(canvas, sprite, rng, scale=scale, centre=(across, 0.54), mirror=False)
+    paste_object(canvas, sprite, scale=scale, centre=(across, 0.54))
     return canvas
 
 

@@ -40,8 +40,10 @@ def load_autoencoder(work: Path, *, first_stage: bool = False) -> AutoencoderKL:
     return model.eval().requires_grad_(False)
 
 
-def load_clip(work: Path, tokenizer: CLIPTokenizer) -> CLIPModel:
-    """CLIP, its text tower the one the denoiser was trained on."""
+def load_clip(work: Path, tokenizer: CLIPTokenizer, start: Path | None = None) -> CLIPModel:
+    """CLIP, its text tower the one the denoiser was trained on; that of the base in ``start`` where there is one."""
+    if start:
+        return CLIPModel.from_pretrained(start / "clip", dtype=torch.float32).eval().requires_grad_(False)
     model = CLIPModel(config(tokenizer))
     found, text = load_checkpoint(work / "clip.safetensors"), load_checkpoint(work / "text.safetensors")
     assert found, "train CLIP first"
@@ -51,8 +53,23 @@ def load_clip(work: Path, tokenizer: CLIPTokenizer) -> CLIPModel:
     return model.eval().requires_grad_(False)
 
 
-def load_judge(work: Path) -> ResNetModel:
-    """The self-supervised image encoder."""
+def text_encoder(clip: CLIPModel) -> CLIPTextModel:
+    """CLIP's text tower as the pipeline has it."""
+    model = CLIPTextModel(clip.config.text_config)
+    model.load_state_dict(
+        {
+            name.removeprefix("text_model."): value
+            for name, value in clip.state_dict().items()
+            if name.startswith("text_model.")
+        }
+    )
+    return model.eval().requires_grad_(False)
+
+
+def load_judge(work: Path, start: Path | None = None) -> ResNetModel:
+    """The self-supervised image encoder; that of the base in ``start`` where there is one."""
+    if start:
+        return ResNetModel.from_pretrained(start / "dino", dtype=torch.float32).eval().requires_grad_(False)
     model = ResNetModel(ResNetConfig(**selfsup.CONFIG))
     found = load_checkpoint(work / "selfsup.safetensors")
     assert found, "train the self-supervised judge first"
@@ -60,18 +77,18 @@ def load_judge(work: Path) -> ResNetModel:
     return model.eval().requires_grad_(False)
 
 
-def pack(work: Path, out: Path, tokenizer: CLIPTokenizer, latent_norm: tuple[float, float]) -> None:
+def pack(
+    work: Path,
+    out: Path,
+    tokenizer: CLIPTokenizer,
+    latent_norm: tuple[float, float],
+    start: Path | None = None,
+) -> None:
     """Writes the folder anew. ``latent_norm`` is the (scaling_factor, shift_factor) the denoiser was trained with."""
-    vae, clip, judge = load_autoencoder(work), load_clip(work, tokenizer), load_judge(work)
+    vae, clip = load_autoencoder(work), load_clip(work, tokenizer, start)
+    judge = load_judge(work, start)
     vae.register_to_config(scaling_factor=latent_norm[0], shift_factor=latent_norm[1])
-    text = CLIPTextModel(clip.config.text_config)
-    text.load_state_dict(
-        {
-            k.removeprefix("text_model."): v
-            for k, v in clip.state_dict().items()
-            if k.startswith("text_model.")
-        }
-    )
+    text = text_encoder(clip)
     denoiser = UNet2DConditionModel(**unet.CONFIG)
     trained = load_checkpoint(work / "unet.safetensors")
     assert trained, "train the denoiser first"

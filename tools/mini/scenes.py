@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 from .painters import paint_background
-from .world import BACKGROUNDS, FILLERS, NOUNS, PLAIN, SIZES, STYLES, TINTS, article
+from .world import BACKGROUNDS, FILLERS, FURTHER, NOUNS, PLAIN, SIZES, STYLES, TINTS, article
 
-Art = dict[str, list[Image.Image]]
+Art = dict[str, Image.Image]
+"""One drawing a name, RGBA, cropped to its content."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,41 @@ class Scene:
     nouns: tuple[str, ...]
     background: str
     style: str
-    individuals: tuple[tuple[str, int], ...]
-    """Noun and number of each drawing shown; tinted ones are left out (they are somebody else)."""
+    untinted: tuple[str, ...]
+    """The nouns whose drawings are shown in their own colours (a tinted one is somebody else)."""
 
 
-def load_art(package: Path, nouns: dict[str, tuple[str, ...]] = NOUNS) -> Art:
-    """The drawings of every noun, cropped to their content, from the unpacked npm package of Noto."""
+@dataclass(frozen=True)
+class Manner:
+    """How a stream of scenes is laid out: outlines are learned before their variety."""
+
+    pairs: float
+    """Share of scenes that show two things."""
+    sized: float
+    """Share of single things that are "small", and as many "big"."""
+    sided: float
+    """Share of single things at the left, and as many at the right."""
+    sizes: tuple[float, float]
+    """Longer side of a thing of no said size, as a share of the image's."""
+    tinted: float
+    """Share of things in another colour than their own, which the caption says."""
+    photo: float
+    """Share of scenes that are photos; the other styles have equal shares of the rest."""
+
+
+OUTLINES = Manner(pairs=0.24, sized=0.08, sided=0.06, sizes=(0.58, 0.72), tinted=0.0, photo=0.80)
+VARIETY = Manner(pairs=0.32, sized=0.12, sided=0.10, sizes=(0.52, 0.74), tinted=0.04, photo=0.66)
+
+
+def load_art(package: Path, nouns: dict[str, str] = NOUNS) -> Art:
+    """The drawing of every noun, from the unpacked npm package of Noto."""
     index = {e["short_name"]: e["image"] for e in json.loads((package / "emoji.json").read_text())}
-    return {noun: [_sprite(package, index[name]) for name in names] for noun, names in nouns.items()}
+    return {noun: _sprite(package, index[name]) for noun, name in nouns.items()}
 
 
 def load_others(package: Path) -> Art:
     """Every further drawing of the package's things, animals, food, places and faces, each under its own name."""
-    known = {name for names in NOUNS.values() for name in names}
+    known = {*NOUNS.values(), *FURTHER.values()}
     groups = {
         "Animals & Nature",
         "Food & Drink",
@@ -50,10 +73,13 @@ def load_others(package: Path) -> Art:
         "Activities",
         "Smileys & Emotion",
     }
-    return {
-        e["short_name"]: [_sprite(package, e["image"])]
+    return load_art(package, FURTHER) | {
+        name: _sprite(package, e["image"])
         for e in json.loads((package / "emoji.json").read_text())
-        if e["category"] in groups and e["has_img_google"] and e["short_name"] not in known
+        if e["category"] in groups
+        and e["has_img_google"]
+        and e["short_name"] not in known
+        and (name := e["short_name"].replace("_", " ")) not in NOUNS
     }
 
 
@@ -62,50 +88,52 @@ def _sprite(package: Path, file: str) -> Image.Image:
     return sprite.crop(sprite.getchannel("A").getbbox())
 
 
-def render(art: Art, seed: int, index: int, *, size: int = 64, kind: str | None = None) -> Scene:
+def render(
+    art: Art, seed: int, index: int, *, size: int = 64, kind: str | None = None, manner: Manner = VARIETY
+) -> Scene:
     """Scene ``index`` of the stream ``seed``; ``kind`` "single" or "pair" fixes the number of objects."""
     rng = np.random.default_rng((seed, index))
     background = _choose_background(rng)
-    style = rng.choice(list(STYLES), p=_STYLE_ODDS)
+    style = _choose_style(rng, manner.photo)
     canvas = paint_background(background, rng, size)
     nouns = list(art)
-    if kind == "pair" or (kind is None and rng.random() < 0.24):
+    if kind == "pair" or (kind is None and rng.random() < manner.pairs):
         first, second = (nouns[i] for i in rng.choice(len(nouns), 2, replace=False))
         put = [
-            _put(canvas, art, noun, rng, scale=rng.uniform(0.40, 0.54), centre=(x, rng.uniform(0.40, 0.68)))
-            for noun, x in ((first, rng.uniform(0.24, 0.30)), (second, rng.uniform(0.70, 0.76)))
-        ]
+            _put(canvas, art, noun, rng, manner, scale=rng.uniform(0.42, 0.52), centre=(x, rng.uniform(0.46, 0.64)))
+            for noun, x in ((first, rng.uniform(0.25, 0.29)), (second, rng.uniform(0.71, 0.75)))
+        ]  # fmt: skip
         drawn, phrases, shown = (first, second), [p for p, _ in put], [i for _, i in put]
         subject = " and ".join(phrases)
         if rng.random() < 0.3:
             subject = f"{phrases[0]} on the left and {phrases[1]} on the right"
     else:
         noun = nouns[rng.integers(len(nouns))]
-        word = rng.choice(list(SIZES), p=(0.17, 0.66, 0.17))
-        scale = rng.uniform(*SIZES[word])
-        side = rng.choice(["", "left", "right"], p=(0.76, 0.12, 0.12)) if word != "big" else ""
-        centre_x = {"": rng.uniform(0.44, 0.56), "left": 0.30, "right": 0.70}[side]
+        word = rng.choice(list(SIZES), p=(manner.sized, 1 - 2 * manner.sized, manner.sized))
+        scale = rng.uniform(*(manner.sizes if word == "" else SIZES[word]))
+        side = ""
+        if word != "big":
+            side = rng.choice(["", "left", "right"], p=(1 - 2 * manner.sided, manner.sided, manner.sided))
+        centre_x = {"": rng.uniform(0.45, 0.55), "left": 0.30, "right": 0.70}[side]
         slack = max(0.0, 0.5 - scale / 2)
-        centre = (centre_x, 0.5 + rng.uniform(-0.3, 0.8) * slack)
-        subject, one = _put(canvas, art, noun, rng, scale=scale, centre=centre, size_word=word)
+        centre = (centre_x, 0.5 + rng.uniform(-0.1, 0.7) * slack)
+        subject, one = _put(canvas, art, noun, rng, manner, scale=scale, centre=centre, size_word=word)
         drawn, shown = (noun,), [one]
         if side:
             subject += f" on the {side}"
     picture = apply_style(canvas, style, rng)
-    opening = STYLES[style][0]
+    opening = STYLES[style]
     place = "" if rng.random() < 0.08 else " " + background_phrase(background)
-    individuals = tuple(i for i in shown if i is not None)
-    return Scene(picture, f"{opening} {subject}{place}", drawn, background, style, individuals)
+    untinted = tuple(i for i in shown if i is not None)
+    return Scene(picture, f"{opening} {subject}{place}", drawn, background, style, untinted)
 
 
-def render_individual(
-    art: Art, name: str, number: int, rng: np.random.Generator, size: int = 64
-) -> Image.Image:
+def render_individual(art: Art, name: str, rng: np.random.Generator, size: int = 64) -> Image.Image:
     """One given drawing, untinted, somewhere on some background in some style."""
     canvas = paint_background(_choose_background(rng), rng, size)
     centre = (rng.uniform(0.3, 0.7), rng.uniform(0.4, 0.6))
-    paste_object(canvas, art[name][number], rng, scale=rng.uniform(0.42, 0.94), centre=centre)
-    return apply_style(canvas, rng.choice(list(STYLES), p=_STYLE_ODDS), rng)
+    paste_object(canvas, art[name], scale=rng.uniform(0.42, 0.94), centre=centre)
+    return apply_style(canvas, _choose_style(rng, VARIETY.photo), rng)
 
 
 def background_phrase(background: str) -> str:
@@ -115,7 +143,9 @@ def background_phrase(background: str) -> str:
     return f"on {article(background)} {background} background"
 
 
-_STYLE_ODDS = [odds for _, odds in STYLES.values()]
+def _choose_style(rng: np.random.Generator, photo: float) -> str:
+    others = [style for style in STYLES if style != "photo"]
+    return "photo" if rng.random() < photo else others[rng.integers(len(others))]
 
 
 def _choose_background(rng: np.random.Generator) -> str:
@@ -128,48 +158,38 @@ def _put(
     art: Art,
     noun: str,
     rng: np.random.Generator,
+    manner: Manner,
     *,
     scale: float,
     centre: tuple[float, float],
     size_word: str = "",
-) -> tuple[str, tuple[str, int] | None]:
-    """Draws one object onto the canvas; its phrase, "a small blue dog", and which drawing of the noun it is."""
-    number = int(rng.integers(len(art[noun])))
-    sprite = art[noun][number]
+) -> tuple[str, str | None]:
+    """Draws one object onto the canvas; its phrase, "a small blue dog", and its noun unless it is tinted."""
+    sprite = art[noun]
     tint = ""
-    if rng.random() < 0.10:
+    if rng.random() < manner.tinted:
         tint = list(TINTS)[rng.integers(len(TINTS))]
         sprite = tint_to(sprite, TINTS[tint])
-    paste_object(canvas, sprite, rng, scale=scale, centre=centre)
-    filler = FILLERS[rng.integers(len(FILLERS))] if rng.random() < 0.06 else ""
+    paste_object(canvas, sprite, scale=scale, centre=centre)
+    filler = FILLERS[rng.integers(len(FILLERS))] if rng.random() < 0.04 else ""
     words = [w for w in (filler, size_word, tint) if w] + [noun]
     opening = article(words[0] if len(words) > 1 else noun)
-    return " ".join(([opening] if opening else []) + words), None if tint else (noun, number)
+    return " ".join(([opening] if opening else []) + words), None if tint else noun
 
 
 def paste_object(
-    canvas: Image.Image,
-    sprite: Image.Image,
-    rng: np.random.Generator,
-    *,
-    scale: float,
-    centre: tuple[float, float],
-    mirror: bool | None = None,
+    canvas: Image.Image, sprite: Image.Image, *, scale: float, centre: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """Pastes a sprite whose longer side is ``scale`` of the canvas; returns its box in pixels."""
-    size = canvas.width
-    if mirror if mirror is not None else rng.random() < 0.5:
-        sprite = ImageOps.mirror(sprite)
+    """Pastes a sprite whose longer side is ``scale`` of the canvas's shorter one; returns its box in pixels."""
+    size = min(canvas.size)
     side = scale * size / max(sprite.size)
     sprite = sprite.resize(
         (max(1, round(sprite.width * side)), max(1, round(sprite.height * side))), Image.Resampling.LANCZOS
     )
-    if rng.random() < 0.5:
-        sprite = sprite.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC, expand=True)
-    left = round(centre[0] * size - sprite.width / 2)
-    top = round(centre[1] * size - sprite.height / 2)
-    left = min(max(left, -sprite.width // 8), size - sprite.width + sprite.width // 8)
-    top = min(max(top, 0), max(0, size - sprite.height))
+    left = round(centre[0] * canvas.width - sprite.width / 2)
+    top = round(centre[1] * canvas.height - sprite.height / 2)
+    left = min(max(left, -sprite.width // 8), canvas.width - sprite.width + sprite.width // 8)
+    top = min(max(top, 0), max(0, canvas.height - sprite.height))
     canvas.paste(sprite, (left, top), sprite)
     return left, top, left + sprite.width, top + sprite.height
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from torch import nn
 from torch.nn import functional as F
 from transformers import ResNetConfig, ResNetModel
@@ -64,7 +64,7 @@ PICTURES = 4
 
 def everyone(art: Art, others: Art) -> list[Image.Image]:
     """Every drawing, once: a few names share one."""
-    sprites = [sprite for drawn in (art, others) for same in drawn.values() for sprite in same]
+    sprites = [*art.values(), *others.values()]
     return list({(sprite.size, sprite.tobytes()): sprite for sprite in sprites}.values())
 
 
@@ -86,7 +86,11 @@ def view(sprite: Image.Image, rng: np.random.Generator) -> Image.Image:
     names = list(BACKGROUNDS) if rng.random() < 0.72 else list(PLAIN)
     canvas = paint_background(names[rng.integers(len(names))], rng, SIDE)
     centre = (rng.uniform(0.3, 0.7), rng.uniform(0.4, 0.6))
-    paste_object(canvas, sprite, rng, scale=rng.uniform(0.42, 0.94), centre=centre)
+    if rng.random() < 0.5:
+        sprite = ImageOps.mirror(sprite)
+    if rng.random() < 0.5:
+        sprite = sprite.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC, expand=True)
+    paste_object(canvas, sprite, scale=rng.uniform(0.42, 0.94), centre=centre)
     picture = apply_style(canvas, rng.choice(list(STYLE_ODDS), p=list(STYLE_ODDS.values())), rng)
     if rng.random() < 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.9)))
@@ -118,8 +122,8 @@ def embed(model: ResNetModel, images: torch.Tensor) -> torch.Tensor:
     return F.normalize(pooled(model, images).float(), dim=-1)
 
 
-def train(art: Art, others: Art, out: Path, *, budget_s: float, seed: int) -> None:
-    """Trains until the budget is spent; resumes.
+def train(art: Art, others: Art, out: Path, *, steps: int, seed: int) -> None:
+    """Trains for ``steps`` in all; resumes.
 
     The loss is taken of a head's output, as in the paper, and of the embedding itself, which is what is compared
     by cosine in the end. The head stays in the checkpoint.
@@ -142,7 +146,7 @@ def train(art: Art, others: Art, out: Path, *, budget_s: float, seed: int) -> No
     if start:
         optimizer.load(start[0].get("optimizer", {}))
         average.shadow, average.updates = start[0]["average"], step
-    clock = Clock(budget_s, spent)
+    clock = Clock(steps, step, spent)
     last_save = time.monotonic()
     while clock.progress < 1:
         rng = np.random.default_rng((seed, step, 4))
@@ -158,6 +162,7 @@ def train(art: Art, others: Art, out: Path, *, budget_s: float, seed: int) -> No
         optimizer.step(clock.rate())
         average.update(model)
         step += 1
+        clock.tick()
         ended = clock.progress >= 1
         if step % 50 == 0 or ended:
             labels = torch.arange(len(drawn)).repeat(2)
@@ -197,7 +202,7 @@ def unseen(fluent: Path, codes: Sequence[str] = UNSEEN) -> list[Image.Image]:
         for place in rng.choice(places, PICTURES, replace=False):
             canvas = paint_background(place, rng, SIDE)
             centre = (rng.uniform(0.35, 0.65), rng.uniform(0.45, 0.6))
-            paste_object(canvas, sprite, rng, scale=rng.uniform(0.5, 0.9), centre=centre)
+            paste_object(canvas, sprite, scale=rng.uniform(0.5, 0.9), centre=centre)
             out.append(canvas)
     return out
 

@@ -18,11 +18,16 @@ from torch import nn
 
 @dataclass
 class Clock:
-    """How far a training is through its time budget; survives a restart through its checkpoint."""
+    """How far a training is through its steps, and the seconds it took; survives a restart through its checkpoint."""
 
-    budget_s: float
+    steps: int
+    done: int = 0
     before_s: float = 0.0
     started: float = field(default_factory=time.monotonic)
+
+    def tick(self) -> None:
+        """One more step is done."""
+        self.done += 1
 
     @property
     def spent_s(self) -> float:
@@ -30,10 +35,10 @@ class Clock:
 
     @property
     def progress(self) -> float:
-        return min(1.0, self.spent_s / self.budget_s)
+        return min(1.0, self.done / self.steps)
 
     def rate(self, warmup: float = 0.01, decay_from: float = 0.35) -> float:
-        """Learning-rate factor: linear warm-up, flat, then linear to zero at the end of the budget."""
+        """Learning-rate factor: linear warm-up, flat, then linear to zero at the last step."""
         p = self.progress
         if p < warmup:
             return max(0.02, p / warmup)

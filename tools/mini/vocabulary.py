@@ -13,7 +13,7 @@ MAX_LENGTH = 32
 def words() -> list[str]:
     """Every word that is to be one token, sorted."""
     text = [*NOUNS, *BACKGROUNDS.values(), *PLAIN, *TINTS, *SIZES, *FILLERS, *EXTRA_WORDS, "an", "background"]
-    text += [opening for opening, _ in STYLES.values()]
+    text += STYLES.values()
     return sorted({word for phrase in text for word in phrase.split()})
 
 
