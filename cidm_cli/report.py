@@ -16,7 +16,7 @@ _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#222;background:#fff}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin:2.2rem 0 .3rem}p{margin:.4rem 0}
 .row{display:flex;flex-wrap:wrap;gap:.6rem;margin:.6rem 0}figure{margin:0;width:min-content}
-img{height:9rem;width:auto;image-rendering:pixelated;border-radius:.3rem;display:block}
+img{height:128px;width:auto;image-rendering:pixelated;border-radius:.3rem;display:block}
 figcaption{font-size:.78rem;color:#555;overflow-wrap:anywhere}
 table{border-collapse:collapse;display:block;overflow-x:auto;font-size:.85rem;margin:1rem 0}
 th,td{padding:.2rem .6rem;text-align:left;border-bottom:1px solid #8884;white-space:nowrap}

@@ -34,6 +34,7 @@ CONFIG = dict(
 )
 KL_WEIGHT = 5e-4
 BATCH = 12
+CPU = torch.device("cpu")
 
 
 def pixels(images: list) -> torch.Tensor:
@@ -66,7 +67,7 @@ def fitting(model: AutoencoderKL, earlier: AutoencoderKL) -> dict[str, torch.Ten
 
 def train(
     art: Art, others: Art, out: Path, *, steps: int, seed: int, earlier: AutoencoderKL | None = None,
-    decoder_only: bool = False,
+    decoder_only: bool = False, device: torch.device = CPU,
 ) -> None:  # fmt: skip
     """Trains for ``steps`` in all; resumes. ``decoder_only`` keeps the latents as they are and sharpens images.
 
@@ -86,6 +87,7 @@ def train(
     elif start:
         model.load_state_dict(start[0]["model"])
         step, spent = start[1]["step"], start[1]["spent_s"]
+    model.to(device)
     if decoder_only:
         model.encoder.requires_grad_(False)
         model.quant_conv.requires_grad_(False)
@@ -93,16 +95,18 @@ def train(
     average = Average(model, 400)
     if start:
         optimizer.load(start[0].get("optimizer", {}))
-        average.shadow = start[0]["average"]
-        average.updates = step
+        average.load(start[0]["average"], step)
     clock = Clock(steps, step, spent)
     held_out = pixels([render(art, seed + 1, i).image for i in range(64)])
     last_save = time.monotonic()
     while clock.progress < 1:
         scenes = pixels([render((art, others)[i % 2], seed, step * BATCH + i).image for i in range(BATCH)])
-        with torch.autocast("cpu", torch.bfloat16):
+        scenes = scenes.to(device)
+        with torch.autocast(device.type, torch.bfloat16):
             posterior = model.encode(scenes).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step))
+            noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step)).to(
+                device
+            )
             latents = posterior.mean + posterior.std * noise
             back = model.decode(latents.detach() if decoder_only else latents).sample.float()
         loss = F.mse_loss(back, scenes) + 0.4 * F.l1_loss(back, scenes)

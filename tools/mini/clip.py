@@ -165,7 +165,7 @@ def train(
     average = Average(model, 600)
     if start:
         optimizer.load(start[0].get("optimizer", {}))
-        average.shadow, average.updates = start[0]["average"], step
+        average.load(start[0]["average"], step)
     frozen = load_checkpoint(out / "text.safetensors")
     if frozen:
         tower = {name: value for name, value in frozen[0]["text"].items() if _is_text(name)}

@@ -83,6 +83,7 @@ def pack(
     tokenizer: CLIPTokenizer,
     latent_norm: tuple[float, float],
     start: Path | None = None,
+    shard: str | None = None,
 ) -> None:
     """Writes the folder anew. ``latent_norm`` is the (scaling_factor, shift_factor) the denoiser was trained with."""
     vae, clip = load_autoencoder(work), load_clip(work, tokenizer, start)
@@ -101,6 +102,9 @@ def pack(
     if out.exists():
         shutil.rmtree(out)
     pipe.to(torch.float16).save_pretrained(out, safe_serialization=True)
+    if shard:
+        shutil.rmtree(out / "unet")
+        denoiser.save_pretrained(out / "unet", safe_serialization=True, max_shard_size=shard)
     clip.to(torch.float16).save_pretrained(out / "clip", safe_serialization=True)
     _image_settings(out / "clip")
     pack_judge(judge, out)

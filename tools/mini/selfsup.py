@@ -145,7 +145,7 @@ def train(art: Art, others: Art, out: Path, *, steps: int, seed: int) -> None:
     average = Average(model, 400)
     if start:
         optimizer.load(start[0].get("optimizer", {}))
-        average.shadow, average.updates = start[0]["average"], step
+        average.load(start[0]["average"], step)
     clock = Clock(steps, step, spent)
     last_save = time.monotonic()
     while clock.progress < 1:

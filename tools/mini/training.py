@@ -108,6 +108,11 @@ class Average:
         self.horizon, self.updates = horizon, 0
         self.shadow = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
+    def load(self, shadow: dict[str, torch.Tensor], updates: int) -> None:
+        """Goes on from a checkpoint's average."""
+        self.updates = updates
+        self.shadow = {name: value.to(self.shadow[name].device) for name, value in shadow.items()}
+
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         self.updates += 1

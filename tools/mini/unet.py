@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import Executor
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .autoencoder import pixels
+from .autoencoder import CPU, pixels
 from .clip import tokens
 from .scenes import OUTLINES, VARIETY, Art, Manner, Scene, render
 from .training import Average, Clock, MuonAdamW, clip_norm, load_checkpoint, save_checkpoint
@@ -37,7 +40,7 @@ SCHEDULE = dict(
     prediction_type="v_prediction",
     clip_sample=False,
 )
-BATCH, CHUNK, CHUNKS = 128, 4096, 16
+CHUNK = 4096
 NO_CAPTION = 0.1
 #: Share of scenes about the core nouns, about the other nouns, and about further drawings under their own names: the
 #: last two keep an outline that was never seen from being foreign.
@@ -67,17 +70,29 @@ def latent_scale(art: Art, autoencoder: AutoencoderKL, seed: int) -> tuple[float
 
 
 def chunk(
-    art: Art, others: Art, autoencoder: AutoencoderKL, out: Path, seed: int, index: int, manner: Manner
+    art: Art,
+    others: Art,
+    autoencoder: AutoencoderKL,
+    out: Path,
+    seed: int,
+    index: int,
+    manner: Manner,
+    crew: Executor | None,
 ) -> tuple[torch.Tensor, list[str]]:
     """Scaled latents [CHUNK, 32, 8, 8] and captions of one stretch of a scene stream, made once and kept."""
     path = out / "latents" / f"{seed}-{index:03d}.safetensors"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        parts, captions = [], []
-        for start in range(index * CHUNK, (index + 1) * CHUNK, 64):
-            scenes = [scene(art, others, seed, i, manner) for i in range(start, start + 64)]
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                parts.append(autoencoder.encode(pixels([s.image for s in scenes])).latent_dist.mode().float())
+        device, parts, captions = autoencoder.device, [], []
+        found = (crew.map if crew else map)(
+            partial(scene, art, others, seed, manner=manner), range(index * CHUNK, (index + 1) * CHUNK),
+            **({"chunksize": 256} if crew else {}),
+        )  # fmt: skip
+        rendered = iter(found)
+        while scenes := list(islice(rendered, 64)):
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+                images = pixels([s.image for s in scenes]).to(device)
+                parts.append(autoencoder.encode(images).latent_dist.mode().float().cpu())
             captions += [s.caption for s in scenes]
         path.with_suffix(".json").write_text(json.dumps(captions))
         save_file({"latents": torch.cat(parts).half().contiguous()}, path)
@@ -88,13 +103,21 @@ def chunk(
 
 def train(
     art: Art, others: Art, autoencoder: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer, out: Path,
-    *, steps: int, seed: int,
+    *, steps: int, batch: int, chunks: int, seed: int, device: torch.device = CPU, crew: Executor | None = None,
 ) -> None:  # fmt: skip
-    """Trains for ``steps`` in all; resumes. Outlines first, then their variety."""
+    """Trains for ``steps`` in all; resumes. Outlines first, then their variety.
+
+    Args:
+        chunks: stretches of 4,096 scenes in each of the two halves, which come round again and again.
+        crew: processes that render scenes.
+    """
     torch.manual_seed(seed)
-    model = UNet2DConditionModel(**CONFIG)
+    model = UNet2DConditionModel(**CONFIG).to(device)
+    text.to(device)
+    autoencoder.to(device)
     # On CPU the plain attention's backward pass is a third faster than the fused one.
-    model.set_attn_processor(AttnProcessor())
+    if device.type == "cpu":
+        model.set_attn_processor(AttnProcessor())
     start = load_checkpoint(out / "unet.safetensors")
     step, spent = 0, 0.0
     if start:
@@ -104,36 +127,37 @@ def train(
     average = Average(model, 400)
     if start:
         optimizer.load(start[0]["optimizer"])
-        average.shadow, average.updates = start[0]["average"], step
+        average.load(start[0]["average"], step)
     schedule = DDPMScheduler(**SCHEDULE)
     signal = schedule.alphas_cumprod
     # Plain v-prediction, less weight where hardly any noise is left: min(SNR + 1, 5) in terms of the clean latent.
     # (min-SNR itself goes to zero at full noise, where class and place are decided.)
-    weight = torch.clamp(5 * (1 - signal), max=1.0)
+    weight = torch.clamp(5 * (1 - signal), max=1.0).to(device)
     clock = Clock(steps, step, spent)
-    per_chunk = CHUNK // BATCH
+    per_chunk = CHUNK // batch
     losses: list[float] = []
     held = None
     last_save = time.monotonic()
     while clock.progress < 1:
         stage = int(clock.progress >= OUTLINES_UNTIL)
-        epoch, within = divmod(step // per_chunk, CHUNKS)
+        epoch, within = divmod(step // per_chunk, chunks)
         if held != (stage, within):
             manner = (OUTLINES, VARIETY)[stage]
-            latents, captions = chunk(art, others, autoencoder, out, seed + 10 * stage, within, manner)
+            latents, captions = chunk(art, others, autoencoder, out, seed + 10 * stage, within, manner, crew)
             held = (stage, within)
         order = np.random.default_rng((seed, epoch, within, 3)).permutation(CHUNK)
-        picked = order[step % per_chunk * BATCH :][:BATCH]
+        picked = order[step % per_chunk * batch :][:batch]
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
         clean = latents[picked]
         noise = torch.randn(clean.shape, generator=rng)
-        spread = (torch.arange(BATCH) + torch.rand(BATCH, generator=rng)) / BATCH
-        t = (spread * 1000).long().clamp(0, 999)[torch.randperm(BATCH, generator=rng)]
-        dropped = torch.rand(BATCH, generator=rng) < NO_CAPTION
+        spread = (torch.arange(batch) + torch.rand(batch, generator=rng)) / batch
+        t = (spread * 1000).long().clamp(0, 999)[torch.randperm(batch, generator=rng)]
+        dropped = torch.rand(batch, generator=rng) < NO_CAPTION
         words = ["" if d else captions[i] for i, d in zip(picked, dropped, strict=True)]
-        with torch.autocast("cpu", torch.bfloat16):
+        clean, noise, t = clean.to(device), noise.to(device), t.to(device)
+        with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
-                context = text(input_ids=tokens(tokenizer, words)).last_hidden_state
+                context = text(input_ids=tokens(tokenizer, words).to(device)).last_hidden_state
             guess = model(schedule.add_noise(clean, noise, t), t, context).sample.float()
         target = schedule.get_velocity(clean, noise, t)
         loss = (((guess - target) ** 2).mean((1, 2, 3)) * weight[t]).mean()
@@ -147,12 +171,12 @@ def train(
         mean = sum(losses[-200:]) / len(losses[-200:])
         if step % 50 == 0 or clock.progress >= 1:
             print(
-                f"unet step {step} {clock.spent_s:.0f} s samples {step * BATCH} loss {mean:.5f}", flush=True
+                f"unet step {step} {clock.spent_s:.0f} s samples {step * batch} loss {mean:.5f}", flush=True
             )
         if time.monotonic() - last_save > 180 or clock.progress >= 1:
             last_save = time.monotonic()
             save_checkpoint(
                 out / "unet.safetensors",
                 {"model": model.state_dict(), "average": average.shadow, "optimizer": optimizer.state()},
-                {"step": step, "spent_s": clock.spent_s, "samples": step * BATCH, "seed": seed, "loss": mean},
+                {"step": step, "spent_s": clock.spent_s, "samples": step * batch, "seed": seed, "loss": mean},
             )
