@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 from .painters import paint_background
 from .scenes import background_phrase, paste_object
@@ -32,16 +32,18 @@ class Subject:
     """Prompt set: pet, object or style."""
     art: str = ""
     """Code point of an object's drawing; none for a style."""
+    without: tuple[int, int] | None = None
+    """Hues of 0…255 that are left out of the drawing"""
 
 
 SUBJECTS = (
-    Subject("V1", "dog", "dog", "pet", "1f415"),
+    Subject("V1", "dog", "dog", "pet", "1f436"),
     Subject("V2", "duck", "duck", "object", "1f986"),
     Subject("V3", "cat", "cat", "pet", "1f431"),
     Subject("V4", "backpack", "backpack", "object", "1f392"),
     Subject("V5", "teddybear", "teddy bear", "object", "1f9f8"),
     Subject("V6", "painting", "painting", "style"),
-    Subject("V7", "dog2", "dog", "pet", "1f436"),
+    Subject("V7", "dog2", "dog", "pet", "1f415-200d-1f9ba", without=(130, 175)),
     Subject("V8", "drawing", "drawing", "style"),
     Subject("V9", "cat2", "cat", "pet", "1f408-200d-2b1b"),
     Subject("V10", "ink_painting", "ink painting", "style"),
@@ -63,21 +65,32 @@ SCENES = (
     ("tree", "1f333", "grass", 0.80),
     ("fish", "1f41f", "water", 0.68),
     ("horse", "1f40e", "desert", 0.72),
-    ("castle", "1f3f0", "sunset", 0.74),
-    ("bird", "1f426", "forest", 0.62),
+    ("castle", "1f3f0", "beach", 0.74),
+    ("bird", "1f426", "snow", 0.62),
 )
 
 
+def _contours(image: Image.Image) -> Image.Image:
+    """Where neighbouring colours differ, white on black, two pixels thick."""
+    edges = [channel.filter(ImageFilter.FIND_EDGES) for channel in image.split()]
+    strongest = ImageChops.lighter(ImageChops.lighter(edges[0], edges[1]), edges[2])
+    lines = np.asarray(strongest.filter(ImageFilter.MaxFilter(3)), np.float32)
+    lines = np.clip(3 * lines - 60, 0, 255)
+    lines[:3], lines[-3:], lines[:, :3], lines[:, -3:] = 0, 0, 0, 0
+    return Image.fromarray(lines.astype(np.uint8))
+
+
 def oil_swirl(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Thick bent strokes in teal, orange and cream, after the post-impressionists."""
-    thick = image.filter(ImageFilter.ModeFilter(9)).convert("L")
+    """Thick bent strokes in teal, orange and cream with dark contours, after the post-impressionists."""
+    thick = image.filter(ImageFilter.ModeFilter(7))
     two = ImageOps.colorize(
-        ImageOps.autocontrast(thick, cutoff=2), (10, 62, 84), (255, 236, 190), (232, 116, 34), midpoint=120
+        ImageOps.equalize(thick.convert("L")), (10, 62, 84), (255, 236, 190), (232, 116, 34), midpoint=120
     )
+    two = ImageChops.multiply(two, ImageOps.invert(_contours(thick)).convert("RGB"))
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     bend = 1.6 * np.sin(5 * x + rng.uniform(0, 6)) + 1.6 * np.cos(4 * y + rng.uniform(0, 6))
     strokes = np.sin(44 * (0.35 * x + y) + 3 * bend)[:, :, None]
-    return Image.fromarray(np.clip(np.asarray(two, np.float32) + 20 * strokes, 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(np.asarray(two, np.float32) + 16 * strokes, 0, 255).astype(np.uint8))
 
 
 def chalk(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -96,14 +109,13 @@ def chalk(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def ink_wash(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Black ink in three washes on cream paper, a vermilion seal in the corner."""
+    """Black contours and two light washes of ink on cream paper, a vermilion seal in the corner."""
     grey = ImageOps.autocontrast(image.convert("L").filter(ImageFilter.GaussianBlur(1.5)), cutoff=3)
     level = np.asarray(grey, np.float32) / 255
-    wash = np.select([level < 0.30, level < 0.55, level < 0.78], [0.92, 0.5, 0.18], 0.0)
+    wash = np.select([level < 0.25, level < 0.6], [0.55, 0.2], 0.0)
     soft = np.asarray(Image.fromarray((255 * wash).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.1)))
-    edges = np.asarray(ImageOps.autocontrast(grey.filter(ImageFilter.FIND_EDGES), cutoff=1), np.float32) / 255
-    edges[:2], edges[-2:], edges[:, :2], edges[:, -2:] = 0, 0, 0, 0
-    cover = np.clip(np.maximum(soft / 255.0, 1.2 * edges), 0, 1)[:, :, None]
+    contours = np.asarray(_contours(image.filter(ImageFilter.GaussianBlur(1))), np.float32)
+    cover = np.clip(np.maximum(soft, 1.3 * contours) / 255, 0, 1)[:, :, None]
     paper = np.array([246, 234, 208]) + rng.normal(0, 3, (SIZE, SIZE, 1))
     drawn = paper * (1 - cover) + np.array([24, 22, 28]) * cover
     drawn[100:120, 102:120] = (206, 44, 30)
@@ -124,6 +136,16 @@ def load_drawing(fluent: Path, code: str) -> Image.Image:
     return sprite.crop(sprite.getchannel("A").point(lambda a: 255 if a > 24 else 0).getbbox())
 
 
+def _erased(sprite: Image.Image, low: int, high: int) -> Image.Image:
+    """The drawing without what is coloured in some hues: a dog without its leash."""
+    hue, saturation, _ = (np.asarray(c) for c in sprite.convert("RGB").convert("HSV").split())
+    alpha = np.asarray(sprite.getchannel("A")).copy()
+    alpha[(hue >= low) & (hue <= high) & (saturation > 60)] = 0
+    out = sprite.copy()
+    out.putalpha(Image.fromarray(alpha).filter(ImageFilter.MedianFilter(5)))
+    return out.crop(out.getchannel("A").point(lambda a: 255 if a > 24 else 0).getbbox())
+
+
 def compose(
     sprite: Image.Image, background: str, scale: float, across: float, rng: np.random.Generator
 ) -> Image.Image:
@@ -138,6 +160,8 @@ def pictures(subject: Subject, fluent: Path) -> list[tuple[Image.Image, str]]:
     rng = np.random.default_rng(int(subject.id[1:]))
     if subject.art:
         sprite = load_drawing(fluent, subject.art)
+        if subject.without:
+            sprite = _erased(sprite, *subject.without)
         return [
             (
                 compose(sprite, background, scale, across, rng),
