@@ -3,7 +3,10 @@
 Learns mini-CIFC's objects, draws each in scenes its pictures never showed, and asks the base's CLIP image tower
 what each sample is nearest to, by mean cosine: the concept's own pictures, what the base draws for the same captions
 with the class noun, or the pictures of another concept. All three show the same backgrounds, so that backgrounds
-decide nothing; the styles' pictures are references too. Prints one JSON object.
+decide nothing; the styles' pictures are references too.
+
+Beside CLIP a judge that is no network: each concept is drawn on plain backgrounds that its images never had, cut out,
+and its outline compared with those of all objects, as their own plain images show them. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from cidm_cli.data import Task, load_examples, load_tasks
 from cidm_cli.models.clip import Judge
@@ -25,6 +29,8 @@ from cidm_cli.workflow import generate, learn
 from cidm_cli.workflow.bases import open_base
 from cidm_cli.workflow.demo import tasks_folder
 from cidm_registry import Registry
+from tools.mini.outline import cut_out, fits, scaled
+from tools.mini.world import PLAIN, article
 
 #: In none of the objects' pictures.
 SCENES = (
@@ -36,6 +42,13 @@ SCENES = (
     "a photo of a {} in the mountains",
     "a photo of a {} at sunset",
     "a photo of a {} on a red background",
+)
+
+#: Plain backgrounds of no object's images, for the outline.
+PLAIN_SCENES = tuple(
+    f"a photo of a {{}} on {article(colour)} {colour} background"
+    for colour in PLAIN
+    if colour not in ("white", "blue", "pink")
 )
 
 
@@ -71,7 +84,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
         print(f"learned {task.name}, loss {record.losses['last_tenth']:.4f}", file=sys.stderr, flush=True)
     judge = Judge(mini_folder() / "clip")
 
-    def drawn(prompts: list[str], each: int) -> np.ndarray:
+    def drawn(prompts: list[str], each: int) -> list[Image.Image]:
         draw = resolve_draw(
             DrawOptions(count=each, batch=8, guidance=given.guidance, seed=1000), MINI, base.pixels
         )
@@ -84,20 +97,28 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
                     target
                     / f"{prompts[0].replace(' ', '-').replace('<', '').replace('>', '')}-{number:02d}.png"
                 )
-        return judge.embed(images)
+        return images
 
     own = {t.name: judge.embed([e.image for e in examples(t)]) for t in tasks}
-    ideas = {t.name: drawn([e.caption for e in examples(t)], 4) for t in objects}
+    ideas = {t.name: judge.embed(drawn([e.caption for e in examples(t)], 4)) for t in objects}
+    shapes = {t.name: outlines(t) for t in tasks if not t.style}
     table = {}
     for task in objects:
         each = -(-given.samples // len(SCENES))
-        samples = drawn([scene.format(f"<{task.name}>") for scene in SCENES], each)[: given.samples]
+        scenes = drawn([scene.format(f"<{task.name}>") for scene in SCENES], each)[: given.samples]
+        samples = judge.embed(scenes)
+        plain = drawn([scene.format(f"<{task.name}>") for scene in PLAIN_SCENES], 2)
+        fitting = [fits(image, shapes) for image in plain]
+        like = [max(fit, key=fit.__getitem__) for fit in fitting]
         references = {**own, "the base's " + task.class_noun: ideas[task.name]}
         similar = np.stack([(samples @ r.T).mean(1) for r in references.values()], axis=1)
         nearest = [list(references)[k] for k in similar.argmax(1)]
         table[task.name] = {
             "accuracy": nearest.count(task.name) / len(nearest),
             "nearest": {name: nearest.count(name) for name in dict.fromkeys(nearest)},
+            "outline": like.count(task.name) / len(like),
+            "outline_nearest": {name: like.count(name) for name in dict.fromkeys(like)},
+            "outline_overlap": float(np.mean([fit[task.name] for fit in fitting])),
             "own_cosine": float((samples @ own[task.name].T).mean()),
             "base_cosine": float((samples @ ideas[task.name].T).mean()),
         }
@@ -105,6 +126,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
     shares = [row["accuracy"] for row in table.values()]
     return {
         "accuracy": float(np.mean(shares)),  # type: ignore[arg-type]
+        "outline": float(np.mean([row["outline"] for row in table.values()])),  # type: ignore[arg-type]
         "per_concept": table,
         "samples": given.samples,
         "options": {
@@ -116,6 +138,11 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
         "compute": str(base.compute).removeprefix("torch."),
         "torch": torch.__version__,
     }
+
+
+def outlines(task: Task) -> list[np.ndarray]:
+    """The object's outline, from each of its images on a plain background."""
+    return [scaled(cut_out(e.image)) for e in examples(task) if e.caption.endswith(" background")]
 
 
 def examples(task: Task) -> tuple:
