@@ -6,7 +6,9 @@ with the class noun, or the pictures of another concept. All three show the same
 decide nothing; the styles' pictures are references too.
 
 Beside CLIP a judge that is no network: each concept is drawn on plain backgrounds that its images never had, cut out,
-and its outline compared with those of all objects, as their own plain images show them. Prints one JSON object.
+and its outline compared with those of all objects, as their own plain images show them. The styles are learned too:
+CLIP names what each stylised image shows, among all the base's nouns, beside the base's own images of the same
+subjects. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from cidm_cli.workflow.bases import open_base
 from cidm_cli.workflow.demo import tasks_folder
 from cidm_registry import Registry
 from tools.mini.outline import cut_out, fits, scaled
-from tools.mini.world import PLAIN, article
+from tools.mini.world import CORE, PLAIN, article
 
 #: In none of the objects' pictures.
 SCENES = (
@@ -44,6 +46,8 @@ SCENES = (
     "a photo of a {} on a red background",
 )
 
+#: Subjects that no style's images show.
+SUBJECTS = tuple("dog cat lion penguin owl rabbit flower mushroom boat car bus umbrella".split())
 #: Plain backgrounds of no object's images, for the outline.
 PLAIN_SCENES = tuple(
     f"a photo of a {{}} on {article(colour)} {colour} background"
@@ -72,12 +76,14 @@ def main() -> None:
 def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
     """The table, as one object."""
     tasks = load_tasks(tasks_folder())
-    objects = [task for task in tasks if not task.style and (not given.only or task.name in given.only)]
+    wanted = [task for task in tasks if not given.only or task.name in given.only]
+    objects = [task for task in wanted if not task.style]
+    styles = [task for task in wanted if task.style]
     registry = Registry.create(folder / "registry", identify(MINI))
     base = open_base(registry, device="auto", precision="auto")
     said = {"steps": given.steps, "lr": given.lr, "token_lr": given.token_lr, "seed": given.seed}
     options = resolve_learn(LearnOptions(**said), MINI)
-    for task in objects:
+    for task in wanted:
         dataset = load_examples(task.images, class_noun=task.class_noun)
         work = learn.Task(task.name, task.class_noun, task.style, dataset, options, False, False, False)
         record = learn.learn(registry, base, work, learn.Events())
@@ -123,11 +129,25 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
             "base_cosine": float((samples @ ideas[task.name].T).mean()),
         }
         print(f"{task.name}: {table[task.name]}", file=sys.stderr, flush=True)
-    shares = [row["accuracy"] for row in table.values()]
+    told = judge.embed_texts([f"a photo of {article(noun)} {noun}" for noun in CORE])
+
+    def named(prompt: str) -> float:
+        """Share of images of all subjects whose subject CLIP names right."""
+        right = 0
+        for noun in SUBJECTS:
+            seen = judge.embed(drawn([f"a {prompt} of {article(noun)} {noun}"], 4))
+            right += sum(CORE[k] == noun for k in (seen @ told.T).argmax(1))
+        return right / (4 * len(SUBJECTS))
+
+    kept = {task.name: named(f"<{task.name}>") for task in styles}
     return {
-        "accuracy": float(np.mean(shares)),  # type: ignore[arg-type]
-        "outline": float(np.mean([row["outline"] for row in table.values()])),  # type: ignore[arg-type]
+        **{
+            figure: float(np.mean([row[figure] for row in table.values()])) if table else None  # type: ignore[arg-type]
+            for figure in ("accuracy", "outline")
+        },
         "per_concept": table,
+        "subject_kept": kept,
+        "subject_of_photos": named("photo") if styles else None,
         "samples": given.samples,
         "options": {
             "steps": options.steps,
