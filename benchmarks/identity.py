@@ -63,6 +63,10 @@ def main() -> None:
     parser.add_argument("--lr", type=float, help="learning rate, else the base's default")
     parser.add_argument("--token-lr", type=float, help="token learning rate, else the base's default")
     parser.add_argument("--guidance", type=float, help="guidance, else the base's default")
+    parser.add_argument("--rank", type=int, help="rank, else the base's default")
+    parser.add_argument(
+        "--tasks", type=Path, default=tasks_folder(), help="another set, such as the tuning set of tools/mini"
+    )
     parser.add_argument("--only", nargs="*", help="learn these concepts only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -75,13 +79,19 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
     """The table, as one object."""
-    tasks = load_tasks(tasks_folder())
+    tasks = load_tasks(given.tasks)
     wanted = [task for task in tasks if not given.only or task.name in given.only]
     objects = [task for task in wanted if not task.style]
     styles = [task for task in wanted if task.style]
     registry = Registry.create(folder / "registry", identify(MINI))
     base = open_base(registry, device="auto", precision="auto")
-    said = {"steps": given.steps, "lr": given.lr, "token_lr": given.token_lr, "seed": given.seed}
+    said = {
+        "steps": given.steps,
+        "lr": given.lr,
+        "token_lr": given.token_lr,
+        "rank": given.rank,
+        "seed": given.seed,
+    }
     options = resolve_learn(LearnOptions(**said), MINI)
     for task in wanted:
         dataset = load_examples(task.images, class_noun=task.class_noun)

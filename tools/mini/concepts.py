@@ -7,6 +7,7 @@ picture styles that the base does not know, shown on such objects too.
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,16 @@ SUBJECTS = (
     Subject("V8", "drawing", "drawing", "style"),
     Subject("V9", "cat2", "cat", "pet", "1f408-200d-2b1b"),
     Subject("V10", "ink_painting", "ink painting", "style"),
+)
+
+#: Other drawings and another style, to choose settings with: no benchmark judges these.
+TUNING = (
+    Subject("T1", "fox", "fox", "pet", "1f98a"),
+    Subject("T2", "penguin", "penguin", "pet", "1f427"),
+    Subject("T3", "rabbit", "rabbit", "pet", "1f407"),
+    Subject("T4", "house", "house", "object", "1f3e0"),
+    Subject("T5", "robot", "robot", "object", "1f916"),
+    Subject("T6", "sketch", "sketch", "style"),
 )
 
 #: Background, share of the side, centre across: an object's pictures.
@@ -123,10 +134,20 @@ def ink_wash(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8))
 
 
+def violet_sketch(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Violet contours on yellow paper, the colours of things left as a pale wash."""
+    lines = np.asarray(_contours(image.filter(ImageFilter.GaussianBlur(1))), np.float32)[:, :, None] / 255
+    paper = np.array([250, 224, 120]) + rng.normal(0, 3, (SIZE, SIZE, 1))
+    washed = 0.7 * paper + 0.3 * np.asarray(image, np.float32)
+    drawn = washed * (1 - lines) + np.array([94, 40, 150]) * lines
+    return Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8))
+
+
 FILTERS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
     "painting": oil_swirl,
     "drawing": chalk,
     "ink_painting": ink_wash,
+    "sketch": violet_sketch,
 }
 
 
@@ -178,14 +199,14 @@ def pictures(subject: Subject, fluent: Path) -> list[tuple[Image.Image, str]]:
     ]
 
 
-def write(fluent: Path, out: Path) -> None:
+def write(fluent: Path, out: Path, subjects: tuple[Subject, ...], title: str) -> None:
     """Writes tasks.toml and the pictures with their captions; the prompt sets are kept beside by hand."""
     lines = [
-        "# mini-CIFC: ten concept-customization tasks for the embedded base, learned in this order.",
+        f"# {title}: {len(subjects)} concept-customization tasks for the embedded base, learned in this order.",
         "# The same shape as the paper's benchmark: name: folder under concepts/, class_noun: stands in every caption,",
         "# prompts: the evaluation prompt set under prompts/, <TOK> marks where the concept goes.",
     ]
-    for subject in SUBJECTS:
+    for subject in subjects:
         folder = out / "concepts" / subject.name
         folder.mkdir(parents=True, exist_ok=True)
         for number, (image, caption) in enumerate(pictures(subject, fluent)):
@@ -202,8 +223,15 @@ def main() -> None:
         "--fluent", type=Path, required=True, help="unpacked npm package @lobehub/fluent-emoji-3d"
     )
     parser.add_argument("--out", type=Path, default=Path("cidm_cli/bases/mini_cifc"))
+    parser.add_argument(
+        "--tuning", type=Path, help="write the tuning set here instead, with mini-CIFC's prompts"
+    )
     given = parser.parse_args()
-    write(given.fluent, given.out)
+    if given.tuning:
+        write(given.fluent, given.tuning, TUNING, "Tuning set")
+        shutil.copytree(given.out / "prompts", given.tuning / "prompts", dirs_exist_ok=True)
+    else:
+        write(given.fluent, given.out, SUBJECTS, "mini-CIFC")
 
 
 if __name__ == "__main__":
