@@ -119,11 +119,11 @@ def train(
     if device.type == "cpu":
         model.set_attn_processor(AttnProcessor())
     start = load_checkpoint(out / "unet.safetensors")
-    step, spent = 0, 0.0
+    step, spent, samples = 0, 0.0, 0
     if start:
         model.load_state_dict(start[0]["model"])
-        step, spent = start[1]["step"], start[1]["spent_s"]
-    optimizer = MuonAdamW(model, lr=1.5e-3, adamw_lr=1e-3, skip=lambda n: "conv_in" in n or "conv_out" in n)
+        step, spent, samples = (start[1][fact] for fact in ("step", "spent_s", "samples"))
+    optimizer = MuonAdamW(model, lr=2e-3, adamw_lr=1e-3, skip=lambda n: "conv_in" in n or "conv_out" in n)
     average = Average(model, 400)
     if start:
         optimizer.load(start[0]["optimizer"])
@@ -167,16 +167,17 @@ def train(
         average.update(model)
         losses.append(loss.item())
         step += 1
+        samples += batch
         clock.tick()
         mean = sum(losses[-200:]) / len(losses[-200:])
         if step % 50 == 0 or clock.progress >= 1:
             print(
-                f"unet step {step} {clock.spent_s:.0f} s samples {step * batch} loss {mean:.5f}", flush=True
+                f"unet step {step} {clock.spent_s:.0f} s samples {samples} loss {mean:.5f}", flush=True
             )
         if time.monotonic() - last_save > 180 or clock.progress >= 1:
             last_save = time.monotonic()
             save_checkpoint(
                 out / "unet.safetensors",
                 {"model": model.state_dict(), "average": average.shadow, "optimizer": optimizer.state()},
-                {"step": step, "spent_s": clock.spent_s, "samples": step * batch, "seed": seed, "loss": mean},
+                {"step": step, "spent_s": clock.spent_s, "samples": samples, "seed": seed, "loss": mean},
             )
