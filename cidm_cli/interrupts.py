@@ -16,6 +16,9 @@ from typing import NoReturn
 
 from .errors import CidmError, ExitCode, error_object, wants_json
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a work to stop: Ctrl-C, `kill` or a batch system, the terminal that closes."""
+
 
 def interrupted() -> CidmError:
     """What an interrupt becomes where nobody has more to say about it."""
@@ -61,7 +64,11 @@ def was_interrupted(error: BaseException) -> bool:
 
 @contextmanager
 def graceful() -> Iterator[Callable[[], bool]]:
-    """While open, the first SIGINT or SIGTERM only makes the yielded function answer True; the next interrupts."""
+    """While open, the first of ``STOPPING`` only makes the yielded function answer True; the next interrupts.
+
+    What the process was started to ignore stays ignored: ``nohup`` has it so for a terminal that closes, a shell for
+    Ctrl-C where it runs something in the background.
+    """
     asked = False
 
     def ask(_number: int, _frame: FrameType | None) -> None:
@@ -70,8 +77,8 @@ def graceful() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, ask) for number in numbers}
+    heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield lambda: asked
     finally:

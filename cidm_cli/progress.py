@@ -73,9 +73,14 @@ class Progress:
         return f"{self._label}{bar} {done}/{self._total} {share:4.0%}  {time_text}{values}"
 
     def _write(self, text: str) -> None:
-        if self._stream is not None:
+        if self._stream is None:
+            return
+        try:
             self._stream.write(text)
             self._stream.flush()
+        except OSError:
+            # The terminal was closed, or the reader left: the work goes on without being watched.
+            self._stream = None
 
 
 def counting(update: Callable[[int], object]) -> Callable[[], None]:

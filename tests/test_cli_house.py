@@ -480,6 +480,16 @@ def test_progress_on_a_terminal_redraws_one_line_and_leaves_the_last() -> None:
     assert stream.getvalue().count("\r\x1b[2K") == 3
 
 
+def test_a_terminal_that_was_closed_does_not_end_the_work() -> None:
+    class Closed(Terminal):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with Progress("learning", 2, Closed()) as progress:
+        progress.update(1)
+        progress.update(2)
+
+
 def test_quiet_work_shows_no_progress() -> None:
     stderr = io.StringIO()
     with Output(io.StringIO(), stderr, Mode.QUIET).progress("learning", 2) as progress:

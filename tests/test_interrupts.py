@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.interrupts import interrupted
+from cidm_cli.interrupts import STOPPING, graceful, interrupted
 from cidm_cli.main import explain
 from cidm_cli.output import Mode, Output
 from cidm_registry import Registry
+
+pytestmark = pytest.mark.usefixtures("plain_signals")
 
 PRESSED = """
 import os, runpy, signal, sys
@@ -76,3 +79,26 @@ def test_an_interrupt_is_one_whatever_it_was_wrapped_in() -> None:
     said = CidmError("stopped at step 2; checkpoint saved", code=ExitCode.INTERRUPTED)
     said.__context__ = KeyboardInterrupt()
     assert explain(said) is said, "who knows more says more"
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_the_first_signal_is_a_request_and_the_second_an_order(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with graceful() as asked:
+        assert not asked()
+        os.kill(os.getpid(), number)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_what_the_starter_has_ignored_stops_nothing(number: signal.Signals) -> None:
+    """As ``nohup cidm learn …`` when the terminal closes, and ``cidm learn … &`` in a script on Ctrl-C."""
+    signal.signal(number, signal.SIG_IGN)
+    with graceful() as asked:
+        os.kill(os.getpid(), number)
+        assert not asked()
+        os.kill(os.getpid(), next(other for other in STOPPING if other != number))
+        assert asked(), "the others are heard"

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..errors import CidmError, ExitCode
-from .loading import Parts, load_parts, outline_parts
+from .loading import Parts, load_parts, outline_parts, settle
 from .offload import ONE_MEMORY
 
 WHOLE = 2 << 20
@@ -137,10 +137,15 @@ def choose_compute(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        fast = device.type == "cpu" and fast_bfloat16()
     if fast:
         return torch.bfloat16
     return torch.float16 if name == "half" and device.type == "cuda" else torch.float32
+
+
+def fast_bfloat16() -> bool:
+    """Whether torch multiplies bfloat16 on this CPU with AMX: it has it, and ATEN_CPU_CAPABILITY does not forbid it."""
+    return torch.cpu._is_amx_tile_supported() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def load(
@@ -172,7 +177,7 @@ def load(
     resting = torch.device("cpu") if offload else device
     for part in (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2):
         if part is not None:
-            part.requires_grad_(False).eval().to(resting)
+            settle(part.requires_grad_(False).eval().to(resting))
     if parts.text_encoder_2 is not None:
         # Pictures of 1024 pixels are decoded one after another: a batch of them would not fit.
         parts.vae.enable_slicing()

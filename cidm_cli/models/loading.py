@@ -20,6 +20,7 @@ from diffusers import (
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -78,6 +79,17 @@ def load_parts(place: Path, *, dtype: torch.dtype, vae: Path | None, full: bool 
             raise _unreadable(place, next(iter(str(error).splitlines()), type(error).__name__)) from error
     _check_whole(place, parts)
     return parts
+
+
+def settle(part: nn.Module) -> None:
+    """Copies weights that libraries have mapped from a file into memory of their own. On a GPU they are already.
+
+    A file puts them anywhere, and on some processors the last bits of a product depend on whether its operands begin
+    at a multiple of 16 bytes. And a file that is cut while it is mapped ends the process.
+    """
+    for tensor in (*part.parameters(), *part.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def outline_parts(place: Path, *, vae: Path | None) -> Parts:

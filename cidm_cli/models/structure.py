@@ -19,7 +19,7 @@ from PIL import Image
 from ..errors import CidmError, ExitCode
 from .base import Base
 from .control_files import ControlFiles
-from .loading import UNREADABLE, quiet
+from .loading import UNREADABLE, quiet, settle
 from .offload import present
 from .text import encode, tokenize
 
@@ -85,7 +85,8 @@ def load(base: Base, files: ControlFiles) -> Control:
     absent = next((name for name, parameter in model.named_parameters() if parameter.is_meta), None)
     if absent:
         raise _refused(files, f"it holds no weights for {absent}", "whole")
-    control = Control(model.requires_grad_(False).eval().to(base.unet.device), files)
+    settle(model.requires_grad_(False).eval().to(base.unet.device))
+    control = Control(model, files)
     unfit = _unfit_adapter(base, control) if files.kind == "t2i-adapter" else _unfit_controlnet(base, control)
     if unfit:
         raise _refused(files, f"it does not fit the base: {unfit}", "fitting")

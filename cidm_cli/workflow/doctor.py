@@ -110,7 +110,7 @@ def devices(device: str, precision: str) -> list[Finding]:
     try:
         import torch
 
-        from ..models.base import choose_compute, choose_device
+        from ..models.base import choose_compute, choose_device, fast_bfloat16
         from .hardware import free_memory
     except Exception as error:
         # A torch that does not fit its machine or its libraries fails in many ways.
@@ -120,7 +120,7 @@ def devices(device: str, precision: str) -> list[Finding]:
         ]
     free = free_memory(torch.device("cpu"))
     memory = f", {readable_bytes(free)} of memory free" if free is not None else ""
-    amx = "bfloat16 is fast (AMX)" if torch.cpu._is_amx_tile_supported() else "bfloat16 is slow"
+    amx = "bfloat16 is fast (AMX)" if fast_bfloat16() else "bfloat16 is slow"
     out = [Finding(OK, "cpu", f"{torch.get_num_threads()} threads of {os.cpu_count()} cores{memory}; {amx}")]
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)

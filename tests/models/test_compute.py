@@ -9,11 +9,20 @@ from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.models.base import choose_compute
 
 
-@pytest.mark.parametrize(("amx", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
+@pytest.mark.parametrize(
+    ("amx", "kernels", "chosen"),
+    [
+        (True, "AVX512", torch.bfloat16),
+        (False, "AVX512", torch.float32),
+        (True, "AVX2", torch.float32),
+        (True, "DEFAULT", torch.float32),
+    ],
+)
 def test_auto_takes_bfloat16_only_where_the_cpu_is_made_for_it(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, chosen: torch.dtype
+    monkeypatch: pytest.MonkeyPatch, amx: bool, kernels: str, chosen: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: kernels)
     assert choose_compute("auto", torch.device("cpu")) == chosen
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cidm_cli.errors import CidmError, ExitCode
+from cidm_cli.models.base import load
 from cidm_cli.models.identity import identify
 from cidm_cli.models.loading import load_parts
 from cidm_cli.workflow.bases import open_base
@@ -55,3 +56,15 @@ def test_half_precision_files_that_came_later_are_not_taken_for_the_bases_own(
     file.unlink()
     with pytest.raises(CidmError, match="not those this registry was made with"):
         open_base(registry, device="cpu", precision="fp32")
+
+
+@pytest.mark.parametrize("folder", ["tiny_base", "tiny_sdxl"])
+def test_no_weight_lies_where_its_file_happened_to_put_it(
+    folder: str, request: pytest.FixtureRequest
+) -> None:
+    """Where a tensor begins decides the last bits of some processors' products."""
+    base = load(request.getfixturevalue(folder), device=torch.device("cpu"), compute=torch.float32)
+    for part in (base.unet, base.vae, *base.encoders):
+        for name, tensor in part.state_dict().items():
+            assert tensor.data_ptr() % 16 == 0, name
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes, f"{name} is all of a file"

@@ -15,7 +15,6 @@ from PIL import Image
 
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.interrupts import graceful
 from cidm_cli.models.base import Base
 from cidm_cli.workflow import learn as workflow
 from cidm_cli.workflow.learn import Events
@@ -258,6 +257,7 @@ sys.exit(main(sys.argv[1:]))
 """The program, with a second's rest in each step from the second on, so that a signal finds it at work."""
 
 
+@pytest.mark.usefixtures("plain_signals")
 def test_ctrl_c_saves_a_checkpoint_from_which_resume_reaches_the_same_bytes(
     cidm: Cidm, base: Base, tiny_registry: Registry, pieces: Path, whole: str
 ) -> None:
@@ -291,6 +291,7 @@ def test_ctrl_c_saves_a_checkpoint_from_which_resume_reaches_the_same_bytes(
     assert tiny_registry.get("dog").blob == whole
 
 
+@pytest.mark.usefixtures("plain_signals")
 def test_a_second_ctrl_c_ends_at_once_and_leaves_the_registry_clean(
     cidm: Cidm, tiny_registry: Registry, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,12 +314,3 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_the_registry_clean(
     assert signal.getsignal(signal.SIGINT) is before
     assert tiny_registry.records() == []
     assert cidm("verify", "--registry", tiny_registry.root).code == 0
-
-
-def test_the_first_signal_is_a_request_and_the_second_an_order() -> None:
-    with graceful() as asked:
-        assert not asked()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert asked()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
