@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from cidm_cli.data import Task, load_tasks
-from cidm_cli.formats import merged as merged_file
+from cidm_cli.formats.diffusers_lora import pack_diffusers
 from cidm_cli.merge_options import MergeOptions
 from cidm_cli.models.identity import MINI
 from cidm_cli.options import DrawOptions, resolve_draw
@@ -162,7 +162,7 @@ def static(
             options = MergeOptions(method=method)
             selection = merge.Selection(tuple(records), (1.0,) * len(records), None, options)
             made = merge.merge(registry, lab.base, selection)
-            path.write_bytes(merged_file.pack_merged(made.factors, {}))
+            path.write_bytes(pack_diffusers(made.factors, 1.0, frozenset(), made.facts))
             say(f"{name}: merged")
         whole = generate.read_static(path, lab.base)
         found = lab.judged(

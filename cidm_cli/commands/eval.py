@@ -203,8 +203,10 @@ def _evaluate(
     where: Machine,
 ) -> Evaluation:
     from ..workflow import evaluate as workflow
-    from ..workflow.generate import read_static
+    from ..workflow.generate import check_static, read_static
 
+    if merged is not None:
+        check_static(registry, merged, [subject.record.name for subject in subjects])
     base, judges = opened(call, registry, options, where)
     states = workflow.states_of(registry)
     if merged is not None:

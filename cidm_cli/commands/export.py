@@ -92,7 +92,7 @@ def export(
     base = outlined(registry)
     items = [workflow.concept_item(registry, base, record) for record in records]
     if merged is not None:
-        items = [workflow.merged_item(registry, base, merged)]
+        items = [workflow.merged_file_item(registry, base, merged)]
     done = [workflow.lora(base, to, registry.base.kind, item) for item in items]
     entries, lines, paths = [], [], []
     for target, one in zip(targets, done, strict=True):
@@ -120,10 +120,7 @@ def _embeddings(
     for target, one in zip(targets, done, strict=True):
         (path,) = _write(target, {f"{one.title}{SUFFIX}": one.content})
         paths.append(path)
-        entries.append(
-            {"path": path, "title": one.title, "tokens": one.tokens, "sets": one.sets, "lost": one.lost,
-             "noun": one.noun}
-        )  # fmt: skip
+        entries.append({"path": path, **one.told()})
         told = "the same for all layers: nothing is lost"
         if one.sets > 1:
             told = (

@@ -156,6 +156,8 @@ def _draw(
 
     first = [workflow.Job(p, DrawOptions(**options), layout) for p, options, layout in wanted]
     workflow.check(registry, first)
+    if static:
+        workflow.check_static(registry, static, [name for job in first for name in workflow.named(job)])
     for job in first:
         resolve_draw(job.options, registry.base.kind, 64)  # refuses before a model is loaded
     lines = followed(call, structure, loaded, len(prompts))

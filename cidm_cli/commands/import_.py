@@ -69,8 +69,13 @@ def import_concepts(
         )
     if found.left_out:
         call.output.warn(
-            f"{file}: left out {len(found.left_out)} parts that a concept has no place for (of text encoders, or "
-            f"embeddings), {found.left_out[0]} for one; what they did is missing"
+            f"{file}: left out {len(found.left_out)} parts that a concept has no place for (of text encoders, "
+            f"embeddings, or the UNet outside its transformers), {found.left_out[0]} for one; what they did is missing"
+        )
+    if idle := found.idle:
+        call.output.warn(
+            f"{file}: changes nothing at {len(idle)} of its {len(found.modules)} layers, where its alpha is 0 or a "
+            f"factor all zeros, {idle[0]} for one"
         )
     example = f"a <{record.name}> of a house" if record.style else f"a photo of a <{record.name}>"
     ranks = record.config["ranks"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +22,7 @@ from .common import DeviceOption, PrecisionOption
 if TYPE_CHECKING:
     from cidm_registry import Registry
 
+    from ..workflow.export import TokenFile
     from ..workflow.merge import Merge
 
 
@@ -48,10 +51,11 @@ def merge(
     *,
     given: dict[str, Any],
 ) -> Result:
-    """Merge concepts into one LoRA file that diffusers, ComfyUI and others load. Prints its path.
+    """Merge concepts into one LoRA file for ComfyUI, AUTOMATIC1111, Forge, InvokeAI, diffusers. Prints its path.
 
-    Only low-rank weights are in it: concepts' tokens stay in the registry, and cidm generate --merged FILE draws
-    with both. With --analyze, nothing is written and a table of interference is printed.
+    Only low-rank weights are in it. The concepts' tokens are written beside it as embedding files, into the folder
+    FILE-embeddings; cidm generate --merged FILE takes them from the registry, one set for each layer. With --analyze,
+    nothing is written and a table of interference is printed.
     """
     options = MergeOptions(**chosen(MergeOptions, "merge", given, call.settings))
     check_merge(options)
@@ -83,35 +87,67 @@ def _merge(
 
     selection = workflow.select(registry, names, factors, prompt, options)
 
-    from ..formats.merged import facts_as_metadata, pack_merged
-    from ..models.attention import convolutions
+    from ..workflow import export
     from ..workflow.bases import open_base
     from ..writing import write_whole
 
-    _check_out(out)
+    with_tokens = [record for record in selection.records if export.has_tokens(registry, record)]
+    folder = out.with_name(f"{out.stem}-embeddings")
+    places = [folder / f"{record.name}.safetensors" for record in with_tokens]
+    _check_out(out, places)
     base = open_base(registry, device=device, precision=precision)
     with call.output.progress("looking at features", max(workflow.work(selection), 1)) as progress:
         merged = workflow.merge(registry, base, selection, on_step=counting(progress.update))
-    content = pack_merged(merged.factors, facts_as_metadata(merged.facts), convolutions(base.unet))
+    item = export.merged_item(registry, out.stem, merged.factors, merged.facts)
+    content = export.lora(base, "kohya", registry.base.kind, item).files[""]
+    tokens = [export.tokens(registry, base, record) for record in with_tokens]
+    for place, one in zip(places, tokens, strict=True):
+        write_whole(place, one.content)
     write_whole(out, content)
     report = {"difference": merged.difference, "lost": merged.lost, "strayed": merged.strayed}
+    embeddings = [
+        {"path": place, **one.told()} for place, one in zip(places, tokens, strict=True)
+    ]  # fmt: skip
     return Result(
-        data={"path": out, "bytes": len(content), "layers": len(merged.factors), **report, **merged.facts},
-        human=[str(out), *_lines(merged, len(content))],
+        data={
+            "path": out, "bytes": len(content), "layers": len(merged.factors), "embeddings": embeddings, **report,
+            **merged.facts,
+        },
+        human=[str(out), *_lines(merged, len(content)), *_token_lines(folder, tokens)],
         ids=[str(out)],
-    )
+    )  # fmt: skip
 
 
-def _check_out(out: Path) -> None:
-    """Raises CidmError USAGE where -o is a file that was not merged here, FAILED where it cannot be written."""
+def _check_out(out: Path, embeddings: Sequence[Path]) -> None:
+    """Raises CidmError USAGE where -o would replace a file that was not merged here, FAILED where none can be written.
+
+    Args:
+        embeddings: the files of tokens beside it.
+    """
+    from ..formats.embedding import is_embedding
     from ..formats.merged import is_merged
     from ..writing import check_place
 
-    if out.is_file() and not is_merged(out):
-        raise CidmError(
-            f"-o {out}: there is a file that cidm merge did not write", "give another name", ExitCode.USAGE
-        )
-    check_place(out)
+    for path, ours in ((out, is_merged), *((place, is_embedding) for place in embeddings)):
+        if os.path.lexists(path) and not ours(path):
+            raise CidmError(
+                f"-o {out}: {path} is there, and cidm merge did not write it",
+                "give another name",
+                ExitCode.USAGE,
+            )
+        check_place(path)
+
+
+def _token_lines(folder: Path, tokens: Sequence[TokenFile]) -> list[str]:
+    """What a person is told about the concepts' tokens."""
+    if not tokens:
+        return []
+    worst = max(tokens, key=lambda one: one.lost)
+    return [
+        f"tokens of {', '.join(one.title for one in tokens)} for other programs: {folder}",
+        f"a mean over layers moves the text embeddings by at most {worst.lost:.2%} ({worst.title}); "
+        "learn --portable loses nothing",
+    ]
 
 
 def _lines(merged: Merge, size: int) -> list[str]:

@@ -15,8 +15,13 @@ def show(call: Invocation, name: Annotated[str, typer.Argument(metavar="NAME", h
     record = registry.get(name)
     file = registry.blob_path(record.blob)
     size = file.stat().st_size if file.exists() else None
-    names = {one.blob: one.name for one in registry.records(all_versions=True)}
-    parents = [names.get(parent, "(removed)") for parent in record.parents]
+    # One file imported twice is two concepts of one blob: its names in turn.
+    names: dict[str, list[str]] = {}
+    for one in registry.records(all_versions=True):
+        names.setdefault(one.blob, []).append(one.name)
+    turns = {blob: iter(each) for blob, each in names.items()}
+    parents = [next(turns.get(parent, iter(())), "(removed)") for parent in record.parents]
+    alone = "nothing: it came from a file" if record.method == "import" else "nothing: it was the first"
     lines = {
         "name": record.name,
         "class": record.class_noun,
@@ -25,7 +30,7 @@ def show(call: Invocation, name: Annotated[str, typer.Argument(metavar="NAME", h
         "tokens": " ".join(record.tokens),
         "learned": f"{record.created} by {record.method}",
         "rank": f"{record.rank}, scale {record.scale:g}",
-        "against": ", ".join(parents) or "nothing: it was the first",
+        "against": ", ".join(parents) or alone,
         "weights": f"{file} ({'missing' if size is None else readable_bytes(size)})",
         "settings": json.dumps(record.config, ensure_ascii=False),
         "losses": json.dumps(record.losses, ensure_ascii=False),

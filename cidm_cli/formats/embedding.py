@@ -7,12 +7,14 @@ One text encoder: ``emb_params`` [n_tokens, width]. SDXL's two: ``clip_l`` [n_to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from .merged import facts_as_metadata
-from .tensors import write_tensors
+from ..errors import CidmError
+from ..safe_tensors import read_header
+from .tensors import facts_as_metadata, write_tensors
 
 
 def averaged(tokens: torch.Tensor) -> torch.Tensor:
@@ -36,3 +38,12 @@ def pack_embedding(tokens: torch.Tensor, widths: Sequence[int], facts: Mapping[s
     names = ("emb_params",) if len(widths) == 1 else ("clip_l", "clip_g")
     parts = tokens[0].float().split(list(widths), dim=1)
     return write_tensors(dict(zip(names, parts, strict=True)), facts_as_metadata(facts))
+
+
+def is_embedding(path: Path) -> bool:
+    """Whether a file says that its tokens were exported here; they are not looked at."""
+    try:
+        header = read_header(path)
+    except CidmError:
+        return False
+    return "cidm" in header.metadata and header.tensors.keys() <= {"emb_params", "clip_l", "clip_g"}

@@ -15,7 +15,18 @@ from typing import Any
 
 import torch
 
-from .lora import Factors, LoraFile, as_stored, listed, modules, one_number, one_rank, refusal
+from .lora import (
+    Factors,
+    LoraFile,
+    as_stored,
+    check_plain,
+    is_elsewhere,
+    listed,
+    modules,
+    one_number,
+    one_rank,
+    refusal,
+)
 from .tensors import content_hash, write_tensors
 
 PREFIX = "lora_unet_"
@@ -27,12 +38,6 @@ _FAMILIES = {
     "mini": ("cidm_mini", "cidm-mini/lora"),
 }
 """What ss_base_model_version and modelspec.architecture call a base."""
-_NETWORKS = {
-    "hada_": "LoHa", "lokr_": "LoKr", "lora_mid": "LoCon with a Tucker core", "dora_scale": "DoRA",
-    "lora_magnitude": "DoRA", "oft_": "OFT", "diff": "full differences", "w_norm": "norm weights",
-    "b_norm": "norm weights", "a1.": "GLoRA", "on_input": "IA3",
-}  # fmt: skip
-"""Other networks than LoRA, by how their tensors' names begin."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ def read_kohya(
     told = metadata.get("ss_base_model_version", "")
     if _family_of(told) not in ("", "sdxl" if kind == "sdxl" else "sd15"):
         raise refusal(
-            source, f"was made for {told[:40]}, and the registry's base is {_FAMILIES[kind][0]}",
+            source, f"was made for {told[:40]}, and the registry's base is of another family",
             "a LoRA fits bases of the family it was trained on only",
         )  # fmt: skip
     sites = {
@@ -172,13 +177,12 @@ def read_kohya(
     left_out, unknown = set(), set()
     for key, tensor in tensors.items():
         module, _, part = key.partition(".")
-        network = next((name for start, name in _NETWORKS.items() if part.startswith(start)), None)
         if module.startswith(TEXT_ENCODERS) or module == "bundle_emb":
             left_out.add(module if module != "bundle_emb" else ".".join(key.split(".")[:2]))
-        elif network:
-            raise refusal(source, f"{key[:120]} belongs to a {network} network, and only LoRA is read")
-        elif tensor.ndim == 4 and max(tensor.shape[2:]) > 1:
-            raise refusal(source, f"{key[:120]} belongs to a convolution (LoCon), and only LoRA is read")
+            continue
+        check_plain(key, tensor, source)
+        if is_elsewhere(module):
+            left_out.add(module)
         elif module not in sites or part not in sides:
             unknown.add(key)
         elif sites[module] in sides[part]:

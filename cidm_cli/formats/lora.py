@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,17 @@ from .tensors import LARGEST_VALUE, check_weights
 Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 """(up [out, r], down [r, in]) by site."""
 LARGEST_RANK = 4096
+_NETWORKS = {
+    r"\.hada_": "LoHa", r"\.lokr_": "LoKr", r"\.lora_mid\.": "LoCon with a Tucker core",
+    r"\.dora_scale$|\.lora_magnitude": "DoRA", r"\.b?oft_|^oft_": "OFT", r"\.diff(_b)?$": "full differences",
+    r"\.[wb]_norm$": "norm weights", r"\.[ab][12]\.weight$": "GLoRA", r"\.on_input$|\.ia3_": "IA3",
+    r"\.vera_lambda": "VeRA",
+}  # fmt: skip
+"""Other networks than LoRA, by the names of their tensors."""
+_ELSEWHERE = re.compile(
+    r"(^|[._])(time_embed|time_embedding|label_emb|add_embedding|time_emb_proj|emb_layers)[._]"
+)
+"""Linear layers of a UNet outside its transformers, in the names of diffusers and of the original code."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +54,33 @@ class Module:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """What a LoRA file has to fit: a base."""
+
+    shapes: Mapping[str, tuple[int, int]]
+    """(out, in) of every layer that a LoRA may sit on, by site."""
+    layers_per_block: int
+    """Pairs of residual block and attention in each level of the UNet, going down."""
+    family: str
+    """"sd15" or "sdxl"."""
+
+
+@dataclass(frozen=True)
 class LoraFile:
     """What a LoRA file of another program holds."""
 
     kind: str
-    """"kohya", "diffusers" or "peft"."""
+    """"kohya", "diffusers", "comfyui" or "peft"."""
     modules: Mapping[str, Module]
     """By site of the base's UNet."""
     left_out: tuple[str, ...]
-    """Layers of text encoders and embeddings in the file, which a concept has no place for."""
+    """Layers in the file that a concept has no place for: of text encoders, embeddings, layers outside transformers."""
     metadata: Mapping[str, str]
+
+    @property
+    def idle(self) -> list[str]:
+        """The sites at which the file changes nothing: alpha is 0, or a factor is all zeros."""
+        return [site for site, m in self.modules.items() if not (m.alpha and m.up.any() and m.down.any())]
 
 
 def one_rank(factors: Factors) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], int]:
@@ -122,6 +151,28 @@ def modules(
     if lonely := alphas.keys() - out.keys():
         raise refusal(source, f"{listed(lonely)} has an alpha and no weights")
     return out
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether a layer of the UNet is linear and in none of its transformers, where a concept has no place for it."""
+    return _ELSEWHERE.search(f"{name}.") is not None
+
+
+def network_of(name: str) -> str | None:
+    """What network a tensor's name belongs to, where that is not LoRA."""
+    return next((network for pattern, network in _NETWORKS.items() if re.search(pattern, name)), None)
+
+
+def check_plain(name: str, tensor: torch.Tensor, source: str) -> None:
+    """Refuses a tensor that is no part of a LoRA of a linear layer.
+
+    Raises:
+        CidmError: INVALID, naming what it is.
+    """
+    if network := network_of(name):
+        raise refusal(source, f"{name[:120]} belongs to a {network} network, and only LoRA is read")
+    if tensor.ndim == 4 and max(tensor.shape[2:]) > 1:
+        raise refusal(source, f"{name[:120]} belongs to a convolution (LoCon), and only LoRA is read")
 
 
 def common_scale(modules: Iterable[Module]) -> float | None:

@@ -12,8 +12,7 @@ import torch
 from ..reading import read_bounded
 from .diffusers_lora import json_object, read_adapter
 from .lora import Factors, LoraFile, as_stored, one_rank, refusal
-from .merged import facts_as_metadata
-from .tensors import LARGEST_FILE, write_tensors
+from .tensors import TensorFile, facts_as_metadata, open_tensors, write_tensors
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _LARGEST_CONFIG = 1 << 20
@@ -46,8 +45,8 @@ def pack_peft(
     }
 
 
-def open_peft(folder: Path) -> tuple[bytes, dict[str, Any]]:
-    """The weights' file and the settings in a folder.
+def open_peft(folder: Path) -> tuple[TensorFile, dict[str, Any]]:
+    """The weights' file, by its header, and the settings in a folder.
 
     Raises:
         CidmError: NOT_FOUND without its files, INVALID for pickled weights and settings that cannot be read.
@@ -56,7 +55,7 @@ def open_peft(folder: Path) -> tuple[bytes, dict[str, Any]]:
         raise refusal(str(folder), f"holds no {WEIGHTS_FILE}; pickled weights are never read")
     settings = read_bounded(folder / CONFIG_FILE, _LARGEST_CONFIG)
     config = json_object(settings, str(folder / CONFIG_FILE), "the file")
-    return read_bounded(folder / WEIGHTS_FILE, LARGEST_FILE), config
+    return open_tensors(folder / WEIGHTS_FILE), config
 
 
 def read_peft(
@@ -77,6 +76,5 @@ def read_peft(
     """
     if config.get("peft_type") != "LORA":
         raise refusal(source, f"is a PEFT adapter of the kind {str(config.get('peft_type'))[:40]}, not LORA")
-    return read_adapter(
-        "peft", "base_model.model.", tensors, metadata, config, shapes=shapes, source=source
-    )  # fmt: skip
+    names = {f"base_model.model.{site}": site for site in shapes}
+    return read_adapter("peft", names, tensors, metadata, config, shapes=shapes, source=source)

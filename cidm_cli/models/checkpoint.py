@@ -6,17 +6,13 @@ The names of the tensors are those of the programs the models were trained with:
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import CidmError, ExitCode
-
-#: Bytes of a header and number of tensors that no honest checkpoint of these families reaches.
-MAX_HEADER, MAX_TENSORS = 16 << 20, 20_000
+from ..safe_tensors import read_header
 
 _UNET = "model.diffusion_model."
 _FIRST = f"{_UNET}input_blocks.0.0.weight"
@@ -56,7 +52,11 @@ def inspect(path: Path) -> Checkpoint:
     Raises:
         CidmError: INVALID, saying what it is, for anything but a whole Stable Diffusion 1.x or SDXL.
     """
-    shapes, metadata = _header(path)
+    header = read_header(
+        path, shown=f"base {path}",
+        hint="give a model saved as .safetensors; files that need unpickling (.ckpt, .pt) are never read",
+    )  # fmt: skip
+    shapes, metadata = {name: tensor.shape for name, tensor in header.tensors.items()}, header.metadata
     for start, words in _OTHERS:
         if any(name.startswith(start) for name in shapes):
             raise _unusable(path, f"is {words}")
@@ -90,32 +90,6 @@ def _schedule(shapes: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[st
         # Noise without any signal is one of its timesteps: sampling has to begin there.
         out |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return out
-
-
-def _header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
-    """Shape of each tensor, and the file's metadata.
-
-    Raises:
-        CidmError: INVALID for what is no safetensors file, whatever its name.
-    """
-    try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            length = int.from_bytes(stream.read(8), "little")
-            if not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise ValueError("its header has an impossible length")
-            content = json.loads(stream.read(length))
-        metadata = content.pop("__metadata__", {})
-        if len(content) > MAX_TENSORS or not isinstance(metadata, dict):
-            raise ValueError("its header is impossible")
-        shapes = {str(name): tuple(map(int, tensor["shape"])) for name, tensor in content.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CidmError(
-            f"base {path}: is not a safetensors file ({error})",
-            hint="give a model saved as .safetensors; files that need unpickling (.ckpt, .pt) are never read",
-            code=ExitCode.INVALID,
-        ) from error
-    return shapes, metadata
 
 
 def _unusable(path: Path, what: str) -> CidmError:

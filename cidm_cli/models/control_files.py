@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import CidmError, ExitCode
 from ..reading import decode_utf8, read_bounded
 from . import hub
-from .digests import digest
+from .digests import digest_weights
 from .identity import alone, need_hub_name, place_of, wanted_alone
 
 CLASSES = {"ControlNetModel": "controlnet", "T2IAdapter": "t2i-adapter"}
@@ -107,7 +107,7 @@ def _files(folder: Path, source: str, shown: str) -> ControlFiles:
             code=ExitCode.INVALID,
         )
     (file,) = weights.files
-    return ControlFiles(source, folder, kind, weights.variant, digest(file))
+    return ControlFiles(source, folder, kind, weights.variant, digest_weights(file))
 
 
 def _kind(folder: Path, shown: str) -> str:

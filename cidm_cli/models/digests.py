@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..places import cache_folder
+from ..safe_tensors import read_header
 
 #: Bytes from which on a hash is worth remembering.
 LARGE = 64 << 20
@@ -18,6 +19,16 @@ LARGE = 64 << 20
 SETTLED = 2.0
 #: Files remembered.
 MOST = 200
+
+
+def digest_weights(file: Path) -> str:
+    """As ``digest``, of a safetensors file.
+
+    Raises:
+        CidmError: INVALID for what is none, or has a header that no honest file has.
+    """
+    read_header(file, hint="save the model again with save_pretrained(PATH)")
+    return digest(file)
 
 
 def digest(file: Path) -> str:

@@ -14,7 +14,7 @@ from cidm_registry import BaseRef
 
 from ..errors import CidmError, ExitCode
 from . import checkpoint, hub
-from .digests import digest
+from .digests import digest_weights
 
 MINI = "mini"
 #: Names for well-known bases, and the hub's names of them.
@@ -232,18 +232,18 @@ def fingerprint(place: Path, vae: Path | None = None, *, full: bool = False) -> 
         CidmError: INVALID when there are no safetensors weights (pickled ones are never read).
     """
     if place.is_file():
-        lines = [f"checkpoint {digest(place)}"]
+        lines = [f"checkpoint {digest_weights(place)}"]
     else:
         found = {part: part_weights(place, part, full=full) for part in STEMS if part != "vae" or vae is None}
         files = sorted(file for weights in found.values() if weights for file in weights.files)
         if not files:
             raise _no_weights(place, "unet")
-        lines = [f"{file.relative_to(place).as_posix()} {digest(file)}" for file in files]
+        lines = [f"{file.relative_to(place).as_posix()} {digest_weights(file)}" for file in files]
     if vae is not None:
         other = alone(vae, full=full)
         if other is None:
             raise _no_weights(vae, "vae")
-        lines += [f"vae/{file.name} {digest(file)}" for file in other.files]
+        lines += [f"vae/{file.name} {digest_weights(file)}" for file in other.files]
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from ..errors import CidmError, ExitCode
+from ..safe_tensors import read_header
 
 T = TypeVar("T")
 
@@ -29,6 +30,8 @@ def load(source: str | Path, read: Callable[..., T], *, flag: str) -> T:
     """
     with _quiet():
         if Path(source).is_dir():
+            for file in sorted(Path(source).glob("*.safetensors")):
+                read_header(file, shown=f"{flag} {file}")
             try:
                 return read(str(source), local_files_only=True, revision=None)
             except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

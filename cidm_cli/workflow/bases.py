@@ -8,6 +8,7 @@ from cidm_registry import Record, Registry
 
 from ..errors import CidmError, ExitCode
 from ..formats.concept import ConceptWeights, unpack
+from ..formats.lora import Fit
 from ..models import base as bases
 from ..models import text
 from ..models.attention import cross_attention_layers, layer_groups, linear_shapes
@@ -92,6 +93,11 @@ def fitting(base: bases.Base, blob: bytes, record: Record) -> ConceptWeights:
         tokens.to(base.device),
         {name: tensor.to(base.device) for name, tensor in weights.state.items()},
     )
+
+
+def lora_fit(base: bases.Base) -> Fit:
+    """What a LoRA file for the base has to fit."""
+    return Fit(linear_shapes(base.unet), int(base.unet.config.layers_per_block), base.family)
 
 
 def checked(base: bases.Base, blob: bytes, record: Record) -> ConceptWeights:

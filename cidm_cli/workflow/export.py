@@ -13,19 +13,20 @@ from cidm_registry import Record, Registry, check_safetensors
 
 from ..errors import CidmError, ExitCode
 from ..formats.bundle import Bundled, pack_bundle
-from ..formats.diffusers_lora import WEIGHTS_FILE, json_object, pack_diffusers, read_diffusers
+from ..formats.diffusers_lora import WEIGHTS_FILE, json_object, pack_diffusers
 from ..formats.embedding import averaged, pack_embedding
-from ..formats.kohya import About, pack_kohya, read_kohya
+from ..formats.kohya import About, pack_kohya
 from ..formats.lora import Factors, LoraFile
-from ..formats.merged import read_merged
-from ..formats.peft_folder import CONFIG_FILE, pack_peft, read_peft
+from ..formats.lora_file import read_lora
+from ..formats.merged import concepts_in, open_merged, read_merged
+from ..formats.peft_folder import CONFIG_FILE, pack_peft
 from ..formats.peft_folder import WEIGHTS_FILE as PEFT_WEIGHTS
 from ..formats.tensors import read_tensors
 from ..method.lowrank import delta
 from ..models import text
 from ..models.attention import convolutions, cross_attention_layers, linear_shapes
 from ..models.base import Base
-from .bases import checked, concept_weights
+from .bases import checked, concept_weights, lora_fit
 from .features import Subject
 from .mixtures import CARRIED, SUMMED
 
@@ -81,6 +82,12 @@ class TokenFile:
     """Relative distance of the text embeddings that the file gives from the concept's own."""
     noun: float
     """The same of its class noun's: what would be lost without the file."""
+
+    def told(self) -> dict[str, Any]:
+        """All but the content."""
+        return {
+            "title": self.title, "tokens": self.tokens, "sets": self.sets, "lost": self.lost, "noun": self.noun
+        }  # fmt: skip
 
 
 def select(registry: Registry, names: Sequence[str], kind: str) -> list[Record]:
@@ -139,22 +146,29 @@ def concept_item(registry: Registry, base: Base, record: Record) -> Item:
     )  # fmt: skip
 
 
-def merged_item(registry: Registry, base: Base, path: Path) -> Item:
+def merged_file_item(registry: Registry, base: Base, path: Path) -> Item:
     """A file of ``cidm merge``, with what a file of another kind tells of it.
 
     Raises:
         CidmError: as ``read_merged``.
     """
-    factors, metadata = read_merged(path, shapes=linear_shapes(base.unet))
-    facts = json_object(metadata.get("cidm", "{}"), str(path), "its cidm text")
-    told = facts.get("concepts")
-    names = (
-        [c["name"] for c in told if isinstance(c, dict) and isinstance(c.get("name"), str)] if told else []
-    )
+    found, _ = read_merged(path, lora_fit(base))
+    factors = {site: (m.scale * m.up, m.down) for site, m in found.modules.items()}
+    return merged_item(registry, path.stem, factors, open_merged(path).facts)
+
+
+def merged_item(registry: Registry, title: str, factors: Factors, facts: Mapping[str, Any]) -> Item:
+    """A finished merge, with what a file tells of it.
+
+    Args:
+        title: what the file is called.
+        facts: what the merge tells of itself.
+    """
+    names = [one["name"] for one in concepts_in(facts)]
     there = {record.name: record for record in registry.records()}
     known = [there[name] for name in names if name in there]
     return Item(
-        title=path.stem,
+        title=title,
         factors=factors,
         scale=1.0,
         trigger=", ".join(names),
@@ -174,7 +188,7 @@ def lora(base: Base, kind: str, family: str, item: Item) -> Exported:
         family: the base's, "mini", "sd15" or "sdxl".
     """
     folded = convolutions(base.unet)
-    per_block = layers_per_block(base)
+    per_block = lora_fit(base).layers_per_block
     if kind == "kohya":
         about = About(
             title=item.title, kind=family, resolution=base.pixels, prediction=base.prediction, date=item.date,
@@ -186,7 +200,7 @@ def lora(base: Base, kind: str, family: str, item: Item) -> Exported:
         files = {WEIGHTS_FILE: pack_diffusers(item.factors, item.scale, folded, item.facts)}
     else:
         files = pack_peft(item.factors, item.scale, folded, item.facts)
-    back = _read_back(base, kind, family, files)
+    back = _read_back(base, kind, files)
     return Exported(
         title=item.title, files=files, layers=len(back.modules), of=len(linear_shapes(base.unet)),
         rank=max(module.down.shape[0] for module in back.modules.values()), difference=_apart(item, back),
@@ -268,25 +282,13 @@ def token_widths(base: Base) -> list[int]:
     return [encoder.get_input_embeddings().embedding_dim for encoder in base.encoders]
 
 
-def layers_per_block(base: Base) -> int:
-    """Pairs of residual block and attention in each level of the UNet, going down."""
-    return int(base.unet.config.layers_per_block)
-
-
-def _read_back(base: Base, kind: str, family: str, files: Mapping[str, bytes]) -> LoraFile:
+def _read_back(base: Base, kind: str, files: Mapping[str, bytes]) -> LoraFile:
     """The file as a reader takes it: an unknown key would be an error."""
-    shapes = linear_shapes(base.unet)
     name = {"kohya": "", "diffusers": WEIGHTS_FILE, "peft": PEFT_WEIGHTS}[kind]
-    tensors, metadata = read_tensors(files[name], "the exported file")
-    if kind == "kohya":
-        return read_kohya(
-            tensors, metadata, shapes=shapes, layers_per_block=layers_per_block(base), kind=family,
-            source="the exported file",
-        )  # fmt: skip
-    if kind == "diffusers":
-        return read_diffusers(tensors, metadata, shapes=shapes, source="the exported file")
-    config = json_object(files[CONFIG_FILE], "the exported folder", CONFIG_FILE)
-    return read_peft(tensors, metadata, config, shapes=shapes, source="the exported folder")
+    source = "the exported file"
+    tensors, metadata = read_tensors(files[name], source)
+    config = json_object(files[CONFIG_FILE], source, CONFIG_FILE) if kind == "peft" else {}
+    return read_lora(kind, tensors, metadata, config, lora_fit(base), source)
 
 
 def _apart(item: Item, back: LoraFile) -> float:

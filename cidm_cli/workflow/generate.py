@@ -17,18 +17,19 @@ from PIL import Image
 from cidm_registry import Record, Registry
 
 from ..errors import CidmError, ExitCode
-from ..formats.merged import read_merged
+from ..formats.merged import concepts_in, open_merged, read_merged
 from ..layout import Layout, check_concepts
 from ..layout.masks import mask_folder
 from ..method.lowrank import delta
 from ..models import sampling
 from ..models import structure as control
-from ..models.attention import linear_shapes, merged
+from ..models.attention import merged
 from ..models.base import Base
 from ..options import DrawOptions
 from ..processes import SOLO, Crew
 from ..prompts import find_unknown, parse_prompt
 from . import layouts, memory, structure, views
+from .bases import lora_fit
 from .facts import told_base, told_mixture
 from .layouts import COMPLETE, Ablation, Chosen
 from .mixtures import Applied, Deltas, Loader, applied, mixture
@@ -95,12 +96,12 @@ def read_static(path: Path, base: Base) -> Static:
     Raises:
         CidmError: NOT_FOUND or INVALID, naming the file.
     """
-    factors, _ = read_merged(path, shapes=linear_shapes(base.unet))
+    found, content = read_merged(path, lora_fit(base))
     products = {
-        site: partial(delta, up.to(base.device), down.to(base.device), 1.0)
-        for site, (up, down) in factors.items()
+        site: partial(delta, m.up.to(base.device), m.down.to(base.device), m.scale)
+        for site, m in found.modules.items()
     }
-    return Static(path.resolve(), hashlib.sha256(path.read_bytes()).hexdigest(), Deltas(products))
+    return Static(path.resolve(), hashlib.sha256(content).hexdigest(), Deltas(products))
 
 
 def check(registry: Registry, jobs: Sequence[Job]) -> None:
@@ -118,6 +119,37 @@ def check(registry: Registry, jobs: Sequence[Job]) -> None:
             raise unknown
         if job.regions:
             layouts.check(job.regions, job.options)
+
+
+def check_static(registry: Registry, path: Path, names: Iterable[str]) -> None:
+    """Refuses, before any model is loaded, concepts whose weights a merged file does not hold.
+
+    Args:
+        names: what is to be drawn with it.
+
+    Raises:
+        CidmError: NOT_FOUND, naming what the file holds; what ``open_merged`` raises.
+    """
+    there = concepts_in(open_merged(path).facts)
+    weighing = {one.get("blob") for one in there if any(one.get("weights", [1]))}
+    for name in names:
+        record = registry.get(name)
+        if record.blob not in weighing:
+            held = ", ".join(f"<{one['name']}>" for one in there) or "no concept that it names"
+            version = " as it is now" if any(one["name"] == record.name for one in there) else ""
+            raise CidmError(
+                f"{path}: holds {held}, and not <{record.name}>{version}",
+                f"merge it anew with `cidm merge … {record.name} -o {path.name}`, or leave <{record.name}> out",
+                ExitCode.NOT_FOUND,
+            )
+
+
+def named(job: Job) -> list[str]:
+    """The names of all concepts that a job's prompts name."""
+    regions = job.layout.regions if job.layout else ()
+    return [
+        name for prompt in (job.prompt, *(r.prompt for r in regions)) for name in parse_prompt(prompt).names
+    ]
 
 
 def check_size(options: DrawOptions, base: Base) -> None:

@@ -19,16 +19,14 @@ from ..errors import CidmError, ExitCode
 from ..formats import bundle
 from ..formats.bundle import Bundled, read_bundle
 from ..formats.concept import ConceptWeights, pack
-from ..formats.diffusers_lora import WEIGHTS_FILE, json_object, read_diffusers
-from ..formats.kohya import PREFIX, TEXT_ENCODERS, read_kohya
-from ..formats.lora import LoraFile, common_scale, listed, refusal
-from ..formats.peft_folder import CONFIG_FILE, open_peft, read_peft
-from ..formats.tensors import LARGEST_FILE, read_tensors
+from ..formats.diffusers_lora import WEIGHTS_FILE, json_object
+from ..formats.lora import LoraFile, common_scale
+from ..formats.lora_file import naming_of, read_lora
+from ..formats.peft_folder import CONFIG_FILE, open_peft
+from ..formats.tensors import TensorFile, open_tensors, read_tensors
 from ..models import text
-from ..models.attention import linear_shapes
 from ..models.base import Base
-from ..reading import read_bounded
-from .bases import checked
+from .bases import checked, lora_fit
 from .mixtures import CARRIED, SUMMED
 
 METHOD = "import"
@@ -37,15 +35,12 @@ METHOD = "import"
 
 @dataclass(frozen=True)
 class Source:
-    """A file or folder to import, its bytes read and its kind known, before any model is loaded."""
+    """A file or folder to import, its kind known by its header, before any model is loaded."""
 
     path: Path
     kind: str
-    """"kohya", "diffusers", "peft" or "bundle"."""
-    digest: str
-    """sha256 of the file."""
-    tensors: Mapping[str, torch.Tensor]
-    metadata: Mapping[str, str]
+    """"kohya", "diffusers", "comfyui", "peft" or "bundle"."""
+    file: TensorFile
     config: Mapping[str, Any]
     """PEFT's settings, where there are any."""
     bundled: tuple[Bundled, ...]
@@ -54,7 +49,7 @@ class Source:
     @property
     def told(self) -> dict[str, Any]:
         """What a file of our own says of its concept; nothing for files of other programs."""
-        text = self.metadata.get("cidm", "{}")
+        text = self.file.metadata.get("cidm", "{}")
         return json_object(text, str(self.path), "its cidm text") if self.kind != "bundle" else {}
 
 
@@ -66,7 +61,7 @@ def read(path: Path) -> Source:
     """
     config: dict[str, Any] = {}
     if (path / CONFIG_FILE).exists():
-        content, config = open_peft(path)
+        file, config = open_peft(path)
     elif path.is_dir() and not (path / WEIGHTS_FILE).exists():
         raise CidmError(
             f"{path}: a folder without {CONFIG_FILE} or {WEIGHTS_FILE}",
@@ -74,13 +69,11 @@ def read(path: Path) -> Source:
             ExitCode.NOT_FOUND,
         )
     else:
-        content = read_bounded(path / WEIGHTS_FILE if path.is_dir() else path, LARGEST_FILE)
-    digest = hashlib.sha256(content).hexdigest()
-    tensors, metadata = read_tensors(content, str(path))
-    if bundle.MARK in metadata:
-        return Source(path, "bundle", digest, {}, metadata, {}, tuple(read_bundle(content, str(path))))
-    kind = "peft" if config else _kind(tensors, str(path))
-    return Source(path, kind, digest, tensors, metadata, config, ())
+        file = open_tensors(path / WEIGHTS_FILE if path.is_dir() else path)
+    if bundle.MARK in file.metadata:
+        return Source(path, "bundle", file, {}, tuple(read_bundle(file.read(), str(path))))
+    kind = "peft" if config else naming_of(file.header.tensors, str(path))
+    return Source(path, kind, file, config, ())
 
 
 def names(registry: Registry, source: Source, name: str | None, only: str | None) -> dict[str, str]:
@@ -155,7 +148,7 @@ def bring_lora(
             f"concept {name}: the class noun {noun!r} takes no token, or more than the {room} a prompt holds",
             "say it in ordinary words with --class", ExitCode.USAGE,
         )  # fmt: skip
-    found = _lora(registry, base, source)
+    found, digest = _lora(base, source)
     scale = common_scale(found.modules.values())
     weights = ConceptWeights(
         up={site: m.up if scale is not None else m.scale * m.up for site, m in found.modules.items()},
@@ -168,7 +161,7 @@ def bring_lora(
         name=name, class_noun=noun, style=style, tokens=tuple(noun.split()), rank=ranks[-1],
         scale=1.0 if scale is None else scale, method=METHOD,
         config={"format": found.kind, "ranks": ranks, "alphas": alphas, "left_out": len(found.left_out)},
-        data_hash=source.digest, parents=(), losses={},
+        data_hash=digest, parents=(), losses={},
         tools={tool: version(tool) for tool in ("cidm", "torch")} | {"python": platform.python_version()},
         extra={"imported_from": source.path.name[:200]},
     )  # fmt: skip
@@ -209,44 +202,14 @@ def _draft(record: Record, name: str) -> Draft:
     return Draft(**{**values, "name": name, "extra": {**record.extra, "bundled": origin}})
 
 
-def _lora(registry: Registry, base: Base, source: Source) -> LoraFile:
-    shapes = linear_shapes(base.unet)
-    if source.kind == "kohya":
-        return read_kohya(
-            source.tensors, source.metadata, shapes=shapes, kind=registry.base.kind, source=str(source.path),
-            layers_per_block=int(base.unet.config.layers_per_block),
-        )  # fmt: skip
-    if source.kind == "diffusers":
-        return read_diffusers(source.tensors, source.metadata, shapes=shapes, source=str(source.path))
-    return read_peft(
-        source.tensors, source.metadata, source.config, shapes=shapes, source=str(source.path)
-    )  # fmt: skip
-
-
-def _kind(tensors: Mapping[str, torch.Tensor], source: str) -> str:
-    """The kind of a LoRA file, by the names of its tensors.
-
-    Raises:
-        CidmError: INVALID, saying what it is where that can be told.
-    """
-    if any(name.startswith("base_model.model.") for name in tensors):
-        raise refusal(source, "is a part of a PEFT adapter", f"give its folder, with {CONFIG_FILE} in it")
-    if any(name.startswith((PREFIX, *TEXT_ENCODERS)) for name in tensors):
-        return "kohya"
-    if any(name.startswith(("unet.", "text_encoder.", "text_encoder_2.")) for name in tensors):
-        return "diffusers"
-    if {"emb_params"} == set(tensors) or {"clip_l", "clip_g"} >= set(tensors):
-        raise refusal(source, "is an embedding (textual inversion), and holds no LoRA")
-    if any(name.startswith(("transformer.", "lora_transformer_", "diffusion_model.")) for name in tensors):
-        raise refusal(source, "is a LoRA of a model that is no Stable Diffusion 1.x or SDXL")
-    if any(name.startswith(("model.diffusion_model.", "cond_stage_model.")) for name in tensors):
-        raise refusal(source, "is a whole model, not a LoRA", "cidm init --base FILE makes a registry on it")
-    if any(name.startswith("tokens.") for name in tensors):
-        raise refusal(
-            source, "is a concept's file out of a registry, without its record",
-            "export it as a bundle: cidm export NAME --to bundle -o FILE.safetensors",
-        )  # fmt: skip
-    raise refusal(source, f"holds no low-rank weights, but {listed(tensors) if tensors else 'nothing'}")
+def _lora(base: Base, source: Source) -> tuple[LoraFile, str]:
+    """The weights, and the file's sha256. What does not fit the base is refused before the weights are read."""
+    fit, shown = lora_fit(base), str(source.path)
+    read_lora(source.kind, source.file.outline(), source.file.metadata, source.config, fit, shown)
+    content = source.file.read()
+    tensors, metadata = read_tensors(content, shown)
+    found = read_lora(source.kind, tensors, metadata, source.config, fit, shown)
+    return found, hashlib.sha256(content).hexdigest()
 
 
 def _usable(name: str) -> str:

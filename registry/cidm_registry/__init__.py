@@ -24,16 +24,18 @@ from .names import canonical_key, display_name
 from .records import BaseRef, Draft, Plan, Problem, Record
 from .runs import Run
 from .store import Registry
-from .tensors import check_safetensors
+from .tensors import MAX_HEADER, Header, check_header, check_safetensors
 
 __all__ = [
     "GRACE",
+    "MAX_HEADER",
     "BaseRef",
     "Busy",
     "Conflict",
     "Damaged",
     "Draft",
     "Exists",
+    "Header",
     "Invalid",
     "InvalidName",
     "NewerFormat",
@@ -45,6 +47,7 @@ __all__ = [
     "RegistryError",
     "Run",
     "canonical_key",
+    "check_header",
     "check_safetensors",
     "display_name",
 ]

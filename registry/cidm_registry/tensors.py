@@ -5,15 +5,19 @@ before any library parses it.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import Invalid
 
-MAX_HEADER = 1_000_000
-"""Bytes. A concept's header is a few kilobytes."""
-MAX_TENSORS = 4096
+MAX_HEADER = 100_000_000
+"""Bytes, safetensors' own limit. Trainers write every tag of their captions, and thumbnails, into the metadata."""
+MAX_STRUCTURE = 2_000_000
+"""Bytes of a header without its texts: what a parser makes many objects of, however long the texts are."""
+MAX_TENSORS = 20_000
 MAX_DIMENSIONS = 8
+MAX_ELEMENTS = 2**48
 MAX_NAME = 512
 
 BYTES_PER_ELEMENT = {
@@ -51,28 +55,45 @@ class Tensor:
     """One past the last byte."""
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself."""
+
+    tensors: dict[str, Tensor]
+    """By name."""
+    metadata: dict[str, str]
+
+
 def check_safetensors(data: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name.
+    """The tensors of a safetensors file, by name. Raises Invalid as `check_header` does."""
+    return check_header(data, len(data)).tensors
+
+
+def check_header(start: bytes, size: int) -> Header:
+    """What a safetensors file of `size` bytes holds, told by its first bytes: at least those of its header.
 
     Raises Invalid for anything else: a pickle or an archive under another name, a cut-off file, a header over
-    1 MB or over 4,096 tensors (refused before it is parsed), an unknown element type, offsets that disagree
-    with shape and type, overlap, leave gaps or leave the file, names that look like paths.
+    100 MB, over 2 MB without its texts or over 20,000 tensors (refused before it is parsed), an unknown element
+    type, offsets that disagree with shape and type, overlap, leave gaps or leave the file, names that look like
+    paths.
     """
-    if len(data) < 8:
+    if what := _what_it_is(start):
+        raise Invalid(what)
+    if len(start) < 8:
         raise Invalid("not a safetensors file: it ends before its header")
-    length = int.from_bytes(data[:8], "little")
+    length = int.from_bytes(start[:8], "little")
     if length > MAX_HEADER:
-        raise Invalid(
-            _what_it_is(data) or f"not a safetensors file, or its header is over {MAX_HEADER:,} bytes"
-        )
-    raw = data[8 : 8 + length]
+        raise Invalid(f"not a safetensors file, or its header is over {MAX_HEADER:,} bytes")
+    raw = start[8 : 8 + length]
     if len(raw) < length:
         raise Invalid("the safetensors file is cut off inside its header")
     if not raw.startswith(b"{"):
-        raise Invalid(_what_it_is(data) or "not a safetensors file: its header is not a JSON object")
+        raise Invalid("not a safetensors file: its header is not a JSON object")
     # Counted in the raw bytes, so that a huge header never reaches the parser.
     if raw.count(b'"data_offsets"') > MAX_TENSORS:
         raise Invalid(f"the safetensors header lists more than {MAX_TENSORS:,} tensors")
+    if length > MAX_STRUCTURE and _structure(raw) > MAX_STRUCTURE:
+        raise Invalid(f"the safetensors header lists more than {MAX_TENSORS:,} tensors could take")
     header = _parse(raw)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -80,15 +101,32 @@ def check_safetensors(data: bytes) -> dict[str, Tensor]:
     if len(header) > MAX_TENSORS:
         raise Invalid(f"the safetensors header lists more than {MAX_TENSORS:,} tensors")
     tensors = {name: _tensor(name, entry) for name, entry in header.items()}
-    _check_layout(tensors, len(data) - 8 - length)
-    return tensors
+    _check_layout(tensors, size - 8 - length)
+    return Header(tensors, metadata)
+
+
+def _structure(raw: bytes) -> int:
+    """How many bytes of a header stand outside its texts, two quotes of each included."""
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    quotes = plain.count(b'"')
+    return quotes if quotes > MAX_STRUCTURE else quotes + sum(map(len, plain.split(b'"')[::2]))
 
 
 def _what_it_is(data: bytes) -> str | None:
+    if data[8:9] == b"{":
+        # A header whose length happens to start like something else.
+        return None
     if data.startswith(b"PK"):
         return "this is a zip archive (a PyTorch .bin, .pt or .ckpt file?), not safetensors"
     if data.startswith(PICKLE_STARTS):
         return "this is a Python pickle, not safetensors; pickles are never loaded"
+    if data.startswith(b"version https://git-lfs"):
+        return "this is a git-LFS pointer, not the file it stands for: fetch that with `git lfs pull`, or download it"
+    text = data[:200].lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "this is a web page, such as one to log in at, not safetensors: download the file again"
+    if text.startswith((b"<", b"{")) and text.isascii():
+        return "this is text, such as a site's error message, not safetensors: download the file again"
     return None
 
 
@@ -120,9 +158,10 @@ def _tensor(name: str, entry: Any) -> Tensor:
         raise Invalid(f"tensor {name!r} has an impossible shape")
     if not _whole_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise Invalid(f"tensor {name!r} has impossible offsets")
-    size = BYTES_PER_ELEMENT[dtype]
-    for dimension in shape:
-        size *= dimension
+    # A dimension of 0 hides how large the others are.
+    if math.prod(dimension or 1 for dimension in shape) > MAX_ELEMENTS:
+        raise Invalid(f"tensor {name!r} has an impossible shape")
+    size = BYTES_PER_ELEMENT[dtype] * math.prod(shape)
     if size != offsets[1] - offsets[0]:
         raise Invalid(f"tensor {name!r}: its bytes do not match its shape and element type")
     return Tensor(dtype, tuple(shape), offsets[0], offsets[1])

@@ -107,14 +107,59 @@ def test_an_adapter_that_peft_saved_is_read_with_its_ranks_and_alphas(base: Base
         torch.manual_seed(5)
         model = get_peft_model(copy.deepcopy(base.unet), config)
     model.save_pretrained(tmp_path, safe_serialization=True)
-    content, settings = open_peft(tmp_path)
-    tensors, metadata = read_tensors(content, "x")
+    file, settings = open_peft(tmp_path)
+    tensors, metadata = read_tensors(file.read(), "x")
     found = read_peft(tensors, metadata, settings, shapes=linear_shapes(base.unet), source="x")
     to_k = next(m for site, m in found.modules.items() if site.endswith("attn2.to_k"))
     assert (to_k.down.shape[0], to_k.scale) == (4, pytest.approx(6 / 2))
     with torch.no_grad():
         whole = changes(model.merge_and_unload(), base.unet)
     assert worst(read_products(found), whole) < 1e-6
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_2", "olora"])
+def test_an_adapter_whose_start_was_taken_out_of_the_base_is_refused_by_that_name(
+    start: str, base: Base, tmp_path: Path
+) -> None:
+    config = LoraConfig(r=2, target_modules=["attn2.to_q"], init_lora_weights=start)
+    get_peft_model(copy.deepcopy(base.unet), config).save_pretrained(tmp_path, safe_serialization=True)
+    file, settings = open_peft(tmp_path)
+    tensors, metadata = read_tensors(file.read(), "x")
+    shapes = linear_shapes(base.unet)
+    assert f"'{start}'" in refused(read_peft, tensors, metadata, settings, shapes=shapes, source="x")
+    told = {"lora_adapter_metadata": json.dumps({"unet.init_lora_weights": start})}
+    given = named(pairs(SHAPES), "unet.")
+    assert f"'{start}'" in refused(read_diffusers, given, told, shapes=SHAPES, source="x")
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "orthogonal"])
+def test_an_adapter_with_another_start_is_what_peft_makes_of_it(
+    start: Any, base: Base, tmp_path: Path
+) -> None:
+    config = LoraConfig(r=2, lora_alpha=3, target_modules=["attn2.to_q"], init_lora_weights=start)
+    model = get_peft_model(copy.deepcopy(base.unet), config)
+    generator = torch.Generator().manual_seed(7)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data = torch.randn(weight.shape, generator=generator)
+    model.save_pretrained(tmp_path, safe_serialization=True)
+    file, settings = open_peft(tmp_path)
+    tensors, metadata = read_tensors(file.read(), "x")
+    found = read_peft(tensors, metadata, settings, shapes=linear_shapes(base.unet), source="x")
+    with torch.no_grad():
+        whole = changes(
+            PeftModel.from_pretrained(copy.deepcopy(base.unet), tmp_path).merge_and_unload(), base.unet
+        )
+    assert worst(read_products(found), whole) < 1e-5
+
+
+def test_every_setting_that_peft_leaves_as_it_was_is_plain_lora() -> None:
+    told = {
+        name: sorted(value) if isinstance(value, set) else value
+        for name, value in LoraConfig(target_modules=["to_q", "to_k", "proj_in"]).to_dict().items()
+    }
+    assert len(told) > 30
+    assert peft_file(named(pairs(SHAPES), "base_model.model."), **told).modules.keys() == SHAPES.keys()
 
 
 def test_a_file_that_diffusers_saved_is_read_with_the_alpha_in_its_metadata(
@@ -168,6 +213,26 @@ def test_older_names_and_alphas_in_the_file_are_read() -> None:
     assert (found["up.proj_in"].scale, found["down.attn2.to_q"].scale) == (0.5, 1.0)
 
 
+@pytest.mark.parametrize("prefix", ["unet.", ""])
+def test_names_of_older_diffusers_are_read(prefix: str) -> None:
+    given = pairs({"down.attn2.to_q": (6, 4), "down.attn2.to_out.0": (6, 6)})
+    file = {}
+    for site, (up, down) in given.items():
+        layer, _, name = site.removesuffix(".0").rpartition(".")
+        file[f"{prefix}{layer}.processor.{name}_lora.up.weight"] = up
+        file[f"{prefix}{layer}.processor.{name}_lora.down.weight"] = down
+    shapes = {"down.attn2.to_q": (6, 4), "down.attn2.to_out.0": (6, 6)}
+    found = read_diffusers(file, {}, shapes=shapes, source="dog.safetensors")
+    assert worst(read_products(found), products(given)) == 0
+
+
+def test_linear_layers_outside_the_transformers_are_left_out_and_told() -> None:
+    extra = named(pairs({"time_embedding.linear_1": (6, 4), "down.resnets.0.time_emb_proj": (6, 4)}), "unet.")
+    found = diffusers_file(named(pairs(SHAPES), "unet.") | extra)
+    assert found.left_out == ("unet.down.resnets.0.time_emb_proj", "unet.time_embedding.linear_1")
+    assert found.modules.keys() == SHAPES.keys()
+
+
 def test_text_encoders_are_left_out_and_told() -> None:
     extra = {f"text_encoder.layers.0.q_proj.lora_{side}.weight": torch.ones(2, 2) for side in "AB"}
     found = diffusers_file(named(pairs(SHAPES), "unet.") | extra)
@@ -205,6 +270,21 @@ def test_what_is_no_lora_of_a_known_layer_is_refused_by_name(
         {"bias": "all"},
         {"modules_to_save": ["conv_out"]},
         {"fan_in_fan_out": True},
+        {"bias": "lora_only"},
+        {"lora_bias": True},
+        {"layer_replication": [[0, 4], [2, 5]]},
+        {"layers_to_transform": [0]},
+        {"layers_to_transform": 0},
+        {"use_qalora": True},
+        {"target_parameters": ["to_q.weight"]},
+        {"trainable_token_indices": [1]},
+        {"alora_invocation_tokens": [1]},
+        {"a_setting_of_tomorrow": 1},
+        {"init_lora_weights": "PiSSA"},
+        {"init_lora_weights": "corda"},
+        {"init_lora_weights": "loftq"},
+        {"target_modules": ["to_q", "proj_in"]},
+        {"exclude_modules": ["attn2.to_k"]},
         {"lora_alpha": "many"},
         {"lora_alpha": True},
         {"lora_alpha": float("inf")},

@@ -207,9 +207,47 @@ def test_both_namings_are_read_on_either_family() -> None:
     assert "twice" in refused(twice)
 
 
-def test_half_precision_is_read() -> None:
-    file = {name: tensor.half() for name, tensor in kohya_tensors(pairs(SHAPES)).items()}
-    assert all(module.up.dtype == torch.float32 for module in read(file).modules.values())
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_other_precisions_are_read_for_what_they_say(dtype: torch.dtype) -> None:
+    file = {name: tensor.to(dtype) for name, tensor in kohya_tensors(pairs(SHAPES)).items()}
+    for site, module in read(file).modules.items():
+        assert torch.equal(
+            module.up, file[f"lora_unet_{site.replace('.', '_')}.lora_up.weight"].float().flatten(1)
+        )
+
+
+def test_values_that_no_training_leaves_are_found_in_float8_too() -> None:
+    assert "NaN" in refused(
+        change(f"{NAME}.lora_up.weight", torch.full((6, 2), torch.nan).to(torch.float8_e5m2))
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("alpha", torch.tensor(0.0)),
+        ("lora_up.weight", torch.zeros(6, 2)),
+        ("lora_down.weight", torch.zeros(2, 6)),
+    ],
+)
+def test_layers_that_change_nothing_are_told(name: str, value: torch.Tensor) -> None:
+    assert read(change(f"{NAME}.{name}", value)).idle == [f"{BLOCK}.attn2.to_q"]
+    assert read(kohya_tensors(pairs(SHAPES), alpha=1.0)).idle == []
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "time_embedding_linear_1", "down_blocks_0_resnets_0_time_emb_proj", "add_embedding_linear_2", "time_embed_0",
+        "label_emb_0_0", "input_blocks_1_0_emb_layers_1",
+    ],
+)  # fmt: skip
+def test_linear_layers_outside_the_transformers_are_left_out_and_told(module: str) -> None:
+    parts = ("lora_up.weight", "lora_down.weight", "alpha")
+    extra = {f"lora_unet_{module}.{part}": torch.ones(2, 2) for part in parts}
+    found = read(kohya_tensors(pairs(SHAPES)) | extra)
+    assert found.left_out == (f"lora_unet_{module}",)
+    assert found.modules.keys() == SHAPES.keys()
 
 
 def test_text_encoders_and_embeddings_are_left_out_and_told() -> None:
@@ -234,7 +272,8 @@ def test_text_encoders_and_embeddings_are_left_out_and_told() -> None:
         (f"{NAME}.dora_scale", "DoRA"),
         (f"{NAME}.diff", "full differences"),
         (f"{NAME}.oft_blocks", "OFT"),
-        ("lora_unet_down_blocks_0_resnets_0_time_emb_proj.lora_up.weight", "no layer of this base"),
+        (f"{NAME}.oft_diag", "OFT"),
+        (f"{NAME}.a1.weight", "GLoRA"),
         ("lora_unet_down_blocks_9_attentions_0_proj_in.lora_up.weight", "no layer of this base"),
         (f"{NAME}.lora_sideways.weight", "no layer of this base"),
         ("stranger", "no layer of this base"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -310,11 +311,14 @@ def test_every_layer_of_the_full_size_models_is_found_in_a_checkpoint(family: st
     tensors = original.checkpoint(*parts.values())
     # diffusers tells families apart by names of its own choice: it takes this for the published layout.
     assert infer_diffusers_model_type(tensors) == {"sd15": "v1", "sdxl": "xl_base"}[family]
-    entries = {
-        n: {"dtype": "F16", "shape": list(t.shape), "data_offsets": [0, 0]} for n, t in tensors.items()
-    }
+    entries, end = {}, 0
+    for n, t in tensors.items():
+        begin, end = end, end + 2 * t.numel()
+        entries[n] = {"dtype": "F16", "shape": list(t.shape), "data_offsets": [begin, end]}
     header = json.dumps(entries).encode()
     (tmp_path / "full.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    # As long as the whole model, without its bytes: they are not to be read.
+    os.truncate(tmp_path / "full.safetensors", 8 + len(header) + end)
     assert inspect(tmp_path / "full.safetensors") == Checkpoint(family)
     found = {
         "unet": convert_ldm_unet_checkpoint(tensors, settings(family, "unet")),

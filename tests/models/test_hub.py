@@ -215,11 +215,13 @@ def test_shards_and_their_list_are_wanted_and_pickles_never() -> None:
     assert set(wanted(names)) == {*names[:5], "tokenizer/merges.txt", "scheduler/scheduler_config.json"}
 
 
+NOTHING = "\x02\0\0\0\0\0\0\0{}"
+"""A safetensors file without a tensor."""
 CONTROL = {
     "config.json": '{"_class_name": "ControlNetModel"}',
     "diffusion_pytorch_model.bin": "pickled",
-    "diffusion_pytorch_model.fp16.safetensors": "half",
-    "diffusion_pytorch_model.safetensors": "full",
+    "diffusion_pytorch_model.fp16.safetensors": NOTHING,
+    "diffusion_pytorch_model.safetensors": NOTHING,
     "code.py": "evil",
 }
 

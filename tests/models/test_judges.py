@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -213,6 +214,13 @@ def test_a_folder_that_is_no_model_is_refused_by_name(tmp_path: Path) -> None:
     assert error.code == ExitCode.INVALID
     assert str(tmp_path) in error.message
     assert "\n" not in error.message
+
+
+def test_weights_that_are_a_pipe_are_not_waited_for(folders: Path, tmp_path: Path) -> None:
+    shutil.copytree(folders / "vit", tmp_path / "vit")
+    (tmp_path / "vit" / "model.safetensors").unlink()
+    os.mkfifo(tmp_path / "vit" / "model.safetensors")
+    assert "not a regular file" in refused(lambda: Encoder(tmp_path / "vit")).message
 
 
 def test_a_clip_without_a_vocabulary_judges_no_texts(folders: Path) -> None:

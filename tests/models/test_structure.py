@@ -267,13 +267,16 @@ def test_settings_that_are_none_are_refused(base: Base, folder: Path, content: b
     refused(base, folder)
 
 
-@pytest.mark.parametrize("spoil", ["cut", "nonsense", "pickled", "gone", "part"])
+@pytest.mark.parametrize("spoil", ["cut", "nonsense", "header", "pickled", "gone", "part"])
 def test_weights_that_cannot_be_used_are_refused(base: Base, folder: Path, spoil: str) -> None:
     file = folder / "diffusion_pytorch_model.safetensors"
     if spoil == "cut":
         file.write_bytes(file.read_bytes()[:-1000])
     elif spoil == "nonsense":
         file.write_bytes(b"\x00" * 5000)
+    elif spoil == "header":
+        raw = b'{"a":[' + b"0," * 20_000_000 + b"0]}"
+        file.write_bytes(len(raw).to_bytes(8, "little") + raw)
     elif spoil == "pickled":
         torch.save(load_file(file), folder / "diffusion_pytorch_model.bin")
         file.unlink()

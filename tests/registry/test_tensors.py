@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cidm_registry import Invalid, Registry, check_safetensors
+from cidm_registry import Invalid, Registry, check_header, check_safetensors
 from registry_support import make_weights
 
 
@@ -40,15 +40,21 @@ HOSTILE: dict[str, bytes] = {
     "pickle 2": pickle.dumps({"a": [1.0] * 9}, protocol=2),
     "pickle 4": pickle.dumps({"a": [1.0] * 9}, protocol=4),
     "zip": zipped(),
-    "text": b"version https://git-lfs.github.com/spec/v1\n",
+    "text": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 132\n",
+    "page": b"\n<!DOCTYPE html><html><body>Log in</body></html>",
+    "answer": b'{"error": "You must be logged in"}',
     "header longer than the file": build({}, length=500),
     "header of 100 MB": build({}, length=100_000_000),
-    "header just over the limit": build(b"{" + b" " * 1_000_000 + b"}"),
+    "header just over the limit": build(b"{", length=100_000_001),
+    "structure just over the limit": build(b'{"a":[' + b"0," * 1_000_000 + b"0]}"),
+    "names without end": build(b"{" + b'"":0,' * 500_000 + b'"":0}'),
+    "a text that never ends": build(b'{"a":[' + b"0," * 1_000_000 + b'"' + b'\\"' * 1_000_000),
     "400,000 tensors": build(
         b"{" + b",".join(b'"%d":{"data_offsets":[0,0]}' % n for n in range(30_000)) + b"}"
     ),
-    "4,097 tensors": build({str(n): entry(0, 0, [0]) for n in range(4097)}),
-    "4,097 tensors without offsets": build({str(n): 0 for n in range(4097)}),
+    "20,001 tensors": build({str(n): entry(0, 0, [0]) for n in range(20_001)}),
+    "20,001 tensors without offsets": build({str(n): 0 for n in range(20_001)}),
+    "a huge shape hidden by a zero": build({"a": entry(0, 0, [0, 2**47, 2**47])}),
     "not JSON": build(b"{not json}"),
     "not UTF-8": build(b'{"\xff": 1}'),
     "a list": build([]),
@@ -98,9 +104,20 @@ def test_refused_quickly_and_before_anything_is_written(what: str, registry: Reg
     assert set(files_of(registry.root)) == {"registry.json"}
 
 
+def test_texts_of_many_megabytes_are_no_reason_to_refuse_a_file() -> None:
+    tags = json.dumps({f"tag number {n} of the set": n for n in range(100_000)})
+    file = build({"__metadata__": {"ss_tag_frequency": tags}, "a": entry()}, b"\0" * 4)
+    header = check_header(file, len(file))
+    assert header.metadata["ss_tag_frequency"] == tags
+
+
 @pytest.mark.parametrize(
-    ("what", "word"), [("pickle 2", "pickle"), ("pickle 4", "pickle"), ("zip", "zip archive")]
-)
+    ("what", "word"),
+    [
+        ("pickle 2", "pickle"), ("pickle 4", "pickle"), ("zip", "zip archive"), ("text", "git lfs pull"),
+        ("page", "web page"), ("answer", "error message"),
+    ],
+)  # fmt: skip
 def test_says_what_it_is_instead(what: str, word: str) -> None:
     with pytest.raises(Invalid, match=word):
         check_safetensors(HOSTILE[what])

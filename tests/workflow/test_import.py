@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,19 @@ def test_one_file_imported_as_two_things_stays_two_things(
         assert redraw(tiny_registry, base, picture.facts).image.tobytes() == picture.image.tobytes()
 
 
+def test_show_tells_two_imports_of_one_file_apart(
+    cidm: Cidm, tiny_registry: Registry, base: Base, pictures: Path, file: Path
+) -> None:
+    where = ("--registry", tiny_registry.root)
+    for name in ("la", "lb"):
+        run(cidm, "import", file, "--as", name, "--class", "dog", *where)
+    learn_direct(tiny_registry, base, task(pictures))
+    assert "against    la, lb\n" in run(cidm, "show", "dog", *where).out
+    told = run(cidm, "show", "lb", *where).out
+    assert "it came from a file" in told
+    assert "it was the first" not in told
+
+
 def test_layers_that_fuse_looks_at_are_those_that_are_fed(base: Base) -> None:
     others = set(linear_shapes(base.unet)) - set(lora_sites(base.unet, "attn1+attn2"))
     assert others
@@ -139,6 +154,27 @@ def test_each_module_keeps_its_scale_where_they_differ(
     assert worst({s: own.up[s] @ own.down[s] for s in own.up}, wanted) < 1e-6
 
 
+@pytest.mark.parametrize("change", ["alpha", "lora_up.weight"])
+def test_a_lora_that_changes_nothing_is_imported_with_a_warning(
+    change: str, cidm: Cidm, tiny_registry: Registry, base: Base, elsewhere: Path
+) -> None:
+    given = kohya_tensors(pairs(linear_shapes(base.unet), lora_sites(base.unet)), alpha=1.0)
+    save_file({n: 0 * t if n.endswith(change) else t for n, t in given.items()}, "toy.safetensors")
+    ran = run(cidm, "import", "toy.safetensors", "--registry", tiny_registry.root)
+    assert "toy.safetensors: changes nothing at 28 of its 28 layers" in ran.err
+    assert "warning" in ran.err
+
+
+def test_a_header_of_megabytes_of_tags_is_no_hindrance(
+    cidm: Cidm, tiny_registry: Registry, base: Base, elsewhere: Path
+) -> None:
+    given = kohya_tensors(pairs(linear_shapes(base.unet), lora_sites(base.unet)), alpha=1.0)
+    tags = {f"tag number {n} of the set": n for n in range(40_000)}
+    save_file(given, "toy.safetensors", {"ss_tag_frequency": json.dumps({"10_toy": tags})})
+    ran = run(cidm, "import", "toy.safetensors", "--registry", tiny_registry.root)
+    assert "warning" not in ran.err
+
+
 def test_what_is_left_out_is_said(cidm: Cidm, tiny_registry: Registry, base: Base, elsewhere: Path) -> None:
     given = kohya_tensors(pairs(linear_shapes(base.unet), lora_sites(base.unet)))
     given |= {f"lora_te_text_model_x{n}.lora_up.weight": torch.ones(2, 2) for n in range(3)}
@@ -159,6 +195,10 @@ def test_what_is_left_out_is_said(cidm: Cidm, tiny_registry: Registry, base: Bas
         ("zip.safetensors", ExitCode.INVALID, "zip archive"),
         ("embedding.safetensors", ExitCode.INVALID, "embedding"),
         ("flux.safetensors", ExitCode.INVALID, "no Stable Diffusion"),
+        ("pointer.safetensors", ExitCode.INVALID, "git lfs pull"),
+        ("page.safetensors", ExitCode.INVALID, "web page"),
+        ("sparse.safetensors", ExitCode.INVALID, "not a safetensors file"),
+        ("huge.safetensors", ExitCode.INVALID, "no low-rank weights"),
         ("model.safetensors", ExitCode.INVALID, "whole model"),
         ("blob.safetensors", ExitCode.INVALID, "bundle"),
         ("peft.safetensors", ExitCode.INVALID, "PEFT"),
@@ -177,6 +217,14 @@ def test_what_is_no_lora_is_refused_before_the_model_loads(
     one = torch.ones(2, 2)
     Path("empty").mkdir()
     os.mkfifo("pipe")
+    Path("pointer.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
+    Path("page.safetensors").write_text("<!DOCTYPE html>\n<html><body>Log in</body></html>")
+    entry = {"dtype": "U8", "shape": [3_000_000_000], "data_offsets": [0, 3_000_000_000]}
+    for name_of, raw in (("sparse", b""), ("huge", json.dumps({"x": entry}).encode())):
+        Path(f"{name_of}.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw)
+        os.truncate(f"{name_of}.safetensors", 8 + len(raw) + 3_000_000_000)
     Path("pickle.safetensors").write_bytes(b"\x80\x02}q\x00.")
     Path("zip.safetensors").write_bytes(b"PK\x03\x04" + bytes(60))
     for stem, key in {
@@ -189,7 +237,9 @@ def test_what_is_no_lora_is_refused_before_the_model_loads(
     }.items():
         save_file({key: one}, f"{stem}.safetensors")
     before = files_of(tiny_registry.root)
+    started = time.process_time()
     ran = cidm("import", name, "--registry", tiny_registry.root)
+    assert time.process_time() - started < 1, "it was read"
     assert ran.code == code
     assert words in ran.error
     assert files_of(tiny_registry.root) == before

@@ -25,6 +25,7 @@ from cidm_cli.models.features import feature_source, sees_text
 from cidm_cli.models.identity import identify
 from cidm_cli.options import DrawOptions
 from cidm_cli.workflow import features, interference
+from cidm_cli.workflow.bases import lora_fit
 from cidm_cli.workflow.merge import Merge, merge, select, work
 from cidm_cli.workflow.mixtures import Loader, mixture
 from cidm_registry import Registry
@@ -357,7 +358,8 @@ def test_the_same_command_writes_the_same_bytes(method: str, cidm: Cidm, taught:
         assert ran.code == 0, ran.err
         assert ran.out.splitlines()[0] == f"{name}/all.safetensors"
     assert files_of(Path("one")) == files_of(Path("two"))
-    assert list(files_of(Path("one"))) == ["all.safetensors"], "no temporary file is left"
+    names = ["all-embeddings/cat.safetensors", "all-embeddings/dog.safetensors", "all.safetensors"]
+    assert sorted(files_of(Path("one"))) == names, "no temporary file is left"
 
 
 def test_the_file_says_what_is_in_it(cidm: Cidm, taught: Path, base: Base) -> None:
@@ -376,7 +378,7 @@ def test_the_file_says_what_is_in_it(cidm: Cidm, taught: Path, base: Base) -> No
     ).answer
     with safe_open("all.safetensors", "pt") as file:
         facts = json.loads(file.metadata()["cidm"])
-    factors, _ = read_merged(Path("all.safetensors"), shapes=linear_shapes(base.unet))
+    found, _ = read_merged(Path("all.safetensors"), lora_fit(base))
     registry = Registry.open(taught)
     assert [(c["name"], c["key"], c["blob"]) for c in facts["concepts"]] == [
         (r.name, r.key, r.blob) for r in registry.records()[:2]
@@ -384,7 +386,7 @@ def test_the_file_says_what_is_in_it(cidm: Cidm, taught: Path, base: Base) -> No
     assert [c["weights"] for c in facts["concepts"]] == [[0.5] * 7, [1.0] * 7]
     assert facts["method"] == "fuse"
     assert facts["base"] == registry.base.fingerprint
-    assert facts["rank"] == 5 == max(up.shape[1] for up, _ in factors.values())
+    assert facts["rank"] == 5 == max(m.up.shape[1] for m in found.modules.values())
     assert facts["options"] == asdict(MergeOptions(steps=2, drawings=2, templates=3))
     assert facts.items() <= answer.items()
     assert set(answer["strayed"]) == {"text", "image"}
@@ -462,6 +464,18 @@ def test_o_takes_the_place_of_no_file_that_was_not_merged_here(
     ran = cidm("merge", "--method", "sum", "-o", "mine.safetensors", "--registry", taught)
     assert ran.code == ExitCode.USAGE
     assert "mine.safetensors" in ran.error
+    assert files_of(Path()) == before
+
+
+def test_no_file_beside_it_is_written_over_that_is_no_embedding_of_ours(
+    cidm: Cidm, taught: Path, no_model: None
+) -> None:
+    Path("all-embeddings").mkdir()
+    Path("all-embeddings/cat.safetensors").write_bytes(save({"emb_params": torch.ones(1, 2)}))
+    before = files_of(Path())
+    ran = cidm("merge", "--method", "sum", "-o", "all.safetensors", "--registry", taught)
+    assert ran.code == ExitCode.USAGE
+    assert "all-embeddings/cat.safetensors" in ran.error
     assert files_of(Path()) == before
 
 

@@ -12,7 +12,7 @@ import torch
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.formats import png
-from cidm_cli.formats.merged import pack_merged
+from cidm_cli.formats.diffusers_lora import pack_diffusers
 from cidm_cli.method.lowrank import delta
 from cidm_cli.models.attention import cross_attention_layers, lora_sites, site_layers
 from cidm_cli.models.base import Base
@@ -303,7 +303,8 @@ def static_file(base: Base, taught: Registry, tmp_path: Path) -> Path:
     (dog, *_) = taught.records()
     weights = Loader(taught, base)(dog)
     path = tmp_path / "dog.safetensors"
-    path.write_bytes(pack_merged({s: (dog.scale * weights.up[s], weights.down[s]) for s in weights.up}, {}))
+    factors = {site: (weights.up[site], weights.down[site]) for site in weights.up}
+    path.write_bytes(pack_diffusers(factors, dog.scale, frozenset(), {"name": dog.name, "blob": dog.blob}))
     return path
 
 

@@ -1,0 +1,111 @@
+"""A LoRA file of any naming: which naming it is, which model it was made for, and its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from .diffusers_lora import COMFYUI, read_adapter, read_diffusers
+from .kohya import PREFIX, TEXT_ENCODERS, read_kohya, sgm_name
+from .lora import Fit, LoraFile, listed, network_of, refusal
+from .peft_folder import CONFIG_FILE, read_peft
+
+_MODELS = {
+    "Flux": r"(double_blocks|single_blocks|single_transformer_blocks)[._]",
+    "Stable Diffusion 3": r"joint_blocks[._]",
+    "a model that is a transformer": r"^(transformer\.|lora_transformer_|diffusion_model\.(blocks|layers)\.)",
+}
+"""Other models, by the names of their layers."""
+_WIDTHS = {
+    768: "Stable Diffusion 1.x",
+    1024: "Stable Diffusion 2.x",
+    1280: "the refiner of SDXL",
+    2048: "SDXL",
+}
+"""Models by the width of the text that their UNet attends to."""
+_TO_TEXT = re.compile(r"attn2[._](processor\.)?to_k(_lora)?\.(lora_A|lora_down|lora\.down|down)\.weight$")
+
+
+def naming_of(names: Collection[str], source: str) -> str:
+    """The kind of a LoRA file that is no PEFT folder's, by the names of its tensors.
+
+    Raises:
+        CidmError: INVALID, saying what it is where that can be told.
+    """
+    if any(name.startswith("base_model.model.") for name in names):
+        raise refusal(source, "is a part of a PEFT adapter", f"give its folder, with {CONFIG_FILE} in it")
+    for model, pattern in _MODELS.items():
+        if any(re.search(pattern, name) for name in names):
+            raise refusal(source, f"is a LoRA of {model}, which is no Stable Diffusion 1.x or SDXL")
+    if any(name.startswith((PREFIX, *TEXT_ENCODERS)) for name in names):
+        return "kohya"
+    if any(
+        name.startswith(("unet.", "text_encoder", "down_blocks.", "mid_block.", "up_blocks."))
+        for name in names
+    ):
+        return "diffusers"
+    if any(name.startswith(COMFYUI) for name in names):
+        return "comfyui"
+    if {"emb_params"} == set(names) or (names and {"clip_l", "clip_g"} >= set(names)):
+        raise refusal(source, "is an embedding (textual inversion), and holds no LoRA")
+    if any(name.startswith(("model.diffusion_model.", "cond_stage_model.")) for name in names):
+        raise refusal(source, "is a whole model, not a LoRA", "cidm init --base FILE makes a registry on it")
+    if any(name.startswith("tokens.") for name in names):
+        raise refusal(
+            source, "is a concept's file out of a registry, without its record",
+            "export it as a bundle: cidm export NAME --to bundle -o FILE.safetensors",
+        )  # fmt: skip
+    if network := next((network for name in names if (network := network_of(name))), None):
+        raise refusal(source, f"is a {network} network, and only LoRA is read")
+    raise refusal(source, f"holds no low-rank weights, but {listed(names) if names else 'nothing'}")
+
+
+def read_lora(
+    kind: str,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    config: Mapping[str, Any],
+    fit: Fit,
+    source: str,
+) -> LoraFile:
+    """The low-rank weights of a file; each module keeps its own rank and alpha.
+
+    Args:
+        kind: its naming: "peft", or as ``naming_of`` tells it.
+        config: PEFT's settings, for "peft".
+        source: the file, for errors.
+
+    Raises:
+        CidmError: INVALID, naming what is in the way: another model, another network, an unknown key.
+    """
+    shapes, per_block = fit.shapes, fit.layers_per_block
+    _check_model(tensors, shapes, source)
+    if kind == "kohya":
+        return read_kohya(
+            tensors, metadata, shapes=shapes, layers_per_block=per_block, kind=fit.family, source=source
+        )
+    if kind == "diffusers":
+        return read_diffusers(tensors, metadata, shapes=shapes, source=source)
+    if kind == "peft":
+        return read_peft(tensors, metadata, config, shapes=shapes, source=source)
+    names = {COMFYUI + sgm_name(site, per_block): site for site in shapes}
+    names |= {COMFYUI + site: site for site in shapes}
+    return read_adapter(kind, names, tensors, metadata, {}, shapes=shapes, source=source)
+
+
+def _check_model(
+    tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, int]], source: str
+) -> None:
+    """Refuses a LoRA of another Stable Diffusion than the base, told by how wide the text is that it sees."""
+    own = next((width for site, (_, width) in shapes.items() if site.endswith("attn2.to_k")), None)
+    for name, tensor in tensors.items():
+        width = tensor.shape[1] if _TO_TEXT.search(name) and tensor.ndim > 1 else own
+        if width != own and width in _WIDTHS:
+            base = f"is {_WIDTHS[own]}" if own in _WIDTHS else f"attends to text of another width, {own}"
+            raise refusal(
+                source, f"is a LoRA of {_WIDTHS[width]}, and the registry's base {base}",
+                "a LoRA fits bases of the family it was trained on only",
+            )  # fmt: skip
