@@ -106,11 +106,11 @@ def variable_for(name: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     # Imported here: most folders have no settings file, and `cidm list` should not pay for one.
-    from .reading import decode_utf8, read_bounded
+    from .reading import read_text
     from .safe_toml import parse_toml
     from .suggest import nearest
 
-    document = parse_toml(decode_utf8(read_bounded(path, MAX_FILE), str(path)), str(path))
+    document = parse_toml(read_text(path, MAX_FILE), str(path))
     values: dict[str, Any] = {}
     for key, value in document.data.items():
         entries = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .config import Found, Settings
 from .output import Output
+from .places import expanded
 from .processes import SOLO, Crew
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Invocation:
     def registry_path(self) -> Path:
         """The registry's folder: flag, environment, settings files, else the user's data folder."""
         if self.registry_flag is not None:
-            return self.registry_flag.expanduser()
+            return expanded(self.registry_flag)
         if found := self.settings.find("registry"):
             return path_from(found)
         from platformdirs import user_data_path
@@ -52,10 +53,11 @@ class Invocation:
     def open_registry(self) -> Registry:
         """The registry that is meant. Raises what `Registry.open` raises."""
         from cidm_registry import Registry
+        from cidm_registry.disk import Disk
 
-        return Registry.open(self.registry_path)
+        return Registry.open(self.registry_path, disk=Disk(self.output.warn))
 
 
 def path_from(found: Found) -> Path:
     """A path setting; a relative one counts from where it was written down."""
-    return found.folder / Path(found.value).expanduser()
+    return found.folder / expanded(found.value)

@@ -127,6 +127,14 @@ def _explain_system(error: OSError) -> CidmError:
 
 
 def _set_up() -> None:
+    for number in range(3):
+        # A stream that is closed (`>&-`): what is printed goes nowhere, and no file that is opened takes its place.
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
     # No code from a model's repository is ever run, whatever a library's default is.
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
     # Read when the libraries are imported: their advice to programmers is not for the user.

@@ -6,7 +6,6 @@ characters and invisible direction marks are shown as escapes, never obeyed.
 
 import json
 import math
-import os
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,7 +17,7 @@ from typing import Any, TextIO
 from rich.cells import cell_len
 
 from .errors import CidmError, error_object
-from .progress import Progress
+from .progress import Progress, divert, say
 
 BOLD, RED, YELLOW, RESET = "\x1b[1m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
@@ -146,13 +145,15 @@ class Output:
         return f"{style}{text}{RESET}" if wants_colour(stream, self.environment) else text
 
     def _print(self, stream: TextIO, line: str) -> None:
+        if stream is self.stderr:
+            say(stream, line + "\n")
+            return
         try:
             stream.write(line + "\n")
             stream.flush()
         except BrokenPipeError:
-            # The reader has seen enough (`cidm list | head -1`). What is still in the buffer must go nowhere,
-            # or the interpreter complains when it closes the stream.
-            _divert(stream)
+            # The reader has seen enough (`cidm list | head -1`).
+            divert(stream)
 
 
 def wants_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
@@ -214,9 +215,3 @@ def _jsonable(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return _jsonable(asdict(value))
     raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _divert(stream: TextIO) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)

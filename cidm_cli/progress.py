@@ -1,6 +1,7 @@
 """How far long work has come: a bar on a terminal, otherwise a line every few percent."""
 
 import itertools
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -73,14 +74,24 @@ class Progress:
         return f"{self._label}{bar} {done}/{self._total} {share:4.0%}  {time_text}{values}"
 
     def _write(self, text: str) -> None:
-        if self._stream is None:
-            return
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except OSError:
-            # The terminal was closed, or the reader left: the work goes on without being watched.
-            self._stream = None
+        if self._stream is not None:
+            say(self._stream, text)
+
+
+def say(stream: TextIO, text: str) -> None:
+    """Writes what is no result. Where it cannot be written nobody reads it, and that is no end of the work."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        divert(stream)
+
+
+def divert(stream: TextIO) -> None:
+    """Sends a stream nowhere, with what is still in its buffer: the interpreter would complain when it closes it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def counting(update: Callable[[int], object]) -> Callable[[], None]:

@@ -193,6 +193,7 @@ def _again(
     from ..workflow.bases import open_base
 
     given = [read_facts(path) for path in pictures]
+    folders = [path.parent for path in pictures]
     for path, facts in zip(pictures, given, strict=True):
         if facts.get("command") == "learn":
             raise CidmError(
@@ -211,7 +212,7 @@ def _again(
     check_out(out, single)
 
     def redrawn() -> Iterator[Picture]:
-        for number, facts in enumerate(given):
+        for number, (facts, beside) in enumerate(zip(given, folders, strict=True)):
             if not call.crew.mine(number):
                 continue
             compute = {"bfloat16": "bf16", "float16": "fp16"}.get(str(facts.get("compute")), "fp32")
@@ -223,7 +224,7 @@ def _again(
                     registry, device=where.device, precision=compute, offload=where.offload, whole=whole,
                     compiled=way[2],
                 )  # fmt: skip
-            yield replace(redraw(registry, bases[way], facts), number=number)
+            yield replace(redraw(registry, bases[way], facts, beside), number=number)
 
     stems = [stem(str(facts.get("prompt")), facts.get("seed", 0)) for facts in given]
     return write_all(call, redrawn(), stems, out, single)

@@ -28,6 +28,7 @@ def init(
     OWNER/NAME on the hub. A registry that is already there for the same base is left as it is.
     """
     from cidm_registry import Exists, Registry
+    from cidm_registry.disk import Disk
 
     from ..models.identity import identify
 
@@ -37,7 +38,7 @@ def init(
     reference = identify(base, vae, call.output.note)
     path = call.registry_path
     try:
-        registry = Registry.create(path, reference)
+        registry = Registry.create(path, reference, disk=Disk(call.output.warn))
         created = True
     except Exists:
         registry = Registry.open(path)

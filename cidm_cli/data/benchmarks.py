@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cidm_cli.data.tasks import Task, load_tasks, read_prompts
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.reading import decode_utf8, read_bounded
+from cidm_cli.safe_json import read_json
 
 INDEX = "dataset.json"
 BRACES = "{}"
 """What marks the concept in the prompts of CustomConcept101."""
-MAX_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,7 @@ def load_benchmark(path: Path) -> Benchmark:
 
 
 def _custom_concept_101(file: Path) -> Benchmark:
-    try:
-        entries = json.loads(decode_utf8(read_bounded(file, MAX_BYTES), str(file)))
-    except (ValueError, RecursionError) as error:
-        raise _invalid(f"{file} is not JSON ({error})") from error
+    entries = read_json(file)
     if not isinstance(entries, list) or not entries:
         raise _invalid(f"{file} is not a list of concepts")
     prompts: dict[str, tuple[str, ...]] = {}

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from cidm_cli.reading import decode_utf8, read_bounded
+from cidm_cli.reading import read_text
 
 MAX_CAPTION_BYTES = 10 << 10
 DEFAULT_TEMPLATE = "a photo of a {noun}"
@@ -17,7 +17,7 @@ def read_caption(path: Path) -> str:
 
     Raises CidmError INVALID for a file that is not UTF-8 or larger than MAX_CAPTION_BYTES.
     """
-    return one_line(decode_utf8(read_bounded(path, MAX_CAPTION_BYTES), str(path)))
+    return one_line(read_text(path, MAX_CAPTION_BYTES))
 
 
 def caption_from_template(template: str, class_noun: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ MAX_PIXELS = 64_000_000
 MAX_ASPECT = 10
 MIN_SIDE = 16
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,7 +47,7 @@ class Decoded:
 
 def picture_format(content: bytes) -> str | None:
     """The format that the first bytes of a file give away: "PNG", "JPEG", "WEBP" or None."""
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+    if content.startswith(_PNG):
         return "PNG"
     if content.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -74,17 +76,36 @@ def decode_mask(content: bytes, source: str) -> Decoded:
 def _decode(content: bytes, source: str, convert: Callable[[Image.Image], Image.Image]) -> Decoded:
     if picture_format(content) is None:
         raise _invalid(f"{source} is not a PNG, JPEG or WEBP picture", "convert it to one of these")
+    with opened(content, source) as picture:
+        _check_shape(picture.size, source)
+        picture.load()
+        # Some phones store a second view or a gain map behind a JPEG: that is no animation.
+        animated = picture.format in ("PNG", "WEBP") and getattr(picture, "is_animated", False)
+        turn = _TURNS.get(_orientation(picture))
+        image = convert(picture)
+    if turn is not None:
+        image = image.transpose(turn)
+    image.info = {}
+    return Decoded(image, animated)
+
+
+@contextmanager
+def opened(
+    content: bytes, source: str, formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP")
+) -> Iterator[Image.Image]:
+    """A picture file whose header was read, and of which no pixel is decoded yet.
+
+    Raises CidmError INVALID, naming `source`, for more than MAX_PIXELS pixels; and whatever goes wrong while it is
+    open means that the file is damaged or of another format.
+    """
     try:
         with warnings.catch_warnings():
-            # Pillow warns about sizes, which are checked below, and about metadata, which is dropped.
+            # Pillow warns about sizes, which are checked here, and about metadata, which is dropped.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as picture:
-                _check_shape(picture.size, source)
-                picture.load()
-                # Some phones store a second view or a gain map behind a JPEG: that is no animation.
-                animated = picture.format in ("PNG", "WEBP") and getattr(picture, "is_animated", False)
-                turn = _TURNS.get(_orientation(picture))
-                image = convert(picture)
+            with Image.open(io.BytesIO(_without_profile(content)), formats=formats) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise _too_many_pixels(source, picture.size)
+                yield picture
     except (CidmError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -94,16 +115,21 @@ def _decode(content: bytes, source: str, convert: Callable[[Image.Image], Image.
         raise _invalid(
             f"{source} is damaged or cut off: {error}", "copy or save the picture again"
         ) from error
-    if turn is not None:
-        image = image.transpose(turn)
-    image.info = {}
-    return Decoded(image, animated)
+
+
+def _without_profile(content: bytes) -> bytes:
+    """A PNG without its colour profile: that is dropped anyway, and Pillow reads no picture with one above 1 MB."""
+    at = len(_PNG)
+    while content.startswith(_PNG) and (kind := content[at + 4 : at + 8]) not in (b"IDAT", b"IEND", b""):
+        end = at + 12 + int.from_bytes(content[at : at + 4])
+        if kind == b"iCCP":
+            return content[:at] + content[end:]
+        at = end
+    return content
 
 
 def _check_shape(size: tuple[int, int], source: str) -> None:
     width, height = size
-    if width * height > MAX_PIXELS:
-        raise _too_many_pixels(source, size)
     if min(size) < MIN_SIDE:
         raise _invalid(f"{source} is only {width} x {height} pixels", f"each side needs {MIN_SIDE} or more")
     if max(size) > MAX_ASPECT * min(size):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.reading import decode_utf8, read_bounded
+from cidm_cli.reading import read_text
 from cidm_cli.safe_toml import parse_toml
 
 CONCEPT_MARK = "<TOK>"
@@ -48,7 +48,7 @@ def load_tasks(path: Path) -> tuple[Task, ...]:
     file and task, if a value is missing, of the wrong type, not a plain name, or used by two tasks.
     """
     file = path / "tasks.toml" if path.is_dir() else path
-    content = parse_toml(decode_utf8(read_bounded(file, MAX_BYTES), str(file)), str(file)).data
+    content = parse_toml(read_text(file, MAX_BYTES), str(file)).data
     entries = content.get("task")
     if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
         raise _invalid(f"{file} lists no [[task]]")
@@ -87,7 +87,7 @@ def read_prompts(file: Path, *, mark: str = CONCEPT_MARK) -> tuple[str, ...]:
 
     Raises CidmError: NOT_FOUND if there is no such file; INVALID, naming it, for a line without a mark, or no line.
     """
-    lines = decode_utf8(read_bounded(file, MAX_BYTES), str(file)).splitlines()
+    lines = read_text(file, MAX_BYTES).splitlines()
     prompts = tuple(line.strip() for line in lines if line.strip())
     unmarked = next((prompt for prompt in prompts if mark not in prompt), None)
     if unmarked is not None:

@@ -7,9 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
+from ..data.decode import MAX_FILE_BYTES, opened
 from ..errors import CidmError, ExitCode
+from ..reading import read_bounded
+from ..safe_json import parse_json
 
 _KEY = "cidm"
 _LARGEST_TEXT = 1 << 20
@@ -34,27 +37,26 @@ def read_facts(path: Path) -> dict[str, Any]:
     Raises:
         CidmError: NOT_FOUND without the file, INVALID when it is no PNG of ours.
     """
+    with opened(read_bounded(path, MAX_FILE_BYTES), str(path), ("PNG",)) as image:
+        image.load()
+        told = image.info.get(_KEY)
+    if not isinstance(told, str) or len(told) > _LARGEST_TEXT:
+        raise _untold(path, "no such text in it")
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            image.load()
-            told = image.info.get(_KEY)
-    except FileNotFoundError as error:
-        raise CidmError(f"{path}: no such file", code=ExitCode.NOT_FOUND) from error
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise CidmError(f"{path}: not a readable PNG ({error})", code=ExitCode.INVALID) from error
-    try:
-        if not isinstance(told, str) or len(told) > _LARGEST_TEXT:
-            raise ValueError("no such text in it")
-        facts = json.loads(told)
-        if not isinstance(facts, dict) or facts.get("format") != 1:
-            raise ValueError("its cidm text is of an unknown format")
-    except (ValueError, RecursionError) as error:
-        raise CidmError(
-            f"{path}: does not say how it was made ({error})",
-            hint="give a picture that cidm generate wrote; other programs may strip the text on saving",
-            code=ExitCode.INVALID,
-        ) from error
+        facts = parse_json(told, "its cidm text")
+    except CidmError as error:
+        raise _untold(path, error.message) from error
+    if not isinstance(facts, dict) or facts.get("format") != 1:
+        raise _untold(path, "its cidm text is of an unknown format")
     return facts
+
+
+def _untold(path: Path, why: str) -> CidmError:
+    return CidmError(
+        f"{path}: does not say how it was made ({why})",
+        hint="give a picture that cidm generate wrote; other programs may strip the text on saving",
+        code=ExitCode.INVALID,
+    )
 
 
 def _parameters(facts: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from cidm_cli.layout.drafts import Draft, Wishes, drafted
 from cidm_cli.layout.load import STANDARD_INPUT, layout_from
 from cidm_cli.layout.model import Layout, Origin
 from cidm_cli.output import plain
-from cidm_cli.reading import decode_utf8, read_bounded, read_stream
+from cidm_cli.reading import decode_utf8, read_bounded, read_standard_input
 from cidm_cli.safe_json import MAX_BYTES, parse_json
 
 __all__ = ["Imported", "Wishes", "import_file", "import_text"]
@@ -53,7 +52,7 @@ def import_file(path: str | Path, wishes: Wishes) -> Imported:
     """
     source = "standard input" if str(path) == STANDARD_INPUT else str(path)
     if str(path) == STANDARD_INPUT:
-        content = read_stream(sys.stdin.buffer, MAX_BYTES, source)
+        content = read_standard_input(MAX_BYTES, source)
     else:
         content = read_bounded(Path(path), MAX_BYTES)
     if content.startswith(b"\x89PNG"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import shlex
-import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from cidm_cli.layout.model import (
     shown_key,
 )
 from cidm_cli.prompts import find_unknown, parse_prompt
-from cidm_cli.reading import decode_utf8, read_bounded, read_start, read_stream
+from cidm_cli.reading import decode_utf8, read_standard_input, read_start, read_text
 from cidm_cli.safe_toml import MAX_BYTES, KeyPath, parse_toml
 from cidm_cli.suggest import nearest
 
@@ -116,7 +115,7 @@ def _validated(data: dict[str, Any], origin: Origin) -> Layout:
 def _read(path: str | Path, text: str | None, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
     source = "standard input" if str(path) == STANDARD_INPUT else str(path)
     if text is None and str(path) == STANDARD_INPUT:
-        text = decode_utf8(read_stream(sys.stdin.buffer, MAX_BYTES, source), source)
+        text = decode_utf8(read_standard_input(MAX_BYTES, source), source)
     elif text is None:
         text = _text(Path(path), source)
     document = parse_toml(text, source)
@@ -132,7 +131,7 @@ def _text(path: Path, source: str) -> str:
             hint=f"if cidm drew it, this draws it again: cidm generate --from {shlex.quote(source)}",
             code=ExitCode.INVALID,
         )
-    return decode_utf8(read_bounded(path, MAX_BYTES), source)
+    return read_text(path, MAX_BYTES)
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import CidmError, ExitCode
-from ..reading import decode_utf8, read_bounded
+from ..places import candidates, expanded
+from ..safe_json import read_json
 from . import hub
 from .digests import digest_weights
 from .identity import alone, need_hub_name, place_of, wanted_alone
@@ -69,31 +70,28 @@ def find(
     return _files(cached, source, f"{flag} {name}")
 
 
-def find_again(source: str, sha256: str) -> ControlFiles:
-    """A model that was used before, from where it was then; nothing is fetched.
+def find_again(source: str, sha256: str, beside: Path) -> ControlFiles:
+    """A model that was used before, from where it was then, or beside the picture that tells it; nothing is fetched.
 
     Raises:
         CidmError: NOT_FOUND when it is gone or another one by now.
     """
-    try:
-        place = place_of(source)
-        found = _files(place, source, source) if place is not None else None
-    except (CidmError, OSError, ValueError):
-        found = None
-    if found is None or found.sha256 != sha256:
-        raise CidmError(
-            f"the picture was drawn with the model {source}, which is gone or has changed",
-            hint="put it back; one on the hub is fetched again by drawing with --control",
-            code=ExitCode.NOT_FOUND,
-        )
-    return found
+    for place in (place_of(source), *candidates(source, beside)):
+        with suppress(CidmError, OSError, ValueError):
+            if place is not None and (found := _files(place, source, source)).sha256 == sha256:
+                return found
+    raise CidmError(
+        f"the picture was drawn with the model {source}, which is gone or has changed",
+        hint="put it back, or beside the picture; one on the hub is fetched again by drawing with --control",
+        code=ExitCode.NOT_FOUND,
+    )
 
 
 def _folder(name: str, folder: Path) -> Path | None:
     try:
-        place = (folder / Path(name).expanduser()).resolve()
+        place = folder / expanded(name)
         return place if place.is_dir() else None
-    except (OSError, RuntimeError, ValueError):
+    except (CidmError, OSError, RuntimeError):
         return None
 
 
@@ -113,9 +111,9 @@ def _files(folder: Path, source: str, shown: str) -> ControlFiles:
 def _kind(folder: Path, shown: str) -> str:
     """What a folder holds, by its settings alone. Raises CidmError INVALID for anything else than the two."""
     try:
-        told: Any = json.loads(decode_utf8(read_bounded(folder / "config.json", _MAX_BYTES), "config.json"))
+        told: Any = read_json(folder / "config.json", _MAX_BYTES)
         name = str(told["_class_name"])
-    except (CidmError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (CidmError, TypeError, KeyError) as error:
         raise CidmError(
             f"{shown}: no settings of a ControlNet or T2I-Adapter in it (config.json)",
             hint="give the folder that diffusers' save_pretrained wrote, or its name on the hub",

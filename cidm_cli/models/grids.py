@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import CidmError, ExitCode
-from ..reading import decode_utf8, read_bounded
+from ..safe_json import read_json
 
 _MAX_BYTES = 1 << 20
 _MID = "UNetMidBlock2DCrossAttn"
@@ -76,10 +75,7 @@ def _number(config: Mapping[str, Any], key: str, folder: Path) -> int:
 
 def _config(folder: Path, part: str) -> Mapping[str, Any]:
     file = folder / part / "config.json"
-    try:
-        config = json.loads(decode_utf8(read_bounded(file, _MAX_BYTES), str(file)))
-    except (ValueError, RecursionError):
-        config = None
+    config = read_json(file, _MAX_BYTES)
     if not isinstance(config, dict):
         raise CidmError(f"{file}: not a JSON object", "take the base's folder anew", ExitCode.INVALID)
     return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,23 @@ def cached(name: str) -> Path | None:
         # The hub's client knows more about what a name may be.
         pass
     return None
+
+
+def settings(name: str, files: Sequence[str]) -> Path:
+    """Fetches of ``OWNER/NAME[@REVISION]`` those of some small files that it has; the folder they are in.
+
+    Raises what the hub's client raises, and that is much, where the first of them is not to be had.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    first, *others = files
+    folder = Path(hf_hub_download(repository, first, revision=revision or None)).parent
+    for file in others:
+        with suppress(EntryNotFoundError):
+            hf_hub_download(repository, file, revision=revision or None)
+    return folder
 
 
 def fetch(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,8 +12,11 @@ from typing import Any
 from cidm_registry import BaseRef
 
 from ..errors import CidmError, ExitCode
+from ..places import expanded
+from ..safe_json import read_json
 from . import checkpoint, hub
 from .digests import digest_weights
+from .settings import check_base
 
 MINI = "mini"
 #: Names for well-known bases, and the hub's names of them.
@@ -107,7 +109,7 @@ def identify(base: str, vae: str = "", on_note: Callable[[str], None] = lambda n
         found = _identify(base, on_note)
     if not vae:
         return found
-    path = Path(vae).expanduser()
+    path = expanded(vae)
     source = str(path.resolve())
     if not path.is_dir():
         need_hub_name(vae, "--vae", "a folder with config.json")
@@ -127,7 +129,7 @@ def identify(base: str, vae: str = "", on_note: Callable[[str], None] = lambda n
 
 def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
     name, at, revision = base.partition("@")
-    path = Path(base).expanduser()
+    path = expanded(base)
     if name not in KNOWN and path.is_file():
         if path.suffix != ".safetensors":
             raise CidmError(
@@ -283,10 +285,10 @@ def wanted_alone(names: list[str]) -> list[str]:
 
 
 def family_of(folder: Path, base: str) -> str:
-    """The family of a diffusers folder, read from its settings alone.
+    """The family of a diffusers folder, read from its settings alone, which are all looked through.
 
     Raises:
-        CidmError: INVALID, saying what it is, for another kind of model.
+        CidmError: INVALID, saying what it is, for another kind of model; what ``check_base`` raises.
     """
     name = _json(folder / "model_index.json").get("_class_name")
     family = _FAMILIES.get(str(name))
@@ -304,20 +306,22 @@ def family_of(folder: Path, base: str) -> str:
     schedule = folder / "scheduler" / "scheduler_config.json"
     if schedule.is_file() and str(_json(schedule).get("_class_name", "")).startswith("EDM"):
         raise _unusable(base, "is a model with EDM's noise schedule")
+    check_base(folder)
     return family
 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise TypeError("it holds no object")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        content = read_json(file)
+        why = "it holds no object"
+    except CidmError as error:
+        content, why = None, error.message
+    if not isinstance(content, dict):
         raise CidmError(
-            f"base {file.parent}: {file.name} is missing or not JSON ({str(error).splitlines()[0]})",
+            f"base {file.parent}: {file.name} is missing or not JSON ({why})",
             hint="give the path of a diffusers pipeline folder",
             code=ExitCode.INVALID,
-        ) from error
+        )
     return content
 
 

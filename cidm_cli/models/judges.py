@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
+from ..places import told_path
 from . import clip
 from .offload import ONE_MEMORY, present
 from .pretrained import check_whole, load
@@ -85,8 +86,8 @@ class Judges:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Where each comes from."""
-        return {name: getattr(self, name).source for name in self.names}
+        """Where each comes from, without what leads there on this machine."""
+        return {name: told_path(Path(getattr(self, name).source)) for name in self.names}
 
     def look(
         self, keys: Sequence[str], picture: Callable[[str], Image.Image], seen: Callable[[int], None]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +15,17 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from diffusers.loaders.single_file_utils import SingleFileComponentError
-from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from ..errors import CidmError, ExitCode
+from ..safe_json import read_json
+from .building import building
 from .checkpoint import inspect
 from .identity import PARTS, alone, part_weights
 from .pretrained import has_words
-
-#: What diffusers and transformers raise for files that are not what they should be.
-UNREADABLE = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, SafetensorError,
-    SingleFileComponentError,
-)  # fmt: skip
+from .schedules import check_schedule
+from .settings import check_base, check_settings
 
 #: The class of a pipeline with two text encoders.
 SECOND = "StableDiffusionXLPipeline"
@@ -70,14 +62,12 @@ def load_parts(place: Path, *, dtype: torch.dtype, vae: Path | None, full: bool 
     Raises:
         CidmError: INVALID when diffusers or transformers cannot read it, or it is not whole.
     """
-    with quiet():
-        try:
-            other = None if vae is None else _vae(vae, full)
-            single = place.is_file()
-            parts = _from_file(place, dtype, other) if single else _from_folder(place, dtype, other, full)
-        except UNREADABLE as error:
-            raise _unreadable(place, next(iter(str(error).splitlines()), type(error).__name__)) from error
-    _check_whole(place, parts)
+    _check_settings(place, vae)
+    with building(partial(_unreadable, place)):
+        other = None if vae is None else _vae(vae, full)
+        single = place.is_file()
+        parts = _from_file(place, dtype, other) if single else _from_folder(place, dtype, other, full)
+        _check_whole(place, parts)
     return parts
 
 
@@ -98,20 +88,26 @@ def outline_parts(place: Path, *, vae: Path | None) -> Parts:
     Raises:
         CidmError: INVALID when the settings are not those of a base.
     """
-    with quiet():
-        try:
-            parts = _outlined(place, vae)
-        except UNREADABLE as error:
-            raise _unreadable(place, next(iter(str(error).splitlines()), type(error).__name__)) from error
-    _check_together(place, parts)
+    _check_settings(place, vae)
+    with building(partial(_unreadable, place)):
+        parts = _outlined(place, vae)
+        _check_together(place, parts)
     return parts
+
+
+def _check_settings(place: Path, vae: Path | None) -> None:
+    """Refuses, before a library reads them, settings that would have it run code or work without end."""
+    if place.is_dir():
+        check_base(place)
+    if vae is not None:
+        check_settings(vae)
 
 
 def _outlined(place: Path, vae: Path | None) -> Parts:
     single = place.is_file()
     about = inspect(place) if single else None
     folder = settings_folder(about.family) if about else place
-    second = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"] == SECOND
+    second = read_json(folder / "model_index.json")["_class_name"] == SECOND
 
     def model(cls: Any, where: Path, **subfolder: str) -> Any:
         return cls.from_config(cls.load_config(where, local_files_only=True, **subfolder))
@@ -139,7 +135,7 @@ def _outlined(place: Path, vae: Path | None) -> Parts:
 
 
 def _from_folder(folder: Path, dtype: torch.dtype, vae: AutoencoderKL | None, full: bool) -> Parts:
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = read_json(folder / "model_index.json")
     second = index.get("_class_name") == SECOND
 
     def read(cls: Any, part: str, dtype: torch.dtype = dtype, **more: Any) -> Any:
@@ -240,17 +236,28 @@ def _check_whole(place: Path, parts: Parts) -> None:
 
 
 def _check_together(place: Path, parts: Parts) -> None:
-    """Refuses a base whose parts do not go together, or whose tokenizer knows no words: its files were not there."""
+    """Refuses a base whose parts do not go together, no sampler follows, or whose tokenizer knows no words."""
     encoders = [model for model in (parts.text_encoder, parts.text_encoder_2) if model is not None]
     width, wanted = sum(e.config.hidden_size for e in encoders), parts.unet.config.cross_attention_dim
     if wanted != width:
         raise _unreadable(
             place, f"its text encoders give {width} numbers a token, and its UNet takes {wanted}"
         )
+    longest = parts.text_encoder.config.max_position_embeddings
+    if not 2 < parts.tokenizer.model_max_length <= longest:
+        length = parts.tokenizer.model_max_length
+        raise _unreadable(
+            place, f"its tokenizer gives {length} tokens a text, and its text encoder takes {longest}"
+        )
+    if type(parts.unet.config.sample_size) is not int:
+        raise _unreadable(place, "its UNet does not say the size of its pictures")
     if not has_words(parts.tokenizer):
         raise _unreadable(place, "its tokenizer has no vocabulary")
+    if parts.tokenizer.pad_token_id is None:
+        raise _unreadable(place, "its tokenizer has no token to fill texts up with")
     if parts.tokenizer_2 is not None and parts.tokenizer_2.get_vocab() != parts.tokenizer.get_vocab():
         raise _unreadable(place, "its two tokenizers have different vocabularies")
+    check_schedule(parts.scheduler_config)
 
 
 def _no_weights(model: torch.nn.Module, name: str) -> str:
@@ -263,19 +270,3 @@ def _unreadable(place: Path, what: str) -> CidmError:
         hint="check that it is whole; cidm init --base mini needs no download",
         code=ExitCode.INVALID,
     )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without bars and warnings of the libraries: what is wrong is raised here."""
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    loggers = (diffusers_logging, transformers_logging)
-    before = [logger.get_verbosity() for logger in loggers]
-    for logger in loggers:
-        logger.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.set_verbosity(level)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError
-from transformers.utils import logging
-
 from ..errors import CidmError, ExitCode
 from ..safe_tensors import read_header
+from . import hub
+from .building import building
+from .settings import check_settings
 
 T = TypeVar("T")
+
+_SETTINGS = ("config.json", "preprocessor_config.json", "adapter_config.json")
+"""Of a judge: what transformers does follows from these."""
 
 
 def load(source: str | Path, read: Callable[..., T], *, flag: str) -> T:
@@ -28,36 +31,38 @@ def load(source: str | Path, read: Callable[..., T], *, flag: str) -> T:
     Raises:
         CidmError: INVALID for a folder that cannot be read, NOT_FOUND for a name that is neither here nor to be had.
     """
-    with _quiet():
-        if Path(source).is_dir():
-            for file in sorted(Path(source).glob("*.safetensors")):
-                read_header(file, shown=f"{flag} {file}")
-            try:
-                return read(str(source), local_files_only=True, revision=None)
-            except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-                raise CidmError(
-                    f"{flag} {source}: transformers cannot load it ({_first_line(error)})",
-                    hint="give a folder that save_pretrained wrote, with safetensors weights and "
-                    "preprocessor_config.json",
-                    code=ExitCode.INVALID,
-                ) from error
-        name, _, revision = str(source).partition("@")
-        try:
+
+    def unreadable(why: str) -> CidmError:
+        return CidmError(
+            f"{flag} {source}: transformers cannot load it ({why})",
+            hint="give a folder that save_pretrained wrote, with safetensors weights and preprocessor_config.json",
+            code=ExitCode.INVALID,
+        )
+
+    def absent(why: str) -> CidmError:
+        return CidmError(
+            f"{flag} {source}: no such folder, not in the hub's cache, and not to be had from the hub ({why})",
+            hint=f"run once with a network and without HF_HUB_OFFLINE, or save the model elsewhere with "
+            f"save_pretrained and give the folder: {flag} PATH"
+            + ("; --dino none does without the second judge" if flag == "--dino" else ""),
+            code=ExitCode.NOT_FOUND,
+        )
+
+    if Path(source).is_dir():
+        check_settings(Path(source))
+        for file in sorted(Path(source).glob("*.safetensors")):
+            read_header(file, shown=f"{flag} {file}")
+        with building(unreadable):
+            return read(str(source), local_files_only=True, revision=None)
+    name, _, revision = str(source).partition("@")
+    if there := hub.cached(str(source)):
+        check_settings(there)
+        with suppress(CidmError), building(unreadable):
             return read(name, local_files_only=True, revision=revision or None)
-        except (OSError, ValueError):
-            pass
-        try:
-            return read(name, local_files_only=False, revision=revision or None)
-        except Exception as error:
-            # The hub's client fails in many ways; all mean that the model is not to be had.
-            raise CidmError(
-                f"{flag} {source}: no such folder, not in the hub's cache, and not to be had from the hub "
-                f"({_first_line(error)})",
-                hint=f"run once with a network and without HF_HUB_OFFLINE, or save the model elsewhere with "
-                f"save_pretrained and give the folder: {flag} PATH"
-                + ("; --dino none does without the second judge" if flag == "--dino" else ""),
-                code=ExitCode.NOT_FOUND,
-            ) from error
+    # The hub's client fails in many ways; all mean that the model is not to be had.
+    with building(absent):
+        check_settings(hub.settings(str(source), _SETTINGS))
+        return read(name, local_files_only=False, revision=revision or None)
 
 
 def check_whole(
@@ -84,19 +89,3 @@ def check_whole(
 def has_words(tokenizer: Any) -> bool:
     """Whether a tokenizer has a vocabulary: where its files are absent, transformers makes one without."""
     return len(tokenizer) > len(tokenizer.all_special_ids)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars and its report on weights: what is wrong is raised here."""
-    logging.disable_progress_bar()
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import diffusers
 import numpy as np
@@ -14,21 +13,12 @@ from PIL import Image
 from torch import nn
 
 from ..errors import CidmError, ExitCode
+from . import schedules
 from .base import Base
 from .offload import present
 from .prediction import predict
 from .structure import Condition
 from .tiling import tiled
-
-#: Names for ``--sampler``, and the diffusers scheduler behind each.
-SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-    # Where a configuration does not say, DDIM clips what it takes for pixels; latents reach further.
-    "ddim": ("DDIMScheduler", {"clip_sample": False}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-}
 
 
 def make_scheduler(base: Base, sampler: str) -> diffusers.SchedulerMixin:
@@ -37,14 +27,13 @@ def make_scheduler(base: Base, sampler: str) -> diffusers.SchedulerMixin:
     Raises:
         CidmError: USAGE for a sampler that does not know that kind of schedule.
     """
-    name, extra = SAMPLERS[sampler]
-    if sampler == "heun" and base.scheduler_config.get("rescale_betas_zero_snr"):
+    if not schedules.knows(base.scheduler_config, sampler):
         raise CidmError(
             "--sampler heun: does not know this base's noise schedule, which ends without any signal",
             hint="use dpm++, ddim, euler or unipc",
             code=ExitCode.USAGE,
         )
-    return getattr(diffusers, name).from_config(base.scheduler_config, **extra)
+    return schedules.scheduler(base.scheduler_config, sampler)
 
 
 def evaluations(base: Base, sampler: str, steps: int, start: float, until: float) -> frozenset[int]:

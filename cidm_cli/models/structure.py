@@ -18,9 +18,11 @@ from PIL import Image
 
 from ..errors import CidmError, ExitCode
 from .base import Base
+from .building import building
 from .control_files import ControlFiles
-from .loading import UNREADABLE, quiet, settle
+from .loading import settle
 from .offload import present
+from .settings import check_settings
 from .text import encode, tokenize
 
 Window = tuple[int, int, int, int]
@@ -74,14 +76,12 @@ def load(base: Base, files: ControlFiles) -> Control:
         CidmError: INVALID when diffusers cannot read it, it is not whole, or it does not fit the base.
     """
     cls: Any = T2IAdapter if files.kind == "t2i-adapter" else ControlNetModel
-    try:
-        with quiet():
-            model = cls.from_pretrained(
-                files.folder, dtype=base.unet.dtype, variant=files.variant, use_safetensors=True,
-                local_files_only=True,
-            )  # fmt: skip
-    except UNREADABLE as error:
-        raise _refused(files, f"diffusers cannot load it ({_first_line(error)})", "whole") from error
+    check_settings(files.folder)
+    with building(lambda why: _refused(files, f"diffusers cannot load it ({why})", "whole")):
+        model = cls.from_pretrained(
+            files.folder, dtype=base.unet.dtype, variant=files.variant, use_safetensors=True,
+            local_files_only=True,
+        )  # fmt: skip
     absent = next((name for name, parameter in model.named_parameters() if parameter.is_meta), None)
     if absent:
         raise _refused(files, f"it holds no weights for {absent}", "whole")
@@ -196,7 +196,7 @@ def _unfit_adapter(base: Base, control: Control) -> str:
         with present(base.device, control.model), torch.no_grad(), base.autocast():
             made = [tuple(f.shape[1:]) for f in control.model(pixels.to(control.model.dtype))]
     except (RuntimeError, ValueError, IndexError) as error:
-        return _first_line(error)
+        return next(iter(str(error).splitlines()), type(error).__name__)
     wanted = _taken(base, side)
     # The last one is the middle block's, for those that make it.
     if made not in (wanted, wanted[:-1]):
@@ -228,7 +228,3 @@ def _refused(files: ControlFiles, why: str, should: str) -> CidmError:
         "fitting": "give a ControlNet or T2I-Adapter that was made for the base's family",
     }
     return CidmError(f"--control {files.source}: {why}", hint=hints[should], code=ExitCode.INVALID)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

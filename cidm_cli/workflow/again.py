@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from ..errors import CidmError, ExitCode
 from ..layout import Layout, load_layout
 from ..models.attention import cross_attention_layers
 from ..models.base import Base
+from ..models.digests import digest
 from ..options import DRAW_METHODS, DrawOptions, resolve_draw
+from ..places import candidates
 from ..prompts import parse_prompt
 from . import layouts, structure
 from .generate import Job, Part, Picture, Static, check_size, read_static, ready
@@ -78,21 +81,26 @@ class Told:
     """Of the whole prompt, then of each region."""
     masks: tuple[str | None, ...]
     """Of each region, its mask's hash."""
+    folders: tuple[Path, ...]
+    """Where its masks may lie."""
     base: str
-    merged: dict[str, str] | None
+    merged: tuple[Path, str] | None
+    """A merged file, and its hash."""
     structure: Callable[[], structure.Followed] | None
     """Finds what it follows again."""
 
 
-def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
+def redraw(registry: Registry, base: Base, facts: dict[str, Any], folder: Path = Path()) -> Picture:
     """Draws again the picture that carries ``facts``: with the batch it was drawn in, so that the bytes agree.
+
+    Other files it was drawn with are looked for by their content, where they were then and in the picture's ``folder``.
 
     Raises:
         CidmError: NOT_FOUND when a concept it shows or a file it was drawn with is gone, INVALID when the facts are
             not such, REGISTRY when it was drawn on another base.
     """
     try:
-        told = _told(facts, registry.base.kind, base)
+        told = _told(facts, registry.base.kind, base, folder)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, CidmError) as error:
         raise CidmError(
             f"the picture's cidm text is incomplete or was edited ({error!r})",
@@ -108,7 +116,7 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
     there = registry.records(all_versions=True)
     whole, *regions = (_mixture(told, there) for told in told.mixtures)
     chosen = Chosen(whole, tuple(regions), _same_masks(told))
-    static = _same_file(told.merged, base) if told.merged else None
+    static = _same_file(told.merged, base, folder) if told.merged else None
     job = replace(told.job, structure=told.structure()) if told.structure else told.job
     beside = [[_beside(part, job, chosen, there) for part in parts] for parts in (told.before, told.after)]
     batch = (*beside[0], Part(job, chosen, told.seeds), *beside[1])
@@ -117,7 +125,7 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any]) -> Picture:
     return Picture(images[sum(len(part.seeds) for part in beside[0]) + told.index], facts)
 
 
-def _told(facts: dict[str, Any], kind: str, base: Base) -> Told:
+def _told(facts: dict[str, Any], kind: str, base: Base, beside: Path) -> Told:
     """What a picture says. Raises CidmError, KeyError, TypeError, ValueError or IndexError for what cannot be drawn."""
     job = _job_of(facts, kind, base)
     seeds, index = _seeds(facts["batch"]), int(facts["index"])
@@ -128,7 +136,8 @@ def _told(facts: dict[str, Any], kind: str, base: Base) -> Told:
         raise ValueError("its batch is larger than it says")
     if job.regions and (before or after):
         raise ValueError("its layout shares its batch")
-    merged = facts["merged"]
+    file = facts["merged"]
+    merged = None if file is None else (Path(file["path"]), str(file["sha256"]))
     parts = [(job.prompt, facts)]
     masks: list[str | None] = []
     if job.regions:
@@ -137,11 +146,12 @@ def _told(facts: dict[str, Any], kind: str, base: Base) -> Told:
     mixtures = tuple(_mixture_told(part, prompt, merged is not None, base) for prompt, part in parts)
     if job.regions and any(mixture.method in ONE_AT_A_TIME for mixture in mixtures):
         raise ValueError("its method draws no regions")
-    followed = structure.again(facts["structure"]) if "structure" in facts else None
+    followed = structure.again(facts["structure"], beside) if "structure" in facts else None
     if job.layout and job.layout.structure and followed is None:
         raise ValueError("its layout follows a structure, and it tells none")
+    folders = candidates(facts.get("folder") or "", beside)
     return Told(
-        job, seeds, index, before, after, mixtures, tuple(masks), facts["base"], merged, followed
+        job, seeds, index, before, after, mixtures, tuple(masks), folders, facts["base"], merged, followed
     )  # fmt: skip
 
 
@@ -234,21 +244,21 @@ def _layer_weights(told: dict[str, Any], base: Base) -> tuple[float, ...]:
     return weights
 
 
-def _same_file(told: dict[str, str], base: Base) -> Static:
+def _same_file(told: tuple[Path, str], base: Base, beside: Path) -> Static:
     """The merged file a picture was drawn with.
 
     Raises:
         CidmError: NOT_FOUND when it is gone or another one by now.
     """
-    path = Path(told["path"])
-    static = read_static(path, base) if path.is_file() else None
-    if static is None or static.sha256 != told["sha256"]:
-        raise CidmError(
-            f"the picture was drawn with the merged file {path}, which is gone or has changed",
-            hint="put it back, or merge the same concepts again",
-            code=ExitCode.NOT_FOUND,
-        )
-    return static
+    name, sha256 = told
+    for path in candidates(name, beside):
+        if os.path.isfile(path) and digest(path) == sha256:
+            return read_static(path, base)
+    raise CidmError(
+        f"the picture was drawn with the merged file {name}, which is gone or has changed",
+        hint="put it back, or beside the picture; or merge the same concepts again",
+        code=ExitCode.NOT_FOUND,
+    )
 
 
 def _same_masks(told: Told) -> tuple[layouts.Mask | None, ...]:
@@ -258,12 +268,24 @@ def _same_masks(told: Told) -> tuple[layouts.Mask | None, ...]:
         CidmError: NOT_FOUND when one is gone or another one by now; what else reading it raises.
     """
     layout = told.job.regions
-    masks = layouts.masks_of(layout) if layout else ()
-    for index, (mask, then) in enumerate(zip(masks, told.masks, strict=True)):
+    if layout is None:
+        return ()
+    errors: list[CidmError] = []
+    for folder in told.folders:
+        try:
+            return _masks_in(folder, layout, told.masks)
+        except CidmError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _masks_in(folder: Path, layout: Layout, hashes: Sequence[str | None]) -> tuple[layouts.Mask | None, ...]:
+    masks = layouts.masks_of(layout, folder)
+    for index, (mask, then) in enumerate(zip(masks, hashes, strict=True)):
         if mask is not None and mask.sha256 != then:
             raise CidmError(
                 f"the picture was drawn with a mask that has changed: {mask.path} (region.{index}.mask)",
-                hint="put the old one back",
+                hint="put the old one back, or beside the picture",
                 code=ExitCode.NOT_FOUND,
             )
     return masks
@@ -287,10 +309,10 @@ def _job_of(facts: dict[str, Any], kind: str, base: Base) -> Job:
 
 
 def _layout_of(facts: dict[str, Any]) -> Layout:
-    """The layout a picture says it comes from, as if read from the folder in which its masks lie."""
+    """The layout a picture says it comes from."""
     if not isinstance(facts["layout"], str):
         raise TypeError("its layout is no text")
-    return load_layout(Path(facts.get("folder") or "") / "picture", text=facts["layout"])
+    return load_layout("picture", text=facts["layout"])
 
 
 def _ablation_of(facts: dict[str, Any]) -> Ablation:

@@ -14,6 +14,7 @@ from ..models.base import WHOLE, Base
 from ..models.identity import KNOWN, MINI, family_of, folder_of, mini_folder, place_of, vae_of
 from ..models.loading import settings_folder
 from ..models.skeleton import skeleton
+from ..places import expanded
 from .hardware import Hardware
 
 
@@ -41,7 +42,7 @@ def described(name: str) -> Described:
     Raises:
         CidmError: NOT_FOUND for one whose settings are not here; INVALID for another kind of model.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name == MINI:
         return Described(name, MINI, mini_folder())
     if name.partition("@")[0] in KNOWN:

@@ -26,6 +26,7 @@ from ..models import structure as control
 from ..models.attention import merged
 from ..models.base import Base
 from ..options import DrawOptions
+from ..places import told_path
 from ..processes import SOLO, Crew
 from ..prompts import find_unknown, parse_prompt
 from . import layouts, memory, structure, views
@@ -101,7 +102,7 @@ def read_static(path: Path, base: Base) -> Static:
         site: partial(delta, m.up.to(base.device), m.down.to(base.device), m.scale)
         for site, m in found.modules.items()
     }
-    return Static(path.resolve(), hashlib.sha256(content).hexdigest(), Deltas(products))
+    return Static(path, hashlib.sha256(content).hexdigest(), Deltas(products))
 
 
 def check(registry: Registry, jobs: Sequence[Job]) -> None:
@@ -381,8 +382,8 @@ def _facts(
         "before": [_told_part(part) for part in batch[:number]],
         "after": [_told_part(part) for part in batch[number + 1 :]],
         **told_mixture(chosen.whole),
-        "merged": None if static is None else {"path": str(static.path), "sha256": static.sha256},
-        "layout": job.layout.to_toml() if job.layout else None,
+        "merged": None if static is None else {"path": told_path(static.path), "sha256": static.sha256},
+        "layout": layouts.told(job.layout) if job.layout else None,
         **told_base(registry, base, job.options.size),
     }
     if job.structure:
@@ -393,7 +394,7 @@ def _facts(
         {**told_mixture(mix), "mask": mask.sha256 if mask else None}
         for mix, mask in zip(chosen.regions, chosen.masks, strict=True)
     ]
-    folder = str(mask_folder(job.regions).resolve()) if any(chosen.masks) else None
+    folder = told_path(mask_folder(job.regions) / ".") if any(chosen.masks) else None
     return {**facts, "regions": regions, "folder": folder, "ablation": asdict(job.ablation)}
 
 

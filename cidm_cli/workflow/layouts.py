@@ -26,6 +26,7 @@ from ..models.attention import cross_attention_layers
 from ..models.base import Base
 from ..models.offload import present
 from ..options import DrawOptions
+from ..places import told_path
 from .mixtures import ONE_AT_A_TIME, Loader, Mixture, factors, mixture, nouns, prompt_tokens
 
 WITHOUT, WHOLE = 0, 1
@@ -136,9 +137,33 @@ def check(layout: Layout, options: DrawOptions) -> tuple[Mask | None, ...]:
     return masks_of(layout)
 
 
-def masks_of(layout: Layout) -> tuple[Mask | None, ...]:
-    """Of each region. Raises CidmError, with the place in the layout, for one that cannot be used."""
+def told(layout: Layout) -> str:
+    """A layout as pictures tell it: its files by their place in its own folder, not on the maker's disk."""
+
+    def inside(name: str) -> str:
+        path = Path(name)
+        if path.is_absolute() or ".." in path.parts:
+            return (folder / name).resolve().relative_to(folder.resolve()).as_posix()
+        return name
+
     folder = mask_folder(layout)
+    regions = tuple(
+        region.model_copy(update={"mask": inside(region.mask)}) if region.mask else region
+        for region in layout.regions
+    )
+    structure = layout.structure
+    if structure:
+        model = structure.model and told_path(Path(structure.model))
+        structure = structure.model_copy(update={"image": inside(structure.image), "model": model})
+    return layout.model_copy(update={"regions": regions, "structure": structure}).to_toml()
+
+
+def masks_of(layout: Layout, folder: Path | None = None) -> tuple[Mask | None, ...]:
+    """Of each region, from the layout's own folder or another.
+
+    Raises CidmError, with the place in the layout, for one that cannot be used.
+    """
+    folder = mask_folder(layout) if folder is None else folder
     out: list[Mask | None] = []
     for index, region in enumerate(layout.regions):
         if region.mask is None:

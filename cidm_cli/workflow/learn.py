@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cidm_registry import Draft, Record, Registry, Run, canonical_key
+from cidm_registry import Draft, Record, Registry, RegistryError, Run, canonical_key
 
 from ..data import Dataset, replace_noun
 from ..errors import CidmError, ExitCode
@@ -134,7 +134,10 @@ def learn(
             blob = pack(_finite(task.name, replace(trainee.weights(), state=kept)))
     draft = _draft(base, task, config, parents, trainee)
     record = registry.commit(draft, blob, expected_head=head, update=task.update)
-    run.finish()
+    try:
+        run.finish()
+    except RegistryError as error:
+        events.on_note(f"{error.message}; the concept is learned: cidm gc --runs clears its run away")
     crew.meet()
     return record
 

@@ -24,7 +24,7 @@ from ..models.offload import present
 from ..models.structure import Control
 from ..models.structure import load as load_control
 from ..options import POWERS, DrawOptions
-from ..prompts import Mention, parse_prompt
+from ..prompts import Mention, find_unknown, parse_prompt
 from .bases import concept_weights
 from .recent import Recent
 
@@ -127,10 +127,15 @@ def mixture(
     """The mixture of a prompt, given the concepts there are.
 
     Raises:
-        CidmError: FAILED for a method that these concepts were not learned for; USAGE when the prompt is too long.
+        CidmError: NOT_FOUND for a concept that is not there, FAILED for a method that these were not learned for,
+            USAGE when the prompt is too long.
     """
+    said = parse_prompt(prompt)
+    # Asked before the base was loaded, too: a concept may have been removed or renamed meanwhile.
+    if unknown := find_unknown(said, [record.name for record in records]):
+        raise unknown
     by_key = {record.key: record for record in records}
-    named = tuple(by_key[canonical_key(name)] for name in parse_prompt(prompt).names)
+    named = tuple(by_key[canonical_key(name)] for name in said.names)
     method = choose_method(options.method, named)
     layers = len(cross_attention_layers(base.unet))
     used: Sequence[Record] = records

@@ -84,6 +84,7 @@ def painter(
     guidance, steps, size = drawing.guidance, drawing.steps, drawing.size
     key, load = canonical_key(task.name), Loader(registry, base)
     words = len(text.noun_ids(base, task.noun)) if methods.keeps_noun(task.options.method) else 0
+    check(registry, task.name, prompts)  # Again: a concept may be gone since.
     older = {record.key: record for record in methods.older_than(registry.records(), task.name)}
     layers = len(cross_attention_layers(base.unet))
     negative = text.tokenize(base.tokenizer, [drawing.negative])

@@ -10,16 +10,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from cidm_registry import Record, Registry, canonical_key
 
+from ..data.decode import MAX_FILE_BYTES, opened
 from ..errors import CidmError, ExitCode
 from ..formats import png
 from ..layout import Layout
 from ..models.base import Base
 from ..options import DrawOptions
 from ..prompts import parse_prompt
+from ..reading import read_bounded
 from ..writing import write_whole
 from . import generate, structure
 from .facts import told_base
@@ -172,14 +174,11 @@ def read(folder: Path, key: str) -> Image.Image:
     """
     path = file(folder, key)
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with opened(read_bounded(path, MAX_FILE_BYTES), str(path), ("PNG",)) as image:
             return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
-        raise CidmError(
-            f"{path}: not a readable picture ({error})",
-            hint="delete it; the same command draws it again",
-            code=ExitCode.INVALID,
-        ) from error
+    except CidmError as error:
+        hint = "delete it; the same command draws it again"
+        raise CidmError(error.message, hint, ExitCode.INVALID) from error
 
 
 def file(folder: Path, key: str) -> Path:

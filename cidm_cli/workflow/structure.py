@@ -22,6 +22,7 @@ from ..models import structure as models
 from ..models.base import Base
 from ..models.control_files import ControlFiles, find, find_again
 from ..options import DrawOptions
+from ..places import candidates, told_path
 from ..prompts import parse_prompt
 from .mixtures import Loader, Mixture, nouns
 
@@ -34,7 +35,7 @@ class Followed:
     """What a picture follows."""
 
     path: Path
-    """Absolute."""
+    """As it was given."""
     sha256: str
     """Of the picture's size and pixels."""
     image: Image.Image = field(compare=False)
@@ -74,7 +75,7 @@ def of_layout(
         files = find(how.model, folder, f"{place}.model", on_note)
     else:
         files = _named(control or usual, place, on_note)
-    return Followed((folder / how.image).resolve(), pixel_digest(image), image, how, files)
+    return Followed(folder / how.image, pixel_digest(image), image, how, files)
 
 
 def of_picture(
@@ -82,7 +83,7 @@ def of_picture(
 ) -> Followed:
     """What the pictures of a prompt follow, given on the command line. Raises as `of_layout` does."""
     image = read_given(path).image
-    return Followed(path.resolve(), pixel_digest(image), image, how, _named(control, "--structure", on_note))
+    return Followed(path, pixel_digest(image), image, how, _named(control, "--structure", on_note))
 
 
 def settings(said: dict[str, Any]) -> Structure:
@@ -145,12 +146,14 @@ def heard(prompt: str, chosen: Mixture) -> str:
 def told(followed: Followed) -> dict[str, Any]:
     """What is followed, as pictures tell it."""
     how = followed.how.model_dump(by_alias=True, exclude={"image", "model"})
-    control = {"source": followed.control.source, "sha256": followed.control.sha256}
-    return {"image": str(followed.path), "sha256": followed.sha256, **how, "control": control}
+    control = {"source": told_path(Path(followed.control.source)), "sha256": followed.control.sha256}
+    return {"image": told_path(followed.path), "sha256": followed.sha256, **how, "control": control}
 
 
-def again(facts: dict[str, Any]) -> Callable[[], Followed]:
+def again(facts: dict[str, Any], beside: Path) -> Callable[[], Followed]:
     """What a picture tells that it follows, checked; called, it gives the same picture and model.
+
+    They are looked for where they were, and ``beside`` the picture.
 
     Raises KeyError, TypeError or ValueError for what cannot be; called, CidmError NOT_FOUND where one is gone or
     another one by now.
@@ -162,17 +165,18 @@ def again(facts: dict[str, Any]) -> Callable[[], Followed]:
     source, weights = str(control["source"]), str(control["sha256"])
 
     def found() -> Followed:
-        try:
-            image = read_given(path).image
-        except CidmError:
-            image = None
-        if image is None or pixel_digest(image) != digest:
-            raise CidmError(
-                f"the picture follows the lines of {path}, which is gone or has changed",
-                hint="put the old one back",
-                code=ExitCode.NOT_FOUND,
-            )
-        return Followed(path, digest, image, how, find_again(source, weights))
+        for place in candidates(path, beside):
+            try:
+                image = read_given(place).image
+            except CidmError:
+                continue
+            if pixel_digest(image) == digest:
+                return Followed(place, digest, image, how, find_again(source, weights, beside))
+        raise CidmError(
+            f"the picture follows the lines of {path}, which is gone or has changed",
+            hint="put the old one back, or beside the picture",
+            code=ExitCode.NOT_FOUND,
+        )
 
     return found
 

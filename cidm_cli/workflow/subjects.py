@@ -11,7 +11,7 @@ from cidm_registry import InvalidName, Record, canonical_key
 
 from ..data import BRACES, CONCEPT_MARK, Dataset, Task, load_examples, read_prompts
 from ..errors import CidmError, ExitCode
-from ..reading import decode_utf8, read_bounded
+from ..reading import read_text
 
 MAX_PROMPTS = 64 << 10
 """Bytes of a file of prompts."""
@@ -109,7 +109,7 @@ def prompts_from(name: str) -> tuple[str, ...]:
             hint=f"the sets are {', '.join(cidm_templates.prompt_sets())}",
             code=ExitCode.NOT_FOUND,
         )
-    marked = CONCEPT_MARK in decode_utf8(read_bounded(file, MAX_PROMPTS), name)
+    marked = CONCEPT_MARK in read_text(file, MAX_PROMPTS)
     return read_prompts(file, mark=CONCEPT_MARK if marked else BRACES)
 
 

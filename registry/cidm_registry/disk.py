@@ -9,8 +9,9 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from .errors import RegistryError
@@ -36,6 +37,10 @@ ADVICE = {
 
 class Disk:
     """The file system, the clock and the lock, one method per system call."""
+
+    def __init__(self, tell: Callable[[str], None] = lambda text: None) -> None:
+        """`tell` hears what went wrong behind work that is done."""
+        self.tell = tell
 
     def now(self) -> float:
         """Seconds since 1970. Used for time stamps and the grace period, never for order."""
@@ -128,6 +133,12 @@ def write_temp(disk: Disk, folder: Path, data: bytes) -> Path:
 
 def place(disk: Disk, path: Path, data: bytes) -> None:
     """Writes `path` whole or not at all, replacing what was there, and makes it durable."""
+    put(disk, path, data)
+    disk.sync_folder(path.parent)
+
+
+def put(disk: Disk, path: Path, data: bytes) -> None:
+    """Writes `path` whole or not at all, replacing what was there; its name may not be durable yet."""
     temp = write_temp(disk, path.parent, data)
     try:
         disk.replace(temp, path)
@@ -135,7 +146,27 @@ def place(disk: Disk, path: Path, data: bytes) -> None:
         with suppress(OSError):
             disk.unlink(temp)
         raise
-    disk.sync_folder(path.parent)
+
+
+def settle(disk: Disk, folder: Path) -> None:
+    """Makes durable what was done in a folder and can be seen there: it is done, even where the disk fails now."""
+    try:
+        disk.sync_folder(folder)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        disk.tell(
+            f"{folder}: written, but the disk does not say that it will last ({reason}); look after the disk"
+        )
+
+
+def moment(disk: Disk) -> datetime:
+    """What the clock says. Raises RegistryError where that is no date."""
+    try:
+        return datetime.fromtimestamp(disk.now(), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise RegistryError(
+            "this machine's clock shows a year that no date is written with", "set the clock, then try again"
+        ) from error
 
 
 def claim(disk: Disk, path: Path, data: bytes) -> bool:
@@ -153,7 +184,7 @@ def claim(disk: Disk, path: Path, data: bytes) -> bool:
         with suppress(OSError):
             disk.unlink(temp)
     if won:
-        disk.sync_folder(path.parent)
+        settle(disk, path.parent)
     return won
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .blobs import TRASH, blob_path
-from .disk import TEMP, Disk
+from .disk import TEMP, Disk, settle
 from .errors import Damaged
 from .journal import Journal, entry_path, read_journal, tombstone_path
 from .records import SHA256, Plan, Record
@@ -43,7 +43,7 @@ def remove_concept(disk: Disk, root: Path, journal: Journal, plan: Plan) -> None
         # Removed by another process meanwhile: that is what was asked for.
         with suppress(FileNotFoundError):
             disk.replace(entry_path(root, number), tombstone_path(root, number))
-    disk.sync_folder(root / "concepts")
+    settle(disk, root / "concepts")
 
 
 def plan_collection(disk: Disk, root: Path, grace: float, runs: bool) -> Plan:

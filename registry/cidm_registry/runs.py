@@ -6,7 +6,6 @@ A run becomes visible only once its settings are complete, and vanishes in one r
 import json
 import re
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .blobs import TRASH, sha256_of
-from .disk import TEMP, Disk, explained, place
+from .disk import TEMP, Disk, explained, moment, place
 from .errors import Invalid
 from .records import Problem, canonical_json
 
@@ -95,8 +94,7 @@ def start_run(disk: Disk, root: Path, config: dict[str, Any]) -> Run:
         raw = canonical_json(config)
     except (ValueError, TypeError, RecursionError) as error:
         raise Invalid(f"the run's settings hold a value JSON cannot say: {error}") from error
-    started = time.strftime("%Y%m%d-%H%M%S", time.gmtime(disk.now()))
-    identity = f"{started}-{secrets.token_hex(4)}"
+    identity = f"{moment(disk):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     folder = root / "runs"
     temp = folder / f"{TEMP}{identity}"
     with explained("starting a training run"):

@@ -5,13 +5,12 @@ import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from . import blobs, garbage, runs
 from .audit import audit
-from .disk import TEMP, Disk, claim, explained, place, write_temp
+from .disk import TEMP, Disk, claim, explained, moment, put, settle, write_temp
 from .errors import Busy, Conflict, Damaged, Exists, Invalid, NewerFormat, NotFound
 from .journal import Journal, entry_path, read_journal, tombstone_path
 from .names import canonical_key, display_name
@@ -224,7 +223,8 @@ class Registry:
             encode(changed)
             if preview is not None:
                 changed = replace(changed, preview=blobs.put_blob(self.disk, self.root, preview))
-            place(self.disk, entry_path(self.root, record.sequence), encode(changed))
+            put(self.disk, entry_path(self.root, record.sequence), encode(changed))
+            settle(self.disk, self.root / "concepts")
             if preview is not None:
                 self._keep({blobs.sha256_of(preview): preview})
         return replace(changed, name=record.name, key=record.key)
@@ -412,4 +412,4 @@ class Registry:
 
 
 def _timestamp(disk: Disk) -> str:
-    return datetime.fromtimestamp(disk.now(), UTC).isoformat(timespec="seconds")
+    return moment(disk).isoformat(timespec="seconds")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.models.base import load
+from cidm_cli.models.base import load, outline
+from cidm_cli.models.building import building
 from cidm_cli.models.identity import identify
 from cidm_cli.models.loading import load_parts
 from cidm_cli.workflow.bases import open_base
@@ -68,3 +71,33 @@ def test_no_weight_lies_where_its_file_happened_to_put_it(
         for name, tensor in part.state_dict().items():
             assert tensor.data_ptr() % 16 == 0, name
             assert tensor.untyped_storage().nbytes() == tensor.nbytes, f"{name} is all of a file"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("unet/config.json", {"layers_per_block": 1000, "down_block_types": ["DownBlock2D"] * 3}, "layers"),
+        ("unet/config.json", {"sample_size": [64, 64]}, "size of its pictures"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": int(1e30)}, "tokens a text"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [2.0, 2.0]}, "cannot load"),
+        ("scheduler/scheduler_config.json", {"solver_type": "evil"}, "cannot load"),
+    ],
+)
+def test_settings_that_fit_nothing_are_refused_before_weights_are_loaded(
+    tiny_base: Path, tmp_path: Path, file: str, change: dict[str, Any], said: str
+) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, **change}))
+    with pytest.raises(CidmError, match=said) as caught:
+        outline(folder)
+    assert caught.value.code == ExitCode.INVALID
+
+
+def test_no_more_modules_are_built_than_a_model_can_have() -> None:
+    def refused(why: str) -> CidmError:
+        return CidmError(why)
+
+    with pytest.raises(CidmError, match="more than 10000 layers"), building(refused):
+        torch.nn.Sequential(*(torch.nn.Identity() for _ in range(10_001)))
+    torch.nn.Sequential(*(torch.nn.Identity() for _ in range(10_001)))

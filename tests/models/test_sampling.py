@@ -20,7 +20,6 @@ from cidm_cli.models.attention import layer_contexts
 from cidm_cli.models.base import Base
 from cidm_cli.models.sampling import (
     CLEAN,
-    SAMPLERS,
     Level,
     decode,
     denoise,
@@ -30,6 +29,7 @@ from cidm_cli.models.sampling import (
     levels,
     make_scheduler,
 )
+from cidm_cli.models.schedules import SAMPLERS
 from cidm_cli.models.text import encode as encode_text
 from cidm_cli.models.text import tokenize
 

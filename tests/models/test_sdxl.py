@@ -23,7 +23,8 @@ from cidm_cli.models.attention import (
 )
 from cidm_cli.models.base import Base, load
 from cidm_cli.models.prediction import ask, predict
-from cidm_cli.models.sampling import SAMPLERS, decode, denoise, guided, initial_noise, make_scheduler
+from cidm_cli.models.sampling import decode, denoise, guided, initial_noise, make_scheduler
+from cidm_cli.models.schedules import SAMPLERS
 from cidm_cli.models.text import (
     Slot,
     Tokens,

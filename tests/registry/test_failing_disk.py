@@ -46,6 +46,60 @@ def test_failing_at_any_write_leaves_older_concepts_alone_and_can_be_repeated(
     assert failures > 10
 
 
+@pytest.mark.parametrize("act", ["commit", "rename", "remove", "annotate"])
+def test_what_is_done_when_the_last_sync_fails_is_done_and_told(act: str, copies: Callable[[], Path]) -> None:
+    disk = HookedDisk()
+    told: list[str] = []
+    disk.tell = told.append
+
+    def hook(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "sync_folder" and arguments[0].name == "concepts":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
+
+    disk.hook = hook
+    root = copies()
+    registry = Registry.open(root, disk=disk)
+    match act:
+        case "commit":
+            assert add(registry, "bird", 9).name == "bird"
+        case "rename":
+            assert registry.rename("dog", "hound").name == "hound"
+        case "remove":
+            assert registry.remove("dog").records
+        case "annotate":
+            assert registry.annotate(registry.get("dog"), scores={"ia": 0.5}).scores["ia"] == 0.5
+    (line,) = told
+    assert "concepts" in line
+    assert os.strerror(errno.EIO) in line
+    there = Registry.open(root)
+    names = {"commit": "bird cat dog", "rename": "cat hound", "remove": "cat", "annotate": "cat dog"}
+    assert sorted(one.name for one in there.records()) == names[act].split()
+    assert there.verify() == []
+
+
+@pytest.mark.parametrize("act", ["commit", "rename", "run"])
+@pytest.mark.parametrize("now", [4.338e11, 1e300, -1e15])
+def test_a_clock_without_a_date_is_told_and_nothing_is_written(
+    now: float, act: str, copies: Callable[[], Path]
+) -> None:
+    class Clock(HookedDisk):
+        def now(self) -> float:
+            return now
+
+    root = copies()
+    before = files_of(root)
+    registry = Registry.open(root, disk=Clock())
+    assert len(registry.records()) == 2
+    with pytest.raises(RegistryError, match="clock") as caught:
+        {
+            "commit": lambda: add(registry, "bird", 9),
+            "rename": lambda: registry.rename("dog", "hound"),
+            "run": lambda: registry.start_run({"key": "bird"}),
+        }[act]()
+    assert caught.value.hint == "set the clock, then try again"
+    assert files_of(root) == before
+
+
 def test_short_writes_are_continued(registry: Registry) -> None:
     class Dribble(HookedDisk):
         def write(self, descriptor: int, data: memoryview) -> int:

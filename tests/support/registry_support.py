@@ -55,6 +55,7 @@ class HookedDisk(Disk):
     """Calls `hook(name, arguments)` before each operation, and `after` likewise behind it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.hook: Callable[[str, tuple[Any, ...]], None] = lambda name, arguments: None
         self.after: Callable[[str, tuple[Any, ...]], None] = lambda name, arguments: None
         self.locking = True

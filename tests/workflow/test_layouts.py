@@ -550,7 +550,7 @@ def test_the_picture_says_what_each_region_was_drawn_with(cidm: Cidm, taught: Re
     ]
     assert told == [[("dog", True, {1.0})], [("cat", True, {1.0})]]
     assert [region["mask"] is None for region in image["regions"]] == [True, False]
-    assert image["folder"] == str(Path.cwd())
+    assert image["folder"] == "."
     assert load_layout("told", text=image["layout"]) == load_layout(scene)
 
 

@@ -23,6 +23,7 @@ from cidm_cli.models import sampling
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.models.sampling import decode, encode
+from cidm_cli.models.schedules import SAMPLERS
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import edit as edits
 from cidm_cli.workflow import generate, redrawing
@@ -158,7 +159,7 @@ def test_a_feather_softens_the_edge_inside_the_box_only(cidm: Cidm, taught: Path
     assert steps[0.5][1] > 0.5 * steps[0][1]
 
 
-@pytest.mark.parametrize("sampler", sampling.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_latents_outside_the_part_are_the_given_pictures_at_the_end(
     sampler: str, base: Base, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +195,7 @@ def test_strength_0_gives_the_autoencoders_round_trip(base: Base, taught: Path, 
     assert picture.image.tobytes() == decode(base, encode(base, [seen])[0])[0].tobytes()
 
 
-@pytest.mark.parametrize("sampler", sampling.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_strength_1_draws_what_generate_draws(sampler: str, base: Base, taught: Path, house: Path) -> None:
     registry = Registry.open(taught)
     options = StylizeOptions(strength=1.0, steps=2, sampler=sampler, size=(64, 64), seed=7)
