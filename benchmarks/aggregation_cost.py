@@ -26,7 +26,7 @@ from cidm_cli.models.identity import MINI, identify
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import generate
 from cidm_cli.workflow.bases import open_base
-from cidm_registry import Draft, Registry
+from cidm_registry import Against, Draft, Registry
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def fill(registry: Registry, base: Base, count: int) -> None:
         tokens = torch.randn(layers, 2, width, generator=generator)
         draft = Draft(
             name=f"thing{number}", class_noun="dog", style=False, tokens=("[V*]", "[Vdog]"), rank=4, scale=1.0,
-            method="plain", config={}, data_hash="0" * 64, parents=(), losses={}, tools={}, extra={},
+            method="plain", config={}, data_hash="0" * 64, against=Against.of((), 0), losses={}, tools={}, extra={},
         )  # fmt: skip
         registry.commit(draft, pack(ConceptWeights(up, down, tokens)), expected_head=registry.head())
 

@@ -55,7 +55,7 @@ class Invocation:
         from cidm_registry import Registry
         from cidm_registry.disk import Disk
 
-        return Registry.open(self.registry_path, disk=Disk(self.output.warn))
+        return Registry.open(self.registry_path, disk=Disk(self.output.warn), tell=self.output.warn)
 
 
 def path_from(found: Found) -> Path:

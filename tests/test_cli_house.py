@@ -22,9 +22,9 @@ from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.main import explain, main
 from cidm_cli.output import Mode, Output, Result, Table, plain, readable_bytes
 from cidm_cli.progress import Progress, duration
-from cidm_registry import BaseRef, Registry
+from cidm_registry import Against, BaseRef, Registry
 from command import Ran
-from registry_support import BASE, PNG, add
+from registry_support import BASE, PNG, add, make_draft, make_weights
 
 HOSTILE = "dog \x1b[2J\x1b]0;owned\x07 [bold red]x[/] \u202etxt\r\nerror: forged"
 
@@ -96,6 +96,60 @@ def test_show(cidm: Callable[..., Ran], root: Path) -> None:
     assert answer["concept"]["tokens"] == ["<dog-0>", "<dog-1>"]
     assert Path(answer["path"]).stat().st_size == answer["size"]
     assert cidm("show", "dog", "--registry", root, "-q").out == answer["concept"]["blob"] + "\n"
+
+
+def test_show_says_what_a_concept_was_learned_against(cidm: Callable[..., Ran], root: Path) -> None:
+    registry = Registry.open(root)
+
+    def against(name: str) -> str:
+        ran = cidm("show", name, "--registry", root)
+        return next(line for line in ran.out.splitlines() if line.startswith("against")).split(maxsplit=1)[1]
+
+    def learn(name: str, **changes: Any) -> None:
+        registry.commit(make_draft(name, **changes), make_weights(50), expected_head=registry.head())
+
+    learn("taken", method="import")
+    learn("taken-again", method="import")
+    learn("bird", against=Against.of(registry.records(), registry.head()))
+    assert against("dog") == "nothing: it was the first"
+    assert against("taken") == "nothing: it came from a file"
+    assert against("bird") == "dog, 狐, taken, taken-again", "two of one file are two"
+    registry.rename("dog", "wolf")
+    registry.remove("taken")
+    assert against("bird") == "wolf, 狐, taken-again, 1 no longer here"
+    for number in range(30):
+        add(registry, f"c{number}", 60 + number)
+    learn("late", against=Against.of(registry.records(), registry.head()))
+    assert against("late").endswith(", c15, 14 more")
+
+
+@pytest.mark.parametrize(
+    "bad", ['"scale": 1' + "0" * 400, '"scale": 1e999', '"scale": ' + "[" * 900 + "]" * 900]
+)
+def test_a_record_that_no_program_can_take_is_left_out_and_told_and_the_rest_lives(
+    bad: str, cidm: Callable[..., Ran], root: Path
+) -> None:
+    path = root / "concepts" / "000001.json"
+    path.write_text(path.read_text().replace('"scale": 1.0', bad))
+    for command in (("list",), ("show", "狐"), ("rename", "狐", "fox"), ("path", "fox"), ("rm", "fox", "-y")):
+        ran = cidm(*command, "--registry", root)
+        assert ran.code == 0, ran.err
+        assert ran.err.startswith(f"warning: {path}: the record of 'dog' cannot be read"), command
+    ran = cidm("verify", "--registry", root)
+    assert ran.code == ExitCode.REGISTRY
+    assert "warning" not in ran.err
+
+
+def test_an_older_registry_is_migrated_by_the_first_command_that_writes_and_says_where_the_copy_is(
+    cidm: Callable[..., Ran], root: Path
+) -> None:
+    head = root / "registry.json"
+    head.write_text(head.read_text().replace('"format": 2', '"format": 1'))
+    assert cidm("list", "--registry", root).err == ""
+    ran = cidm("rename", "dog", "wolf", "--registry", root)
+    (copy,) = root.glob("format-1-*.zip")
+    assert ran.code == 0
+    assert str(copy) in ran.err
 
 
 def test_json_and_quiet_together_are_a_usage_error(cidm: Callable[..., Ran], root: Path) -> None:

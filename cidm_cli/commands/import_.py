@@ -102,9 +102,9 @@ def _bundle(
     from ..workflow import importing
 
     records = importing.bring_bundle(registry, base, source, wanted)
-    if missing := importing.missing_parents(registry, records):
+    if lonely := importing.without_older(source, wanted):
         call.output.note(
-            f"note: {missing} older concepts that these were learned against are not in this registry"
+            f"note: {lonely} of these were learned against older concepts that did not all come with them"
         )
     data: dict[str, Any] = {"kind": "bundle", "concepts": [record.to_json() for record in records]}
     return Result(

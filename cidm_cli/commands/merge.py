@@ -177,8 +177,7 @@ def _analyze(
     device: str,
     precision: str,
 ) -> Result:
-    wanted = {registry.get(name).key for name in names}
-    records = [record for record in registry.records() if not names or record.key in wanted]
+    records = registry.chosen(names)
     if len(records) < 2:
         raise CidmError(
             f"--analyze compares concepts with each other, and there is {len(records)}",

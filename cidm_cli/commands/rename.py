@@ -15,10 +15,9 @@ def rename(
 ) -> Result:
     """Give a concept another name. Prompts and layouts then use `<NEW>`."""
     registry = call.open_registry()
-    before = registry.get(old)
     record = registry.rename(old, new)
     return Result(
-        data={"old": before.name, "name": record.name, "key": record.key},
-        human=[f"{before.name} is now called {record.name}"],
+        data={"old": old, "name": record.name, "key": record.key},
+        human=[f"{old} is now called {record.name}"],
         ids=[record.name],
     )

@@ -1,27 +1,28 @@
 """`cidm show`."""
 
+from __future__ import annotations
+
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..invocation import Invocation
 from ..output import Result, readable_bytes
 
+if TYPE_CHECKING:
+    from cidm_registry import Record
+
+SHOWN = 20
+"""Names of older concepts that are listed."""
+
 
 def show(call: Invocation, name: Annotated[str, typer.Argument(metavar="NAME", help="A concept.")]) -> Result:
     """Show everything that is known about a concept."""
     registry = call.open_registry()
-    record = registry.get(name)
+    record, older = registry.get_with_older(name)
     file = registry.blob_path(record.blob)
     size = file.stat().st_size if file.exists() else None
-    # One file imported twice is two concepts of one blob: its names in turn.
-    names: dict[str, list[str]] = {}
-    for one in registry.records(all_versions=True):
-        names.setdefault(one.blob, []).append(one.name)
-    turns = {blob: iter(each) for blob, each in names.items()}
-    parents = [next(turns.get(parent, iter(())), "(removed)") for parent in record.parents]
-    alone = "nothing: it came from a file" if record.method == "import" else "nothing: it was the first"
     lines = {
         "name": record.name,
         "class": record.class_noun,
@@ -30,7 +31,7 @@ def show(call: Invocation, name: Annotated[str, typer.Argument(metavar="NAME", h
         "tokens": " ".join(record.tokens),
         "learned": f"{record.created} by {record.method}",
         "rank": f"{record.rank}, scale {record.scale:g}",
-        "against": ", ".join(parents) or alone,
+        "against": _against(record, [one.name for one in older]),
         "weights": f"{file} ({'missing' if size is None else readable_bytes(size)})",
         "settings": json.dumps(record.config, ensure_ascii=False),
         "losses": json.dumps(record.losses, ensure_ascii=False),
@@ -42,3 +43,18 @@ def show(call: Invocation, name: Annotated[str, typer.Argument(metavar="NAME", h
         human=[f"{label:<10} {text}" for label, text in lines.items() if text and text != "{}"],
         ids=[record.blob],
     )
+
+
+def _against(record: Record, names: list[str]) -> str:
+    """The older concepts it was learned against: the names of those that are still here, and how many are not."""
+    against = record.against
+    if not against.count:
+        return "nothing: it came from a file" if record.method == "import" else "nothing: it was the first"
+    if not against.sequence:
+        return f"{against.count} of the registry it comes from"
+    parts = names[:SHOWN]
+    if len(names) > SHOWN:
+        parts.append(f"{len(names) - SHOWN} more")
+    if gone := against.count - len(names):
+        parts.append(f"{gone} no longer here")
+    return ", ".join(parts)

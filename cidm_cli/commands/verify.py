@@ -9,7 +9,7 @@ def verify(call: Invocation) -> Result:
     """Read and check everything in the registry. Exit code 6 if anything is wrong."""
     registry = call.open_registry()
     problems = registry.verify()
-    count = len(registry.records())
+    count = len(registry.listing()[0])
     failure = None
     if problems:
         failure = CidmError(

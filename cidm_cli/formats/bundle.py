@@ -2,8 +2,8 @@
 
 A safetensors file of bytes: ``records`` is a JSON list of registry records, ``blob.<sha256>`` each concept's file as it
 lies in the registry, ``preview.<sha256>`` each preview picture. Nothing in it is packed again or rounded: what comes
-out has the same sha256. The records keep their parents, so that a bundle says against which older concepts each was
-learned, whether those are in it or not.
+out has the same sha256. The records keep the hash of the older concepts that each was learned against, whether those
+are in it or not.
 """
 
 from __future__ import annotations
@@ -56,13 +56,19 @@ def read_bundle(content: bytes, source: str) -> list[Bundled]:
     """
     tensors, metadata = read_tensors(content, source)
     if metadata.get(MARK) != FORMAT:
-        raise _invalid(
-            source, f"is a bundle of format {metadata.get(MARK, '')[:20]!r}, and this program knows 1"
+        told = metadata.get(MARK, "")[:20]
+        raise CidmError(
+            f"{source}: is a bundle of format {told!r}, and this program knows {FORMAT}",
+            "update cidm",
+            ExitCode.INVALID,
         )
     try:
         parts = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
         records = [_record(entry) for entry in json.loads(parts.pop("records"))]
-    except (ValueError, KeyError, TypeError, RecursionError, NewerFormat) as error:
+    except NewerFormat as error:
+        message = f"{source}: its records cannot be read ({error.message})"
+        raise CidmError(message, error.hint, ExitCode.INVALID) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _invalid(source, f"its records cannot be read ({error})") from error
     out = []
     for record in records:
@@ -78,7 +84,7 @@ def read_bundle(content: bytes, source: str) -> list[Bundled]:
 
 def _record(entry: Any) -> Record:
     """Checked as the registry checks its own."""
-    record = decode(json.dumps(entry).encode(), entry["concept"]["sequence"])
+    record = decode(json.dumps(entry).encode(), entry["concept"]["sequence"]).entry
     if not isinstance(record, Record):
         raise ValueError("one of them is no concept")
     return record

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from cidm_registry import Record, Registry, canonical_key
+from cidm_registry import Against, Record, Registry, canonical_key
 
 from ..formats.concept import ConceptWeights
 from ..models import sampling
@@ -76,9 +76,9 @@ def made_up(names: Sequence[str]) -> list[Record]:
     return [
         Record(
             name=name, class_noun="thing", style=False, tokens=("[V*]", "[V]"), rank=4, scale=1.0, method="cidm",
-            config={}, data_hash="", parents=(), losses={}, tools={}, extra={}, key=canonical_key(name),
-            sequence=number, version=1, origin=number, blob=name, base="", config_hash="", created="",
-            preview=None, scores={},
+            config={}, data_hash="", against=Against.of((), 0), losses={}, tools={}, extra={},
+            key=canonical_key(name), sequence=number, version=1, origin=number, blob=name, base="", config_hash="",
+            created="", preview=None, scores={},
         )
         for number, name in enumerate(dict.fromkeys(names), 1)
     ]  # fmt: skip

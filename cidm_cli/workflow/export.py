@@ -95,13 +95,12 @@ def select(registry: Registry, names: Sequence[str], kind: str) -> list[Record]:
 
     Raises:
         CidmError: NOT_FOUND without any; FAILED for a concept that its own weights alone do not draw.
-        RegistryError: NOT_FOUND for an unknown name.
+        RegistryError: NOT_FOUND for an unknown name; as ``Registry.chosen``.
     """
-    wanted = {registry.get(name).key for name in names}
-    every = registry.records()
-    records = [record for record in every if not names or record.key in wanted]
+    records = registry.chosen(names)
     if not records:
         raise CidmError("no concepts to export", "`cidm learn NAME IMAGES` learns one", ExitCode.NOT_FOUND)
+    every = registry.records()
     for record in records if kind in LORA_KINDS else ():
         newest = max(every, key=lambda one: one.sequence)
         if (record.method in CARRIED and record != newest) or (record.method in SUMMED and len(every) > 1):

@@ -5,15 +5,25 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from bisect import bisect
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cidm_registry import Draft, InvalidName, Record, Registry, canonical_key, display_name
+from cidm_registry import (
+    Against,
+    Draft,
+    InvalidName,
+    Record,
+    Registry,
+    canonical_key,
+    display_name,
+    running_digests,
+)
 
 from ..errors import CidmError, ExitCode
 from ..formats import bundle
@@ -86,6 +96,7 @@ def names(registry: Registry, source: Source, name: str | None, only: str | None
     Raises:
         CidmError: USAGE for a name that does not apply or cannot be used, NOT_FOUND for a concept that is not in the
             bundle, FAILED for a name that is taken.
+        RegistryError: for a name that may be that of a concept whose record cannot be read.
     """
     own = [one.record.name for one in source.bundled] or [str(source.told.get("name") or source.path.stem)]
     if only is not None:
@@ -100,6 +111,7 @@ def names(registry: Registry, source: Source, name: str | None, only: str | None
     taken = {record.key: record for record in registry.records()}
     out = {one: _usable(one) if name is None else display_name(name) for one in own}
     for one in out.values():
+        registry.check_free(one)
         if canonical_key(one) in taken:
             raise CidmError(
                 f"concept {one}: there already is one of that name",
@@ -161,7 +173,7 @@ def bring_lora(
         name=name, class_noun=noun, style=style, tokens=tuple(noun.split()), rank=ranks[-1],
         scale=1.0 if scale is None else scale, method=METHOD,
         config={"format": found.kind, "ranks": ranks, "alphas": alphas, "left_out": len(found.left_out)},
-        data_hash=digest, parents=(), losses={},
+        data_hash=digest, against=Against.of((), 0), losses={},
         tools={tool: version(tool) for tool in ("cidm", "torch")} | {"python": platform.python_version()},
         extra={"imported_from": source.path.name[:200]},
     )  # fmt: skip
@@ -189,17 +201,23 @@ def bring_bundle(registry: Registry, base: Base, source: Source, wanted: Mapping
     return out
 
 
-def missing_parents(registry: Registry, records: Sequence[Record]) -> int:
-    """How many older concepts that these were learned against the registry does not have."""
-    there = {record.blob for record in registry.records(all_versions=True)}
-    return len({parent for record in records for parent in record.parents} - there)
+def without_older(source: Source, wanted: Mapping[str, str]) -> int:
+    """How many of a bundle's concepts were learned against older ones that are not all brought with them."""
+    chosen = [one.record for one in source.bundled if one.record.name in wanted]
+    digests = [*running_digests(record.blob for record in chosen)]
+    numbers = [record.sequence for record in chosen]
+    return sum(digests[bisect(numbers, one.against.sequence)] != one.against.digest for one in chosen)
 
 
 def _draft(record: Record, name: str) -> Draft:
-    """What was known about a concept where it comes from; number, version and date are the new registry's."""
+    """What was known about a concept where it comes from; number, version and date are the new registry's.
+
+    What it was learned against is told by the numbers of that other registry, which mean nothing here: the hash stays.
+    """
     values = {field.name: getattr(record, field.name) for field in fields(Draft)}
     origin = {"name": record.name, "sequence": record.sequence, "created": record.created}
-    return Draft(**{**values, "name": name, "extra": {**record.extra, "bundled": origin}})
+    against = replace(record.against, sequence=0)
+    return Draft(**{**values, "name": name, "against": against, "extra": {**record.extra, "bundled": origin}})
 
 
 def _lora(base: Base, source: Source) -> tuple[LoraFile, str]:

@@ -12,7 +12,16 @@ from typing import Any
 
 import torch
 
-from cidm_registry import Draft, Record, Registry, RegistryError, Run, canonical_key
+from cidm_registry import (
+    Against,
+    Draft,
+    Record,
+    Registry,
+    RegistryError,
+    Run,
+    canonical_key,
+    digest_of,
+)
 
 from ..data import Dataset, replace_noun
 from ..errors import CidmError, ExitCode
@@ -64,6 +73,7 @@ def check(registry: Registry, task: Task, crew: Crew = SOLO) -> None:
     Raises:
         CidmError: REGISTRY when the registry cannot be written, FAILED when the concept is already there or the
             method does not go with the concepts there are, USAGE for a step that the processes cannot share.
+        RegistryError: when the name may be that of a concept whose record cannot be read.
     """
     shares.check(task.options, crew)
     if not registry.writable():
@@ -80,6 +90,7 @@ def check(registry: Registry, task: Task, crew: Crew = SOLO) -> None:
             f"concept {existing.name}: already learned on {existing.created[:10]}",
             hint="choose another name, or learn a new version of it with --update",
         )
+    registry.check_free(task.name)
     methods.check(records, task.options)
     optimizers.check(task.options.optimizer)
 
@@ -94,7 +105,7 @@ def learn(
 ) -> Record:
     """Learns the task's concept and commits it. Older concepts are not touched.
 
-    A concept's record names every older concept as a parent: the order in the registry is the order of learning.
+    A concept's record stands for every older concept by one hash: the order in the registry is the order of learning.
     What was encoded or drawn for a training before is taken from ``cache_folder``, where there is one.
     Of several processes, only the main one has the run and commits. The training is that of one process.
 
@@ -105,12 +116,13 @@ def learn(
     """
     head = registry.head()
     records = registry.records()
-    parents = tuple(record.blob for record in records)
-    config = _run_config(registry, base, task, parents)
+    against = Against.of(records, head)
+    config = _config(registry, base, task)
+    run_config = {**config, "older": against.digest}
     prompts = caption_tokens(base, task, events)
     method = methods.build(registry, base, records, task.name, placed_captions(task), task.options)
-    crew.agree_on(config)
-    run = _open_run(registry, task, config, events) if crew.main else None
+    crew.agree_on(run_config)
+    run = _open_run(registry, task, run_config, events) if crew.main else None
     latest = run.latest() if run else None
     saved = crew.exchange(latest[1] if latest else b"")[0]
     cache = Cache(cache_folder, registry.base.fingerprint, events.on_note)
@@ -132,7 +144,7 @@ def learn(
                 return registry.get(task.name)
             kept = method.regulariser.keep(trainee, data, task.options)
             blob = pack(_finite(task.name, replace(trainee.weights(), state=kept)))
-    draft = _draft(base, task, config, parents, trainee)
+    draft = _draft(base, task, config, against, trainee)
     record = registry.commit(draft, blob, expected_head=head, update=task.update)
     try:
         run.finish()
@@ -278,14 +290,13 @@ def placed_captions(task: Task) -> list[str]:
     ]
 
 
-def _run_config(registry: Registry, base: Base, task: Task, parents: tuple[str, ...]) -> dict[str, Any]:
+def _config(registry: Registry, base: Base, task: Task) -> dict[str, Any]:
     return {
         "key": canonical_key(task.name),
         "noun": task.noun,
         "style": task.style,
         "data": task.dataset.digest,
         "base": registry.base.fingerprint,
-        "parents": list(parents),
         "precision": str(base.compute).removeprefix("torch."),
         "options": as_config(task.options),
     }
@@ -321,7 +332,10 @@ def _open_run(registry: Registry, task: Task, config: dict[str, Any], events: Ev
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    words = {"data": "the images or captions", "parents": "the older concepts", "base": "the base's weights"}
+    words = {"data": "the images or captions", "older": "the older concepts", "base": "the base's weights"}
+    if "parents" in old:
+        # A run of an earlier version lists them.
+        old = {**old, "older": digest_of(old["parents"])}
     out = []
     for key in new:
         if key == "options":
@@ -351,9 +365,7 @@ def _last_tenth(values: list[float]) -> float:
     return sum(tail) / len(tail)
 
 
-def _draft(
-    base: Base, task: Task, config: dict[str, Any], parents: tuple[str, ...], trainee: Trainee
-) -> Draft:
+def _draft(base: Base, task: Task, config: dict[str, Any], against: Against, trainee: Trainee) -> Draft:
     losses = trainee.losses
     pieces = base.tokenizer.convert_ids_to_tokens(_kept_noun(base, task))
     return Draft(
@@ -366,7 +378,7 @@ def _draft(
         method=task.options.method,
         config=config,
         data_hash=task.dataset.digest,
-        parents=parents,
+        against=against,
         losses={"first": losses[0], "last_tenth": _last_tenth(losses), "steps": len(losses)}
         | {name: _last_tenth(values) for name, values in trainee.terms.items()},
         tools={name: version(name) for name in ("cidm", "torch", "diffusers", "transformers", "peft")}

@@ -68,10 +68,9 @@ def select(
     Raises:
         CidmError: NOT_FOUND for unknown concepts, USAGE for settings that do not go together, FAILED for concepts
             that were not learned to be merged.
-        RegistryError: NOT_FOUND for an unknown name.
+        RegistryError: NOT_FOUND for an unknown name; as ``Registry.chosen``.
     """
-    wanted = {registry.get(name).key for name in names}
-    records = tuple(r for r in registry.records() if not names or r.key in wanted)
+    records = tuple(registry.chosen(names))
     if not records:
         raise CidmError("no concepts to merge", "`cidm learn NAME IMAGES` learns one", ExitCode.NOT_FOUND)
     keys = {canonical_key(name): name for name in factors}

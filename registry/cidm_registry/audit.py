@@ -7,8 +7,9 @@ from .blobs import blob_path, check_preview, read_blob
 from .disk import Disk
 from .errors import RegistryError
 from .journal import RESTORE, Journal, entry_path
-from .records import SHA256, Problem, Record, hash_of
+from .records import SHA256, Problem, Record
 from .runs import read_runs
+from .strict_json import hash_of
 from .tensors import check_safetensors
 
 

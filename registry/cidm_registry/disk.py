@@ -20,6 +20,9 @@ from .locking import hold
 TEMP = ".tmp-"
 """Start of the name of a file that is still being written. Nothing reads such a file."""
 
+LAST_SECOND = 253_402_300_799.0
+"""Of the year 9999, the last that a date can say."""
+
 NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 """What `link` answers on file systems that have none (FAT, some network folders)."""
 
@@ -45,6 +48,10 @@ class Disk:
     def now(self) -> float:
         """Seconds since 1970. Used for time stamps and the grace period, never for order."""
         return time.time()
+
+    def date(self) -> datetime:
+        """`now` in UTC, as near as a date can say it: a clock may be thousands of years off."""
+        return datetime.fromtimestamp(min(max(self.now(), 0.0), LAST_SECOND), UTC)
 
     def lock(self, path: Path, timeout: float | None) -> AbstractContextManager[None]:
         return hold(path, timeout)
@@ -157,16 +164,6 @@ def settle(disk: Disk, folder: Path) -> None:
         disk.tell(
             f"{folder}: written, but the disk does not say that it will last ({reason}); look after the disk"
         )
-
-
-def moment(disk: Disk) -> datetime:
-    """What the clock says. Raises RegistryError where that is no date."""
-    try:
-        return datetime.fromtimestamp(disk.now(), UTC)
-    except (ValueError, OverflowError, OSError) as error:
-        raise RegistryError(
-            "this machine's clock shows a year that no date is written with", "set the clock, then try again"
-        ) from error
 
 
 def claim(disk: Disk, path: Path, data: bytes) -> bool:

@@ -28,8 +28,8 @@ def plan_removal(disk: Disk, root: Path, journal: Journal, record: Record) -> Pl
     gone = journal.versions(record.origin)
     going = {blob for one in gone for blob in one.blobs}
     kept = {blob for one in journal.records if one.origin != record.origin for blob in one.blobs}
-    weights = {one.blob for one in gone}
-    dependents = sorted({one.name for one in journal.newest() if weights & set(one.parents)} - {record.name})
+    later = (one for one in journal.newest() if one.against.sequence >= record.origin)
+    dependents = sorted({one.name for one in later} - {record.name})
     files = tuple(path for path in (blob_path(root, blob) for blob in sorted(going - kept)) if path.exists())
     return Plan(gone, files, sum(_size(disk, path) for path in files), tuple(dependents))
 

@@ -5,17 +5,22 @@ another by `disk.claim`; whoever claims number n+1 has seen everything up to n, 
 order cannot fork.
 """
 
+import gc
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .disk import Disk
-from .errors import RegistryError
-from .records import Problem, Record, Renaming, decode
+from .errors import Damaged, RegistryError
+from .records import Against, Problem, Record, Renaming, Stored, decode
 
 ENTRY = re.compile(r"([0-9]{6,})\.(json|removed)\Z")
 
-RESTORE = "restore the file from a backup, or delete it if the concept is not needed any more"
+RESTORE = (
+    "restore the file from a backup, or let its name end in .removed if the concept is not needed any more"
+)
 
 
 @dataclass(frozen=True)
@@ -30,18 +35,29 @@ class Journal:
     """Live changes of name, by number."""
     problems: tuple[Problem, ...]
     """Entries that could not be read. Their concepts are left out, nothing else is."""
-    unreadable: tuple[int, ...]
-    """The numbers of those entries."""
+    unreadable: Mapping[int, str | None]
+    """The numbers of those entries, with the key that each gives; None where nothing tells it."""
+    last: str
+    """Key that the entry with the highest number gave; empty where there is none that can be read."""
 
     def newest(self) -> tuple[Record, ...]:
         """The newest version of each concept, by number."""
-        last = {record.origin: record for record in self.records}
-        return tuple(sorted(last.values(), key=lambda record: record.sequence))
+        return _newest(self.records)
 
     def find(self, key: str) -> Record | None:
         """The newest version of the concept with that key."""
-        found = [record for record in self.newest() if record.key == key]
-        return found[-1] if found else None
+        return next((record for record in reversed(self.records) if record.key == key), None)
+
+    def check_free(self, name: str, key: str) -> None:
+        """Raises Damaged if a concept whose record cannot be read has that name, or may have it."""
+        for problem, held in zip(self.problems, self.unreadable.values(), strict=True):
+            if held is None or held == key:
+                taken = "may be taken" if held is None else "is taken"
+                raise Damaged(f"the name {name!r} {taken}: {problem.path}: {problem.message}", problem.hint)
+
+    def older(self, against: Against) -> tuple[Record, ...]:
+        """Those that are still here of the concepts that one was consolidated against, oldest first."""
+        return _newest(record for record in self.records if record.sequence <= against.sequence)
 
     def versions(self, origin: int) -> tuple[Record, ...]:
         """All versions of one concept, oldest first."""
@@ -54,35 +70,71 @@ class Journal:
 
 def entry_path(root: Path, sequence: int) -> Path:
     """Where entry number `sequence` is."""
-    return root / "concepts" / f"{sequence:06d}.json"
+    return root / f"concepts/{sequence:06d}.json"
 
 
 def tombstone_path(root: Path, sequence: int) -> Path:
     """What entry number `sequence` becomes when it is removed. It keeps the number from being used again."""
-    return root / "concepts" / f"{sequence:06d}.removed"
+    return root / f"concepts/{sequence:06d}.removed"
 
 
 def read_journal(disk: Disk, root: Path) -> Journal:
     """Reads every live entry. Unreadable ones become problems; only an unreadable folder raises (OSError)."""
-    present, removed = _numbers(disk.names(root / "concepts"))
-    entries: list[Record | Renaming] = []
-    problems: list[Problem] = []
-    unreadable: list[int] = []
-    for sequence in sorted(present - removed):
-        path = entry_path(root, sequence)
-        try:
-            entries.append(decode(disk.read(path), sequence))
-        except FileNotFoundError:
-            continue  # removed by another process since the folder was listed
-        except (OSError, ValueError, RegistryError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            problems.append(Problem(path, f"this record cannot be read: {reason}", RESTORE))
-            unreadable.append(sequence)
+    present, removed = numbers(disk.names(root / "concepts"))
+    stored: dict[int, Stored] = {}
+    wrong: dict[int, Exception] = {}
+    with _no_search_for_cycles():
+        for sequence in sorted(present - removed):
+            try:
+                stored[sequence] = decode(disk.read(entry_path(root, sequence)), sequence)
+            except FileNotFoundError:
+                continue  # removed by another process since the folder was listed
+            except (OSError, ValueError, RegistryError) as error:
+                wrong[sequence] = error
+    entries = [one.entry for one in stored.values()]
+    renamed = {entry.origin: entry.key for entry in entries if isinstance(entry, Renaming)}
+    held = {
+        sequence: renamed.get(sequence) or _said_behind(disk, root, sequence, stored) for sequence in wrong
+    }
+    problems = [_problem(entry_path(root, number), held[number], error) for number, error in wrong.items()]
     records, renamings = _named(entries)
-    return Journal(max(present | removed, default=0), records, renamings, tuple(problems), tuple(unreadable))
+    head = max(present | removed, default=0)
+    last = stored[head].entry.key if head in stored else ""
+    return Journal(head, records, renamings, tuple(problems), held, last)
 
 
-def _numbers(names: list[str]) -> tuple[set[int], set[int]]:
+@contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """Entries hold no cycles; searching them for some, again and again as they get more, takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _said_behind(disk: Disk, root: Path, sequence: int, stored: Mapping[int, Stored]) -> str | None:
+    """The key that an unreadable entry gives, as the entry behind it tells, removed or not; None where none does."""
+    behind = stored.get(sequence + 1)
+    if behind is None:
+        try:
+            behind = decode(disk.read(tombstone_path(root, sequence + 1)), sequence + 1)
+        except (OSError, ValueError, RegistryError):
+            return None
+    return behind.previous
+
+
+def _problem(path: Path, key: str | None, error: Exception) -> Problem:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    which = f"the record of {key!r}" if key else "this record"
+    hint = error.hint if isinstance(error, RegistryError) else None
+    return Problem(path, f"{which} cannot be read: {reason}", hint or RESTORE)
+
+
+def numbers(names: Sequence[str]) -> tuple[set[int], set[int]]:
+    """The numbers of the entries and of the tombstones in a folder with those files."""
     present: set[int] = set()
     removed: set[int] = set()
     for name in names:
@@ -91,6 +143,11 @@ def _numbers(names: list[str]) -> tuple[set[int], set[int]]:
         if match and match[1] == f"{int(match[1]):06d}":
             (present if match[2] == "json" else removed).add(int(match[1]))
     return present, removed
+
+
+def _newest(records: Iterable[Record]) -> tuple[Record, ...]:
+    last = {record.origin: record for record in records}
+    return tuple(sorted(last.values(), key=lambda record: record.sequence))
 
 
 def _named(entries: list[Record | Renaming]) -> tuple[tuple[Record, ...], tuple[Renaming, ...]]:

@@ -4,19 +4,18 @@ One JSON file per entry, named by its number. An entry is a concept version (`Re
 (`Renaming`).
 """
 
-import hashlib
 import json
-import math
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from .errors import Invalid, NewerFormat
+from .errors import Invalid, InvalidName, NewerFormat
 from .names import canonical_key, display_name
-
-FORMAT = 1
-"""Of the registry as a whole and of each entry. A newer one is refused."""
+from .steps import FORMAT, digest_of, upgraded
+from .strict_json import canonical_json, parse
 
 MAX_ENTRY = 1_000_000
 """Bytes of one entry."""
@@ -42,6 +41,23 @@ class BaseRef:
 
 
 @dataclass(frozen=True)
+class Against:
+    """The older concepts that one was consolidated against, in a size that does not grow with their number."""
+
+    sequence: int
+    """They are all there were up to this number; 0 where there was none, or in another registry."""
+    count: int
+    """How many."""
+    digest: str
+    """One hash over the blobs of their weights, oldest first."""
+
+    @classmethod
+    def of(cls, older: "Sequence[Record]", head: int) -> "Against":
+        """All the concepts of a registry, as they were when `head` was its highest number."""
+        return cls(head if older else 0, len(older), digest_of(record.blob for record in older))
+
+
+@dataclass(frozen=True)
 class Draft:
     """A concept that has been learned and waits to be committed."""
 
@@ -63,8 +79,8 @@ class Draft:
     """Every setting of the training."""
     data_hash: str
     """Hash of the images and captions."""
-    parents: tuple[str, ...]
-    """Blobs (sha256) of the older concepts it was consolidated against, oldest first."""
+    against: Against
+    """The older concepts it was consolidated against."""
     losses: dict[str, Any]
     """Loss values worth keeping."""
     tools: dict[str, str]
@@ -125,6 +141,19 @@ class Renaming:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """An entry as it lies in its file."""
+
+    entry: Record | Renaming
+    """What the file is about."""
+    previous: str | None
+    """Key that the entry before it gave, which stays known should that one's file be damaged.
+
+    Empty where there was none or it was removed; None where that was never written down.
+    """
+
+
+@dataclass(frozen=True)
 class Problem:
     """Something wrong with one file."""
 
@@ -152,16 +181,9 @@ class Plan:
     """Files nothing uses that are still too young to delete: another process may be about to use them."""
 
 
-def canonical_json(value: Any) -> bytes:
-    """One spelling for equal values. ValueError or TypeError for what JSON cannot say, NaN included."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    ).encode()
-
-
-def hash_of(value: Any) -> str:
-    """sha256 of `value` in canonical JSON."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
+RECORD_FIELDS, RENAMING_FIELDS, AGAINST_FIELDS = (
+    tuple(field.name for field in fields(kind)) for kind in (Record, Renaming, Against)
+)
 
 
 def checked_draft(draft: Draft) -> Draft:
@@ -174,25 +196,24 @@ def checked_draft(draft: Draft) -> Draft:
     plain = {}
     for name in MAPPINGS:
         try:
-            plain[name] = json.loads(canonical_json(getattr(draft, name)))
+            plain[name] = parse(canonical_json(getattr(draft, name)))
         except (ValueError, TypeError, RecursionError) as error:
             raise Invalid(f"{name} of {draft.name!r} holds a value JSON cannot say: {error}") from error
     return replace(
         draft,
         name=display_name(draft.name),
         tokens=tuple(draft.tokens),
-        parents=tuple(draft.parents),
         **plain,
     )
 
 
-def encode(entry: Record | Renaming) -> bytes:
-    """The file's content. Raises Invalid if the values cannot be written as JSON, or are absurdly many."""
+def encode(entry: Record | Renaming, previous: str | None = None) -> bytes:
+    """The file's content. Raises Invalid for values that could not be read back, or are absurdly many."""
     kind = "concept" if isinstance(entry, Record) else "renaming"
+    content = {"format": FORMAT, "previous": previous, kind: asdict(entry)}
     try:
-        raw = json.dumps(
-            {"format": FORMAT, kind: asdict(entry)}, indent=1, ensure_ascii=True, allow_nan=False
-        ).encode()
+        raw = json.dumps(content, indent=1, ensure_ascii=True, allow_nan=False).encode()
+        parse(raw)
     except (ValueError, TypeError, RecursionError) as error:
         raise Invalid(f"the record of {entry.name!r} holds a value JSON cannot say: {error}") from error
     if len(raw) > MAX_ENTRY:
@@ -202,8 +223,8 @@ def encode(entry: Record | Renaming) -> bytes:
     return raw
 
 
-def decode(raw: bytes, sequence: int) -> Record | Renaming:
-    """The entry in a file named by `sequence`.
+def decode(raw: bytes, sequence: int) -> Stored:
+    """The entry in a file named by `sequence`, of this format or an older one.
 
     Raises ValueError with a one-line reason for anything that is not one, NewerFormat for one from a newer
     program.
@@ -212,37 +233,46 @@ def decode(raw: bytes, sequence: int) -> Record | Renaming:
         raise ValueError("the file is too large for a record")
     if not raw.strip(b"\0 \t\r\n"):
         raise ValueError("the file is empty")
-    try:
-        content = json.loads(raw, parse_constant=_no_such_number)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("the file is not valid JSON") from error
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+    content = parse(raw)
+    if not isinstance(content, dict) or type(content.get("format")) is not int or content["format"] < 1:
         raise ValueError("the file is not a record")
     if content["format"] > FORMAT:
-        raise NewerFormat(f"record {sequence} is of format {content['format']}, newer than {FORMAT}")
+        raise NewerFormat(
+            f"record {sequence} is of format {content['format']}{_writer(content)}; this program knows {FORMAT}",
+            "update cidm",
+        )
+    content = upgraded(content, sequence)
     entry: Record | Renaming
-    if "concept" in content:
-        entry = _record(content["concept"])
-    elif "renaming" in content:
-        entry = _renaming(content["renaming"])
-    else:
-        raise ValueError("the file is neither a concept nor a renaming")
+    try:
+        if "concept" in content:
+            entry = _record(content["concept"])
+        elif "renaming" in content:
+            entry = _renaming(content["renaming"])
+        else:
+            raise ValueError("the file is neither a concept nor a renaming")
+    except InvalidName as error:
+        raise ValueError(error.message) from error
     if entry.sequence != sequence:
         raise ValueError(f"the file holds record {entry.sequence}")
-    return entry
+    previous = content.get("previous")
+    return Stored(entry, previous if isinstance(previous, str) else None)
 
 
-def _no_such_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+def _writer(content: dict[str, Any]) -> str:
+    """Which program wrote a record, as far as a record of another format can be understood."""
+    try:
+        version = content["concept"]["tools"]["cidm"]
+    except (KeyError, TypeError):
+        return ""
+    return f", by cidm {version}" if _text(version, 40) else ""
 
 
 def _record(values: Any) -> Record:
-    _check_fields(values, Record)
-    known = {field.name: values[field.name] for field in fields(Record)}
-    for name in ("tokens", "parents"):
-        if not isinstance(known[name], list):
-            raise ValueError(f"{name} is not a list")
-        known[name] = tuple(known[name])
+    known = _fields(values, RECORD_FIELDS)
+    if not isinstance(known["tokens"], list):
+        raise ValueError("tokens is not a list")
+    known["tokens"] = tuple(known["tokens"])
+    known["against"] = Against(**_fields(known["against"], AGAINST_FIELDS))
     record = Record(**known)
     if problem := _problem_in(record) or _problem_in_record(record):
         raise ValueError(problem)
@@ -250,20 +280,23 @@ def _record(values: Any) -> Record:
 
 
 def _renaming(values: Any) -> Renaming:
-    _check_fields(values, Renaming)
-    entry = Renaming(**{field.name: values[field.name] for field in fields(Renaming)})
+    entry = Renaming(**_fields(values, RENAMING_FIELDS))
     if not _natural(entry.sequence) or not _natural(entry.origin):
         raise ValueError("its number is impossible")
     if not isinstance(entry.name, str) or canonical_key(entry.name) != entry.key:
         raise ValueError("its name and key disagree")
+    if not _text(entry.created, 200):
+        raise ValueError("created must be one line")
     return entry
 
 
-def _check_fields(values: Any, kind: type[Record | Renaming]) -> None:
+def _fields(values: Any, names: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError("the file is not a record")
-    if missing := sorted({field.name for field in fields(kind)} - set(values)):
-        raise ValueError(f"{', '.join(missing)} missing")
+    try:
+        return {name: values[name] for name in names}
+    except KeyError:
+        raise ValueError(f"{', '.join(sorted({*names} - values.keys()))} missing") from None
 
 
 def _problem_in(draft: Draft) -> str | None:
@@ -279,12 +312,16 @@ def _problem_in(draft: Draft) -> str | None:
         return "tokens must be words without spaces"
     if type(draft.rank) is not int or not 0 <= draft.rank <= 4096:
         return "rank must be a whole number from 0 to 4096"
-    if type(draft.scale) not in (int, float) or not math.isfinite(draft.scale):
+    # A whole number may be larger than any float.
+    if type(draft.scale) not in (int, float) or not abs(draft.scale) <= sys.float_info.max:
         return "scale must be a finite number"
     if not _text(draft.method, 100) or not _text(draft.data_hash, 200):
         return "method and data_hash must be one line each"
-    if not all(isinstance(parent, str) and SHA256.match(parent) for parent in draft.parents):
-        return "parents must be sha256 hashes"
+    older = draft.against
+    if not all(type(number) is int and number >= 0 for number in (older.sequence, older.count)) or not (
+        isinstance(older.digest, str) and SHA256.match(older.digest)
+    ):
+        return "against must be two numbers and a sha256 hash"
     for name in MAPPINGS:
         if not isinstance(getattr(draft, name), dict):
             return f"{name} must be a mapping"
@@ -294,8 +331,8 @@ def _problem_in(draft: Draft) -> str | None:
 def _problem_in_record(record: Record) -> str | None:
     if not all(_natural(number) for number in (record.sequence, record.version, record.origin)):
         return "its number is impossible"
-    if record.origin > record.sequence:
-        return "its first version is newer than itself"
+    if record.origin > record.sequence or record.against.sequence >= record.sequence:
+        return "its first version, or what it was learned against, is newer than itself"
     if canonical_key(record.name) != record.key:
         return "its name and key disagree"
     if not all(isinstance(blob, str) and SHA256.match(blob) for blob in record.blobs):

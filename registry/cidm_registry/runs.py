@@ -3,7 +3,6 @@
 A run becomes visible only once its settings are complete, and vanishes in one rename.
 """
 
-import json
 import re
 import secrets
 from collections.abc import Iterator
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from .blobs import TRASH, sha256_of
-from .disk import TEMP, Disk, explained, moment, place
+from .disk import TEMP, Disk, explained, place
 from .errors import Invalid
-from .records import Problem, canonical_json
+from .records import Problem
+from .strict_json import canonical_json, parse
 
 CONFIG = "config.json"
 CHECKPOINT = re.compile(r"step-([0-9]{9,})-([0-9a-f]{64})\Z")
@@ -92,9 +92,10 @@ def start_run(disk: Disk, root: Path, config: dict[str, Any]) -> Run:
         raise Invalid("a run's settings must name the concept's key")
     try:
         raw = canonical_json(config)
+        plain = parse(raw)
     except (ValueError, TypeError, RecursionError) as error:
         raise Invalid(f"the run's settings hold a value JSON cannot say: {error}") from error
-    identity = f"{moment(disk):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    identity = f"{disk.date():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     folder = root / "runs"
     temp = folder / f"{TEMP}{identity}"
     with explained("starting a training run"):
@@ -102,7 +103,7 @@ def start_run(disk: Disk, root: Path, config: dict[str, Any]) -> Run:
         place(disk, temp / CONFIG, raw)
         disk.replace(temp, folder / identity)
         disk.sync_folder(folder)
-    return Run(identity, folder / identity, json.loads(raw), disk)
+    return Run(identity, folder / identity, plain, disk)
 
 
 def read_runs(disk: Disk, root: Path) -> tuple[list[Run], list[Problem]]:
@@ -118,13 +119,13 @@ def read_runs(disk: Disk, root: Path) -> tuple[list[Run], list[Problem]]:
             continue
         path = root / "runs" / name
         try:
-            config = json.loads(disk.read(path / CONFIG))
+            config = parse(disk.read(path / CONFIG))
             if not isinstance(config, dict) or not isinstance(config.get("key"), str):
                 raise ValueError("its settings name no concept")
         except FileNotFoundError:
             if path.is_dir():
                 problems.append(Problem(path, "this training run has no settings", "delete the folder"))
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError):
             problems.append(
                 Problem(path, "the settings of this training run cannot be read", "delete the folder")
             )

@@ -1,21 +1,21 @@
 """The registry itself: what can be asked of it and done to it."""
 
 import difflib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from . import blobs, garbage, runs
 from .audit import audit
-from .disk import TEMP, Disk, claim, explained, moment, put, settle, write_temp
-from .errors import Busy, Conflict, Damaged, Exists, Invalid, NewerFormat, NotFound
+from .disk import TEMP, Disk, claim, explained, put, settle, write_temp
+from .errors import Busy, Conflict, Damaged, Exists, Invalid, NotFound
+from .head import HEAD_FILE, new_head, read_head
 from .journal import Journal, entry_path, read_journal, tombstone_path
+from .migration import migrate
 from .names import canonical_key, display_name
 from .records import (
-    FORMAT,
     BaseRef,
     Draft,
     Plan,
@@ -25,12 +25,12 @@ from .records import (
     checked_draft,
     decode,
     encode,
-    hash_of,
 )
 from .runs import Run
+from .strict_json import hash_of
 from .tensors import check_safetensors
+from .timeliness import check_head, check_older
 
-HEAD_FILE = "registry.json"
 FOLDERS = ("blobs", "concepts", "runs")
 
 ATTEMPTS = 100
@@ -45,8 +45,8 @@ class Registry:
     """A folder of concepts learned on one base.
 
     Methods that read never write. Methods that write are whole or without effect: killed at any moment, with
-    the lock working or not, they leave every other concept byte for byte as it was. Each may raise
-    RegistryError when the file system refuses.
+    the lock working or not, they leave every other concept as it was. The first of them to find an older format
+    brings it up to today's, after a copy. Each method may raise RegistryError when the file system refuses.
     """
 
     root: Path
@@ -55,6 +55,10 @@ class Registry:
     """The model its concepts belong to."""
     disk: Disk = field(default_factory=Disk, repr=False, compare=False)
     """How it touches the file system."""
+    tell: Callable[[str], None] = field(default=lambda line: None, repr=False, compare=False)
+    """Called with what a user should know: each record that cannot be read and is left out, and a change of format."""
+    _told: set[str] = field(default_factory=set, repr=False, compare=False)
+    """What was told already."""
 
     @classmethod
     def create(cls, path: str | Path, base: BaseRef, *, disk: Disk | None = None) -> "Registry":
@@ -65,7 +69,6 @@ class Registry:
             raise Exists(f"{root} already is a registry")
         if root.exists() and not root.is_dir():
             raise Invalid(f"{root} is not a folder", "give another place with --registry")
-        content = {"format": FORMAT, "base": asdict(base), "created": _timestamp(disk)}
         with explained(f"making a registry in {root}"):
             # What a creation cut short may have left is taken over; anything else is somebody's folder.
             ours = {"lock", *FOLDERS}
@@ -77,54 +80,63 @@ class Registry:
                 )
             for name in FOLDERS:
                 disk.mkdir(root / name)
-            if not claim(disk, root / HEAD_FILE, json.dumps(content, indent=1, allow_nan=False).encode()):
+            if not claim(disk, root / HEAD_FILE, new_head(base, _timestamp(disk))):
                 raise Exists(f"{root} already is a registry")
         return cls(root, base, disk)
 
     @classmethod
-    def open(cls, path: str | Path, *, disk: Disk | None = None) -> "Registry":
+    def open(
+        cls, path: str | Path, *, disk: Disk | None = None, tell: Callable[[str], None] = lambda line: None
+    ) -> "Registry":
         """The registry in a folder. Raises NotFound, Damaged, or NewerFormat for one from a newer program."""
         disk = disk or Disk()
-        file = Path(path) / HEAD_FILE
-        try:
-            content = json.loads(disk.read(file))
-            version = content["format"]
-            if type(version) is int and version > FORMAT:
-                raise NewerFormat(
-                    f"{path} is a registry of format {version}; this program knows {FORMAT}", "update cidm"
-                )
-            if type(version) is not int or version < 1:
-                raise ValueError("its format is not a number")
-            described = content["base"]
-            base = BaseRef(
-                described["kind"], described["source"], described["fingerprint"], described.get("vae", "")
-            )
-            if not all(isinstance(value, str) for value in asdict(base).values()):
-                raise ValueError("its base is not described by text")
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFound(f"there is no registry in {path}", "make one with `cidm init`") from error
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Damaged(f"{file} cannot be read as a registry", "restore it from a backup") from error
-        return cls(Path(path), base, disk)
+        return cls(Path(path), read_head(disk, Path(path)).base, disk, tell)
 
     # reading
 
     def records(self, all_versions: bool = False) -> list[Record]:
-        """The newest version of each concept, or all versions, by number. Unreadable ones are left out."""
-        return self.listing(all_versions)[0]
+        """The newest version of each concept, or all versions, by number. Unreadable ones are left out, and told."""
+        journal = self._journal()
+        return list(journal.records if all_versions else journal.newest())
+
+    def chosen(self, names: Sequence[str]) -> list[Record]:
+        """The concepts of these names, each once, else all there are; by number.
+
+        Raises NotFound, InvalidName; Damaged where all are meant and a record cannot be read: what is made of all
+        concepts must not lack one and look whole.
+        """
+        journal = self._journal(tell=bool(names))
+        if names:
+            wanted = {self._find(journal, name).origin for name in names}
+            return [record for record in journal.newest() if record.origin in wanted]
+        for problem in journal.problems:
+            raise Damaged(
+                f"{problem.path}: {problem.message}", f"{problem.hint}; or name the concepts that are meant"
+            )
+        return list(journal.newest())
 
     def listing(self, all_versions: bool = False) -> tuple[list[Record], list[Problem]]:
         """What `records` and `problems` say, from one reading: every entry is in one of them."""
-        journal = self._journal()
+        journal = self._journal(tell=False)
         return list(journal.records if all_versions else journal.newest()), list(journal.problems)
 
     def problems(self) -> list[Problem]:
         """The records that cannot be read."""
-        return list(self._journal().problems)
+        return list(self._journal(tell=False).problems)
 
     def get(self, name: str) -> Record:
         """The newest version of a concept. Raises NotFound, with a suggestion; InvalidName."""
         return self._find(self._journal(), name)
+
+    def get_with_older(self, name: str) -> tuple[Record, tuple[Record, ...]]:
+        """What `get` says, and those still here of the concepts that it was consolidated against, oldest first."""
+        journal = self._journal()
+        record = self._find(journal, name)
+        return record, journal.older(record.against)
+
+    def check_free(self, name: str) -> None:
+        """Raises Damaged if a concept whose record cannot be read has that name, or may have it; InvalidName."""
+        self._journal().check_free(name, canonical_key(name))
 
     def head(self) -> int:
         """The highest number ever used; 0 for a registry that never held a concept."""
@@ -141,7 +153,7 @@ class Registry:
     def verify(self) -> list[Problem]:
         """Reads and checks everything. Empty when all is well."""
         with explained(f"verifying {self.root}"):
-            return audit(self.disk, self.root, self.base.fingerprint, self._journal())
+            return audit(self.disk, self.root, self.base.fingerprint, self._journal(tell=False))
 
     # writing
 
@@ -181,9 +193,9 @@ class Registry:
         does no harm; any other new entry means the concept was not consolidated against everything it has to
         live with.
 
-        Raises Conflict if there is such an entry, Exists if the name is taken and `update` is not set,
-        Invalid for a draft, blob or preview that cannot be stored, Damaged if a parent's blob was altered,
-        Busy.
+        Raises Conflict if there is such an entry or an older concept became another, Exists if the name is taken
+        and `update` is not set, Invalid for a draft, blob or preview that cannot be stored, Damaged if the blob of
+        an older concept was altered or the name may be that of a record that cannot be read, Busy.
         """
         draft = checked_draft(draft)
         try:
@@ -197,13 +209,15 @@ class Registry:
         keep = {blobs.sha256_of(data): data for data in (blob, preview) if data is not None}
         sha, shot = blobs.sha256_of(blob), None if preview is None else blobs.sha256_of(preview)
         with self._writing(f"committing {draft.name!r}"):
-            encode(self._next_record(self._journal(), draft, expected_head, update, sha, shot))
-            self._check_parents(draft)
+            journal = self._journal()
+            encode(self._next_record(journal, draft, expected_head, update, sha, shot))
+            check_older(self.disk, self.root, journal, draft)
             for data in keep.values():
                 blobs.put_blob(self.disk, self.root, data)
             for _ in range(ATTEMPTS):
-                record = self._next_record(self._journal(), draft, expected_head, update, sha, shot)
-                if self._claim(record):
+                journal = self._journal()
+                record = self._next_record(journal, draft, expected_head, update, sha, shot)
+                if self._claim(record, journal):
                     self._keep(keep)
                     return record
         raise self._overtaken()
@@ -218,19 +232,22 @@ class Registry:
         if preview is not None:
             blobs.check_preview(preview)
         with self._writing(f"annotating {record.name!r}"):
-            stored = self._stored(record)
-            changed = replace(stored, scores={**stored.scores, **(scores or {})})
-            encode(changed)
+            entry, previous = self._stored(record)
+            changed = replace(entry, scores={**entry.scores, **(scores or {})})
+            encode(changed, previous)
             if preview is not None:
                 changed = replace(changed, preview=blobs.put_blob(self.disk, self.root, preview))
-            put(self.disk, entry_path(self.root, record.sequence), encode(changed))
+            put(self.disk, entry_path(self.root, record.sequence), encode(changed, previous))
             settle(self.disk, self.root / "concepts")
             if preview is not None:
                 self._keep({blobs.sha256_of(preview): preview})
         return replace(changed, name=record.name, key=record.key)
 
     def rename(self, old: str, new: str) -> Record:
-        """Gives a concept, all versions of it, another name. Raises NotFound, Exists, InvalidName, Busy."""
+        """Gives a concept, all versions of it, another name.
+
+        Raises NotFound, Exists, InvalidName, Damaged if the new name may be that of a record that cannot be read, Busy.
+        """
         name, key = display_name(new), canonical_key(new)
         with self._writing(f"renaming {old!r}"):
             for _ in range(ATTEMPTS):
@@ -241,7 +258,9 @@ class Registry:
                     raise Exists(f"there already is a concept {taken.name!r}", "choose another name")
                 if record.name == name:
                     return record
-                if self._claim(Renaming(journal.head + 1, record.origin, name, key, _timestamp(self.disk))):
+                journal.check_free(name, key)
+                entry = Renaming(journal.head + 1, record.origin, name, key, _timestamp(self.disk))
+                if self._claim(entry, journal):
                     return replace(record, name=name, key=key)
         raise self._overtaken()
 
@@ -289,7 +308,8 @@ class Registry:
 
     def start_run(self, config: dict[str, Any]) -> Run:
         """A new training run with these settings, which must name the concept's `key`."""
-        return runs.start_run(self.disk, self.root, config)
+        with self._writing("starting a training run"):
+            return runs.start_run(self.disk, self.root, config)
 
     def runs(self) -> list[Run]:
         """Training runs that were started and not finished, oldest first."""
@@ -303,18 +323,28 @@ class Registry:
 
     # steps
 
-    def _journal(self) -> Journal:
+    def _journal(self, *, tell: bool = True) -> Journal:
         try:
-            return read_journal(self.disk, self.root)
+            journal = read_journal(self.disk, self.root)
         except OSError as error:
             raise Damaged(
                 f"{self.root / 'concepts'} cannot be read: {error.strerror}",
                 "restore the folder from a backup",
             ) from error
+        for problem in journal.problems if tell else ():
+            line = f"{problem.path}: {problem.message}; {problem.hint}"
+            if line not in self._told:
+                self._told.add(line)
+                self.tell(line)
+        return journal
 
     @contextmanager
     def _writing(self, doing: str) -> Iterator[None]:
         with self.lock(PATIENCE), explained(doing):
+            # Read each time: a newer program may have been here since this one opened the registry.
+            head = read_head(self.disk, self.root)
+            if head.outdated:
+                self.tell(migrate(self.disk, self.root, head))
             yield
 
     def _find(self, journal: Journal, name: str) -> Record:
@@ -324,7 +354,9 @@ class Registry:
             return record
         names = {one.key: one.name for one in journal.newest()}
         close = difflib.get_close_matches(key, names, n=1)
-        if close:
+        if key in journal.unreadable.values():
+            hint = "its record cannot be read: see `cidm verify`"
+        elif close:
             hint = f"did you mean {names[close[0]]!r}?"
         elif journal.problems:
             hint = "some records cannot be read: see `cidm verify`"
@@ -335,19 +367,9 @@ class Registry:
     def _next_record(
         self, journal: Journal, draft: Draft, expected_head: int, update: bool, blob: str, preview: str | None
     ) -> Record:
-        newer = [repr(one.name) for one in journal.records if one.sequence > expected_head]
-        newer += [f"record {number}" for number in journal.unreadable if number > expected_head]
-        if newer:
-            raise Conflict(
-                f"{newer[0]} was added to the registry while {draft.name!r} was being learned",
-                f"learn {draft.name!r} again, now against it as well",
-            )
-        if expected_head > journal.head:
-            raise Conflict(
-                f"the registry {self.root} is older than when {draft.name!r} was begun",
-                "was it restored from a backup?",
-            )
+        check_head(self.root, journal, draft, expected_head)
         key = canonical_key(draft.name)
+        journal.check_free(draft.name, key)
         former = journal.find(key)
         if former is not None and not update:
             raise Exists(
@@ -369,16 +391,9 @@ class Registry:
             scores={},
         )
 
-    def _check_parents(self, draft: Draft) -> None:
-        """A parent that was removed since is no longer anybody's concern; one that was altered is."""
-        alive = self._journal().referenced()
-        for parent in draft.parents:
-            if parent in alive or self.blob_path(parent).exists():
-                self.read_blob(parent)
-
-    def _claim(self, entry: Record | Renaming) -> bool:
+    def _claim(self, entry: Record | Renaming, journal: Journal) -> bool:
         path = entry_path(self.root, entry.sequence)
-        if not claim(self.disk, path, encode(entry)):
+        if not claim(self.disk, path, encode(entry, journal.last)):
             return False
         if tombstone_path(self.root, entry.sequence).exists():
             # Somebody used this number and removed that concept between our look and our claim.
@@ -398,18 +413,19 @@ class Registry:
             if not self.blob_path(sha).exists():
                 blobs.put_blob(self.disk, self.root, data)
 
-    def _stored(self, record: Record) -> Record:
+    def _stored(self, record: Record) -> tuple[Record, str | None]:
         path = entry_path(self.root, record.sequence)
         try:
-            entry = decode(self.disk.read(path), record.sequence)
+            stored = decode(self.disk.read(path), record.sequence)
         except FileNotFoundError as error:
             raise NotFound(f"{record.name!r} has been removed") from error
         except ValueError as error:
             raise Damaged(f"{path}: {error}", "restore it from a backup") from error
+        entry = stored.entry
         if not isinstance(entry, Record) or entry.blob != record.blob:
             raise Conflict(f"{path} is not the record of {record.name!r} that was read before")
-        return entry
+        return entry, stored.previous
 
 
 def _timestamp(disk: Disk) -> str:
-    return moment(disk).isoformat(timespec="seconds")
+    return disk.date().isoformat(timespec="seconds")

@@ -15,7 +15,7 @@ from safetensors.torch import load
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.formats.bundle import MARK, Bundled, pack_bundle, read_bundle
 from cidm_cli.formats.tensors import write_tensors
-from cidm_registry import Registry
+from cidm_registry import Against, Registry
 from registry_support import BASE, PNG, add
 
 
@@ -71,6 +71,31 @@ def test_concepts_come_back_byte_for_byte_in_the_order_they_were_learned(concept
 )
 def test_a_doctored_bundle_is_refused(change: Any, words: str, concepts: list[Bundled]) -> None:
     assert words in refused(altered(pack_bundle(concepts), change))
+
+
+def test_what_is_newer_asks_for_a_newer_program(concepts: list[Bundled]) -> None:
+    content = pack_bundle(concepts)
+    for newer in (
+        altered(content, lambda t, r: r[0].update(format=99)),
+        write_tensors(load(content), {MARK: "2"}),
+    ):
+        with pytest.raises(CidmError) as caught:
+            read_bundle(newer, "x")
+        assert caught.value.hint == "update cidm"
+
+
+def test_a_bundle_of_the_first_version_lists_the_older_concepts(concepts: list[Bundled]) -> None:
+    dog, fox = (one.record for one in concepts)
+
+    def age(tensors: Any, records: Any) -> None:
+        for entry, parents in zip(records, ([], [dog.blob]), strict=True):
+            entry["format"] = 1
+            del entry["concept"]["against"]
+            entry["concept"]["parents"] = parents
+
+    first, second = read_bundle(altered(pack_bundle(concepts), age), "x")
+    assert first.record == dog
+    assert second.record == replace(fox, against=Against.of([dog], 1))
 
 
 def test_a_bundle_of_a_newer_format_is_refused(concepts: list[Bundled]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cidm_registry import BaseRef, Conflict, Damaged, Invalid, NewerFormat, NotFound, Registry
+from cidm_registry import Against, BaseRef, Conflict, Damaged, Invalid, NewerFormat, NotFound, Registry
 from registry_support import BASE, PNG, add, files_of, make_draft, make_weights
 
 
@@ -52,19 +52,19 @@ def test_a_damaged_parent_refuses_the_commit_before_anything_is_written(copies: 
     cat = registry.get("cat")
     flip(registry.blob_path(cat.blob))
     before = files_of(registry.root)
+    draft = make_draft("bird", against=Against.of(registry.records(), registry.head()))
     with pytest.raises(Damaged, match=cat.blob):
-        registry.commit(
-            make_draft("bird", parents=(cat.blob,)), make_weights(9), expected_head=registry.head()
-        )
+        registry.commit(draft, make_weights(9), expected_head=registry.head())
     assert files_of(registry.root) == before
 
 
 def test_a_parent_that_was_removed_meanwhile_does_not_refuse_the_commit(copies: Callable[[], Path]) -> None:
     registry = Registry.open(copies())
-    cat, head = registry.get("cat"), registry.head()
+    head = registry.head()
+    draft = make_draft("bird", against=Against.of(registry.records(), head))
     registry.remove("cat")
     registry.gc(grace=0.0)
-    registry.commit(make_draft("bird", parents=(cat.blob,)), make_weights(9), expected_head=head)
+    registry.commit(draft, make_weights(9), expected_head=head)
     assert registry.verify() == []
 
 
@@ -92,7 +92,15 @@ RECORDS: dict[str, Callable[[Path], bytes]] = {
     "no number in the settings": lambda path: edited(path, config={"options": {"lr": float("nan")}}),
     "infinite scale": lambda path: edited(path, scale=float("inf")),
     "escape in the class": lambda path: edited(path, class_noun="\x1b[2J"),
-    "newer": lambda path: path.read_bytes().replace(b'"format": 1', b'"format": 2'),
+    "newer": lambda path: path.read_bytes().replace(b'"format": 2', b'"format": 3'),
+    "scale of 400 digits": lambda path: edited(path, scale=10**400),
+    "learned against itself": lambda path: edited(
+        path, against={"sequence": 2, "count": 1, "digest": "0" * 64}
+    ),
+    "against a list": lambda path: edited(path, against=["0" * 64]),
+    "a number no float holds": lambda path: path.read_bytes().replace(b'"steps": 800', b'"steps": 1e999'),
+    "settings 900 deep": lambda path: path.read_bytes().replace(b"800", b"[" * 900 + b"]" * 900),
+    "no UTF-8": lambda path: path.read_bytes().replace(b"dog", b"d\xffg"),
 }
 
 
@@ -117,6 +125,107 @@ def test_an_unreadable_record_is_quarantined_the_rest_listed_and_gc_refuses(
         assert str(path) in refused.value.message
     assert files_of(root) == before
     assert add(registry, "bird", 9).sequence == 6, "learning goes on"
+
+
+@pytest.mark.parametrize("damage", RECORDS)
+def test_the_name_of_an_unreadable_record_stays_taken(damage: str, copies: Callable[[], Path]) -> None:
+    root = copies()
+    path = root / "concepts" / "000002.json"
+    path.write_bytes(RECORDS[damage](path))
+    registry = Registry.open(root)
+    assert "'cat'" in registry.problems()[0].message, "the entry behind it, though removed, tells its name"
+    before = files_of(root)
+    for write in (
+        lambda: add(registry, "Cat", 9),
+        lambda: add(registry, "cat", 9, update=True),
+        lambda: registry.rename("dog", "CAT"),
+        lambda: registry.check_free("cat"),
+    ):
+        with pytest.raises(Damaged, match=rf"(?i)'cat' is taken: {path}") as caught:
+            write()
+        assert caught.value.hint == registry.problems()[0].hint
+    assert files_of(root) == before
+    assert registry.rename("dog", "wolf").name == "wolf", "others go on"
+
+
+def test_the_name_that_an_unreadable_record_was_given_later_is_taken(copies: Callable[[], Path]) -> None:
+    registry = Registry.open(copies())
+    registry.rename("cat", "kitty")
+    (registry.root / "concepts" / "000002.json").write_bytes(b"")
+    with pytest.raises(Damaged, match="'kitty' is taken"):
+        add(registry, "kitty", 9)
+    assert add(registry, "cat", 9).version == 1
+
+
+def test_nothing_tells_the_name_of_the_newest_record_so_no_name_is_given_away(
+    copies: Callable[[], Path],
+) -> None:
+    registry = Registry.open(copies())
+    add(registry, "bird", 9)
+    newest = registry.root / "concepts" / "000006.json"
+    newest.write_bytes(b"")
+    for write in (lambda: add(registry, "fish", 10), lambda: registry.rename("cat", "fish")):
+        with pytest.raises(Damaged, match=f"'fish' may be taken: {newest}"):
+            write()
+    registry.annotate(registry.get("cat"), scores={"ia": 1.0})
+    newest.rename(newest.with_suffix(".removed"))
+    assert add(registry, "fish", 10).sequence == 7
+
+
+def test_what_is_meant_to_hold_all_concepts_is_refused_while_one_cannot_be_read(
+    copies: Callable[[], Path],
+) -> None:
+    registry = Registry.open(copies())
+    assert [one.name for one in registry.chosen([])] == ["cat", "dog"]
+    (registry.root / "concepts" / "000002.json").write_bytes(b"")
+    with pytest.raises(Damaged, match=r"000002\.json") as caught:
+        registry.chosen([])
+    assert "name the concepts" in (caught.value.hint or "")
+    assert [one.name for one in registry.chosen(["DOG", "dog"])] == ["dog"]
+    with pytest.raises(NotFound):
+        registry.chosen(["cat"])
+
+
+def test_what_is_left_out_is_told_once(copies: Callable[[], Path]) -> None:
+    root = copies()
+    (root / "concepts" / "000002.json").write_bytes(b"")
+    told: list[str] = []
+    registry = Registry.open(root, tell=told.append)
+    registry.records()
+    registry.get("dog")
+    registry.rename("dog", "wolf")
+    assert len(told) == 1
+    assert "000002.json" in told[0]
+    assert "'cat'" in told[0]
+    told.clear()
+    Registry.open(root, tell=told.append).listing()
+    assert told == [], "a caller that is given the problems tells them itself"
+
+
+def test_a_newer_record_is_kept_for_a_newer_program(copies: Callable[[], Path]) -> None:
+    root = copies()
+    path = root / "concepts" / "000002.json"
+    newer = edited(path, tools={"cidm": "9.1.0"}, of_another_shape=[1]).replace(
+        b'"format": 2', b'"format": 3'
+    )
+    path.write_bytes(newer)
+    (problem,) = Registry.open(root).problems()
+    assert "by cidm 9.1.0" in problem.message
+    assert problem.hint == "update cidm"
+
+
+def test_an_older_concept_whose_record_says_other_weights_now_refuses_the_commit(
+    copies: Callable[[], Path],
+) -> None:
+    registry = Registry.open(copies())
+    head = registry.head()
+    draft = make_draft("bird", against=Against.of(registry.records(), head))
+    path = registry.root / "concepts" / "000002.json"
+    path.write_bytes(edited(path, blob=registry.get("dog").blob))
+    before = files_of(registry.root)
+    with pytest.raises(Conflict, match="an older concept is another"):
+        registry.commit(draft, make_weights(9), expected_head=head)
+    assert files_of(registry.root) == before
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
@@ -187,7 +296,9 @@ HEADS: dict[str, tuple[bytes | None, type[Exception]]] = {
     "base of numbers": (b'{"format": 1, "base": {"kind": 1, "source": 2, "fingerprint": 3}}', Damaged),
     "format of text": (b'{"format": "1", "base": {}}', Damaged),
     "format of nothing": (b'{"format": true, "base": {}}', Damaged),
-    "newer": (b'{"format": 2, "base": "of another shape"}', NewerFormat),
+    "newer": (b'{"format": 3, "base": "of another shape"}', NewerFormat),
+    "format of 400 digits": (b'{"format": 1' + b"0" * 400 + b"}", Damaged),
+    "nested": (b'{"format": 2, "base": ' + b"[" * 900 + b"]" * 900 + b"}", Damaged),
 }
 
 

@@ -77,29 +77,6 @@ def test_what_is_done_when_the_last_sync_fails_is_done_and_told(act: str, copies
     assert there.verify() == []
 
 
-@pytest.mark.parametrize("act", ["commit", "rename", "run"])
-@pytest.mark.parametrize("now", [4.338e11, 1e300, -1e15])
-def test_a_clock_without_a_date_is_told_and_nothing_is_written(
-    now: float, act: str, copies: Callable[[], Path]
-) -> None:
-    class Clock(HookedDisk):
-        def now(self) -> float:
-            return now
-
-    root = copies()
-    before = files_of(root)
-    registry = Registry.open(root, disk=Clock())
-    assert len(registry.records()) == 2
-    with pytest.raises(RegistryError, match="clock") as caught:
-        {
-            "commit": lambda: add(registry, "bird", 9),
-            "rename": lambda: registry.rename("dog", "hound"),
-            "run": lambda: registry.start_run({"key": "bird"}),
-        }[act]()
-    assert caught.value.hint == "set the clock, then try again"
-    assert files_of(root) == before
-
-
 def test_short_writes_are_continued(registry: Registry) -> None:
     class Dribble(HookedDisk):
         def write(self, descriptor: int, data: memoryview) -> int:

@@ -1,15 +1,19 @@
 """Learning, updating, renaming, removing, collecting: what the registry promises when nothing goes wrong."""
 
+import functools
 import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cidm_registry import (
+    Against,
     Conflict,
     Draft,
     Exists,
@@ -18,7 +22,8 @@ from cidm_registry import (
     NotFound,
     Registry,
 )
-from cidm_registry.records import hash_of
+from cidm_registry.records import encode
+from cidm_registry.strict_json import hash_of
 from registry_support import BASE, DRAFT, PNG, HookedDisk, add, files_of, make_draft, make_weights
 
 
@@ -60,6 +65,30 @@ def test_order_is_the_number_also_when_the_clock_runs_backwards(registry: Regist
     records = registry.records()
     assert [one.name for one in records] == ["zebra", "ant", "mole"]
     assert [one.created for one in records] == sorted((one.created for one in records), reverse=True)
+
+
+@pytest.mark.parametrize("clock", [433_800_000_000.0, -9e15, 1e300])
+def test_a_clock_thousands_of_years_off_stops_nothing(clock: float, registry: Registry) -> None:
+    class Off(HookedDisk):
+        def now(self) -> float:
+            return clock
+
+    off = Registry.open(registry.root, disk=Off())
+    record = add(off, "dog", 1)
+    assert datetime.fromisoformat(record.created) == datetime.fromisoformat(registry.get("dog").created)
+    off.rename("dog", "cat")
+    off.start_run({"key": "bird"})
+    assert registry.find_run("bird") is not None
+    assert registry.verify() == []
+
+
+def test_a_record_is_as_small_after_a_thousand_as_after_one(registry: Registry) -> None:
+    sizes = []
+    for count in (1, 1000):
+        record = add(registry, f"c{count}", count)
+        older = [replace(record, blob=f"{number:064x}") for number in range(count)]
+        sizes.append(len(encode(replace(record, against=Against.of(older, 0)))))
+    assert sizes[1] - sizes[0] < 10
 
 
 def test_an_update_is_a_new_version_and_the_old_one_stays_readable(registry: Registry) -> None:
@@ -117,7 +146,13 @@ BAD_DRAFTS: dict[str, dict[str, Any]] = {
     "style of text": {"style": "yes"},
     "token with a space": {"tokens": ("a b",)},
     "token with an escape": {"tokens": ("\x1b[31m",)},
-    "parent that is a path": {"parents": ("../../etc/passwd",)},
+    "hash that is a path": {"against": Against(0, 0, "../../etc/passwd")},
+    "learned against what comes later": {"against": Against(7, 0, "0" * 64)},
+    "config deeper than can be read back": {
+        "config": {"deep": functools.reduce(lambda v, _: [v], range(70), 0)}
+    },
+    "scale of 400 digits": {"scale": 10**400},
+    "seed of 400 digits": {"config": {"seed": 10**400}},
     "class of two lines": {"class_noun": "dog\ncat"},
     "config that is no mapping": {"config": [1]},
 }
@@ -183,7 +218,8 @@ def test_removing_takes_all_versions_and_frees_only_what_nobody_shares(registry:
     add(registry, "dog", 1)
     dog = add(registry, "dog", 2, update=True)
     shared = add(registry, "copy", 1)
-    registry.commit(make_draft("cat", parents=(dog.blob,)), make_weights(3), expected_head=registry.head())
+    draft = make_draft("cat", against=Against.of(registry.records(), registry.head()))
+    registry.commit(draft, make_weights(3), expected_head=registry.head())
     plan = registry.remove_plan("dog")
     assert [one.version for one in plan.records] == [1, 2]
     assert [path.name for path in plan.files] == [dog.blob]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cidm_registry import BaseRef, Draft, Registry
+from cidm_registry import Against, BaseRef, Draft, Registry
 from cidm_registry.disk import Disk
 
 BASE = BaseRef("mini", "mini", "f" * 64)
@@ -25,7 +25,7 @@ DRAFT = Draft(
     method="cidm",
     config={"steps": 800, "rates": [1e-3, 1e-4]},
     data_hash="d" * 64,
-    parents=(),
+    against=Against.of((), 0),
     losses={"last": 0.25},
     tools={"torch": "2.13.0"},
     extra={},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_weights_survive_the_way_out_and_back_without_loading_the_base(
     ran = run(cidm, "import", path, "--as", "back", "--registry", mine.root, "--json").answer
     record = mine.get("back")
     assert (ran["layers"], ran["kind"]) == (28, kind)
-    assert (record.class_noun, record.method, record.rank, record.parents) == ("dog", "import", 2, ())
+    assert (record.class_noun, record.method, record.rank, record.against.count) == ("dog", "import", 2, 0)
     assert worst(own(mine, base, "back"), own(mine, base, "dog")) < 1e-6
     assert mine.verify() == []
 
@@ -244,6 +245,45 @@ def test_an_sdxl_concept_is_written_in_the_original_codes_naming_and_in_two_embe
 # Bundles
 
 
+def test_no_backup_and_no_file_of_all_concepts_lacks_one_in_silence(cidm: Cidm, mine: Registry) -> None:
+    where = ("--registry", mine.root)
+    damaged = mine.root / "concepts" / "000001.json"
+    damaged.write_bytes(b"")
+    before = files_of(mine.root)
+    for command in (
+        ("export", "--to", "bundle", "-o", "all.safetensors"),
+        ("export", "-o", "all"),
+        ("merge", "-o", "all.safetensors"),
+        ("merge", "--analyze"),
+        ("rename", "cat", "dog"),
+        ("import", "dog.safetensors"),
+        ("learn", "dog", mine.root),
+    ):
+        if command[0] == "import":
+            run(cidm, "export", "cat", "-o", "dog.safetensors", *where)
+        ran = cidm(*command, *where)
+        assert ran.code in (ExitCode.REGISTRY, ExitCode.INVALID), command
+        if command[0] != "learn":
+            assert str(damaged) in ran.error, command
+    assert not Path("all.safetensors").exists()
+    ran = cidm("export", "cat", "--to", "bundle", "-o", "cat.safetensors", *where)
+    assert ran.code == 0
+    assert f"warning: {damaged}: the record of 'dog' cannot be read" in ran.err
+    assert files_of(mine.root) == before
+
+
+def test_a_bundle_that_lacks_older_concepts_says_so(cidm: Cidm, registry: Registry, second: Registry) -> None:
+    where = ("--registry", registry.root)
+    run(cidm, "export", "--to", "bundle", "-o", "all.safetensors", *where)
+    run(cidm, "export", "cat", "--to", "bundle", "-o", "cat.safetensors", *where)
+    ran = run(cidm, "import", "cat.safetensors", "--registry", second.root)
+    assert "1 of these were learned against older concepts" in ran.err
+    ran = run(cidm, "show", "cat", "--registry", second.root)
+    assert "1 of the registry it comes from" in ran.out
+    second.remove("cat")
+    assert "older concepts" not in run(cidm, "import", "all.safetensors", "--registry", second.root).err
+
+
 def test_a_bundle_moves_concepts_byte_for_byte_and_draws_the_same(
     cidm: Cidm, registry: Registry, second: Registry, base: Base
 ) -> None:
@@ -264,10 +304,10 @@ def test_a_bundle_moves_concepts_byte_for_byte_and_draws_the_same(
             "method",
             "config",
             "data_hash",
-            "parents",
             "losses",
         )
         assert all(getattr(new, field) == getattr(old, field) for field in kept)
+        assert new.against == replace(old.against, sequence=0), "the numbers are the other registry's"
         assert new.extra["bundled"]["created"] == old.created
     assert second.verify() == []
     prompt = "a <dog> and a <cat>"

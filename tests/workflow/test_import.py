@@ -25,7 +25,7 @@ from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow.again import redraw
 from cidm_cli.workflow.bases import concept_weights
 from cidm_cli.workflow.generate import Job, draw, read_static
-from cidm_registry import Registry
+from cidm_registry import Against, Registry
 from command import Cidm
 from exports import kohya_tensors, pairs, products, worst
 from learning import files_of, learn_direct, task
@@ -72,7 +72,7 @@ def test_what_was_imported_is_merged_explained_and_learned_beside(
     where = ("--registry", tiny_registry.root)
     run(cidm, "import", file, *where)
     learn_direct(tiny_registry, base, task(pictures))
-    assert tiny_registry.get("dog").parents == (tiny_registry.get("toy").blob,)
+    assert tiny_registry.get("dog").against == Against.of([tiny_registry.get("toy")], 1)
     weights = run(cidm, "explain", "a <toy> and a <dog>", *where, "--json").answer
     assert weights["named"] == ["toy", "dog"]
     fused = ("--steps", 2, "--drawings", 1, "--templates", 2)

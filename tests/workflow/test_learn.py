@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from cidm_cli.models.base import Base
 from cidm_cli.models.text import tokenize
 from cidm_cli.workflow import batches, learn, training
 from cidm_cli.workflow.learn import Events, caption_tokens, placed_captions
-from cidm_registry import Registry
+from cidm_registry import Against, Registry
 from command import Cidm
 from learning import FAST, files_of, learn_direct, task
 
@@ -55,12 +56,13 @@ def test_the_record_says_how_the_concept_was_made(
     more = tiny.save_pictures(pictures.parent / "more", ("a red duck toy", "a duck toy in the snow"), seed=1)
     answer = cidm("learn", "Duck_Toy", more, *where, *FAST, "--rank", 2, "--scale", 0.5, "--json").answer
     dog, duck = tiny_registry.records()
-    assert answer["concept"] == {**duck.to_json(), "tokens": list(duck.tokens), "parents": list(duck.parents)}
+    assert answer["concept"] == {**duck.to_json(), "tokens": list(duck.tokens)}
     assert answer["path"] == str(tiny_registry.blob_path(duck.blob))
     assert (duck.name, duck.key, duck.class_noun, duck.style) == ("Duck_Toy", "duck_toy", "Duck Toy", False)
     assert (duck.sequence, duck.version, duck.rank, duck.scale) == (2, 1, 2, 0.5)
-    assert duck.parents == (dog.blob,)
-    assert dog.parents == ()
+    assert duck.against == Against.of([dog], 1)
+    assert dog.against == Against.of([], 0)
+    assert dog.blob not in json.dumps(duck.to_json()), "older concepts are told by one hash"
     assert duck.tokens == ("[V*]", "[Vduck]", "[Vtoy]")
     assert duck.base == tiny_registry.base.fingerprint
     dataset = task(more, noun="Duck Toy").dataset
@@ -155,7 +157,7 @@ def test_update_learns_a_second_version_beside_the_first(
     ran = cidm("learn", "dog", pictures, *where, *FAST, "--seed", 5, "--update")
     assert ran.code == 0, ran.err
     old, new = tiny_registry.records(all_versions=True)
-    assert (new.version, new.origin, new.parents) == (2, old.sequence, (old.blob,))
+    assert (new.version, new.origin, new.against) == (2, old.sequence, Against.of([old], 1))
     assert tiny_registry.records() == [new]
     after = files_of(tiny_registry.root)
     assert {name: after[name] for name in before} == before

@@ -23,7 +23,7 @@ from cidm_cli.models.identity import identify
 from cidm_cli.workflow import batches, learn, methods, training
 from cidm_cli.workflow.bases import concept_weights
 from cidm_cli.workflow.learn import Events, caption_tokens
-from cidm_registry import Record, Registry
+from cidm_registry import Against, Record, Registry
 from learning import files_of, learn_direct, task
 
 NAMES = ("dog", "cat", "duck")
@@ -113,13 +113,13 @@ def test_each_method_learns_concept_after_concept_and_changes_no_older_byte(
     unet = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
     for number, name in enumerate(NAMES[1:], start=1):
         before = files_of(registry.root)
-        older = tuple(record.blob for record in registry.records())
+        older = registry.records()
         record = add(registry, base, folders, name, way)
         after = files_of(registry.root)
         assert {path: after.get(path) for path in before} == before
         assert len(after) == len(before) + 2, "a record and a blob"
         assert record.method == WAYS[way]["method"]
-        assert record.parents == older
+        assert record.against == Against.of(older, number)
         assert len(older) == number
         assert set(record.losses) - {"first", "last_tenth", "steps"} == TERMS.get(way, set())
         assert all(record.losses[term] > 0 for term in TERMS.get(way, set()) - {"ewc"}), record.losses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -184,6 +185,18 @@ def test_changed_options_are_not_resumed(
     ran = cidm("learn", "dog", pictures, "--registry", stopped.root, *SAME, *option, "--resume")
     assert ran.code == ExitCode.FAILED
     assert named in ran.error
+
+
+def test_a_run_of_an_earlier_version_that_lists_its_older_concepts_is_resumed(
+    cidm: Cidm, stopped: Registry, pictures: Path
+) -> None:
+    (run,) = stopped.runs()
+    older = [record.blob for record in stopped.records()]
+    config = {name: value for name, value in run.config.items() if name != "older"} | {"parents": older}
+    (run.path / "config.json").write_text(json.dumps(config))
+    ran = cidm("learn", "dog", pictures, "--registry", stopped.root, *SAME, "--resume")
+    assert ran.code == 0, ran.err
+    assert "parents" not in stopped.get("dog").config
 
 
 def test_changed_older_concepts_are_not_resumed(
