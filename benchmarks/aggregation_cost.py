@@ -26,6 +26,7 @@ from cidm_cli.models.identity import MINI, identify
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import generate
 from cidm_cli.workflow.bases import open_base
+from cidm_cli.workflow.jobs import Job
 from cidm_registry import Against, Draft, Registry
 
 
@@ -50,9 +51,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
         DrawOptions(steps=given.steps, count=given.batch, batch=given.batch, method="sharp", power=1.0),
         MINI, base.pixels,
     )  # fmt: skip
-    jobs = [
-        generate.Job(prompt, options) for prompt in ("a photo of a dog on the beach", "a cat in the snow")
-    ]
+    jobs = [Job(prompt, options) for prompt in ("a photo of a dog on the beach", "a cat in the snow")]
     step_s: dict[int, list[float]] = {k: [] for k in (0, *given.concepts)}
     first_s: dict[int, list[float]] = {k: [] for k in step_s}
     next_s: dict[int, list[float]] = {k: [] for k in step_s}
@@ -93,7 +92,7 @@ def fill(registry: Registry, base: Base, count: int) -> None:
 
 
 def one_round(
-    registry: Registry, base: Base, jobs: list[generate.Job], records: tuple, steps: int
+    registry: Registry, base: Base, jobs: list[Job], records: tuple, steps: int
 ) -> tuple[float, float, float]:
     """Seconds of a denoising step, and of what comes before it for the first prompt and for the next."""
     ends: list[float] = []

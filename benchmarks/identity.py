@@ -30,6 +30,7 @@ from cidm_cli.options import DrawOptions, LearnOptions, resolve_draw, resolve_le
 from cidm_cli.workflow import generate, learn
 from cidm_cli.workflow.bases import open_base
 from cidm_cli.workflow.demo import tasks_folder
+from cidm_cli.workflow.jobs import Job
 from cidm_registry import Registry
 from tools.mini.outline import cut_out, fits, scaled
 from tools.mini.world import CORE, PLAIN, article
@@ -104,7 +105,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
         draw = resolve_draw(
             DrawOptions(count=each, batch=8, guidance=given.guidance, seed=1000), MINI, base.pixels
         )
-        images = [p.image for p in generate.draw(registry, base, [generate.Job(p, draw) for p in prompts])]
+        images = [p.image for p in generate.draw(registry, base, [Job(p, draw) for p in prompts])]
         if given.keep:
             target = folder / "samples"
             target.mkdir(exist_ok=True)

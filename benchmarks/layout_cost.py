@@ -28,6 +28,7 @@ from cidm_cli.models.identity import MINI, identify
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import layouts, views
 from cidm_cli.workflow.bases import open_base
+from cidm_cli.workflow.jobs import COMPLETE
 from cidm_cli.workflow.mixtures import Loader
 from cidm_registry import Registry
 
@@ -112,7 +113,7 @@ def layout_step(
     load = Loader(registry, base)
     chosen = layouts.choose(base, load, registry.records(), layout, options)
     with base.autocast():
-        scene = layouts.prepare(base, layout, options, chosen, load, layouts.COMPLETE)
+        scene = layouts.prepare(base, layout, options, chosen, load, COMPLETE)
         estimate = views.estimate(base, scene, len(latents))
     return partial(estimate, latents, torch.tensor(500, device=base.device), 0)
 

@@ -31,6 +31,8 @@ from cidm_cli.models.identity import MINI
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import generate, merge
 from cidm_cli.workflow.evaluate import State
+from cidm_cli.workflow.jobs import Job
+from cidm_cli.workflow.selection import Selection
 from cidm_registry import Record, Registry
 
 from . import together
@@ -129,7 +131,7 @@ def identical(
         options = resolve_draw(DrawOptions(count=1, seed=7, method="named"), MINI, lab.base.pixels)
         same = 0
         for record in [r for r in records if r.name in only]:
-            job = [generate.Job(f"a photo of a <{record.name}> on the beach", options)]
+            job = [Job(f"a photo of a <{record.name}> on the beach", options)]
             then = records[: list(records).index(record) + 1]
             old, new = (
                 next(iter(generate.draw(registry, lab.base, job, records=some))) for some in (then, records)
@@ -160,7 +162,7 @@ def static(
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             options = MergeOptions(method=method)
-            selection = merge.Selection(tuple(records), (1.0,) * len(records), None, options)
+            selection = Selection(tuple(records), (1.0,) * len(records), None, options)
             made = merge.merge(registry, lab.base, selection)
             path.write_bytes(pack_diffusers(made.factors, 1.0, frozenset(), made.facts))
             say(f"{name}: merged")

@@ -20,6 +20,7 @@ from cidm_cli.models.identity import MINI, identify
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import generate
 from cidm_cli.workflow.bases import open_base
+from cidm_cli.workflow.jobs import Job
 from cidm_cli.workflow.mixtures import Loader, applied, mixture
 from cidm_registry import Registry
 
@@ -72,7 +73,7 @@ def drawn(registry: Registry, base: Base, given: argparse.Namespace, batch: int)
     """Seconds for a picture of every prompt."""
     options = resolve_draw(DrawOptions(steps=given.steps, batch=batch), registry.base.kind, base.pixels)
     places = [PLACES[k % len(PLACES)] for k in range(given.prompts)]
-    jobs = [generate.Job(f"a photo of a <thing0> {place}", options) for place in places]
+    jobs = [Job(f"a photo of a <thing0> {place}", options) for place in places]
     start = time.perf_counter()
     for _ in generate.draw(registry, base, jobs):
         pass

@@ -37,6 +37,8 @@ from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import edit, generate, redrawing, stylize
 from cidm_cli.workflow.bases import open_base
 from cidm_cli.workflow.demo import tasks_folder
+from cidm_cli.workflow.jobs import Job
+from cidm_cli.workflow.overdrawing import OBJECT_PROMPT, plan_edit, plan_style
 from cidm_registry import Registry
 
 
@@ -139,7 +141,7 @@ def _stylized(
         while end < len(words) and words[end] == words[start]:
             end += 1
         some = [picture for picture, _ in bench.pictures[start:end]]
-        plan = stylize.plan(bench.registry, some, task.name, words[start], options)
+        plan = plan_style(bench.registry, some, task.name, words[start], options)
         work = stylize.prepare(bench.registry, bench.base, plan)
         out += [picture.image for picture in redrawing.paint(bench.base, work)]
         start = end
@@ -186,13 +188,13 @@ def edits(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
         draw = resolve_draw(
             DrawOptions(count=len(some) * given.seeds, batch=8, seed=100), MINI, bench.base.pixels
         )
-        job = generate.Job(edit.PROMPT.format(f"<{task.name}>"), draw)
+        job = Job(OBJECT_PROMPT.format(f"<{task.name}>"), draw)
         alone = [picture.image for picture in generate.draw(bench.registry, bench.base, [job])]
         for side in given.sides:
             box = ",".join(f"{edge:g}" for edge in _box(side))
             options = EditOptions(strength=given.edit_strength, count=given.seeds, seed=100, batch=8)
             for way in ("crop", "no crop"):
-                plan = edit.plan(
+                plan = plan_edit(
                     bench.registry, some, task.name, None, replace(options, crop=way == "crop"), box=box
                 )
                 work = edit.prepare(bench.registry, bench.base, plan)

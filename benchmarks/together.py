@@ -21,6 +21,7 @@ from cidm_cli.data import Task, load_examples
 from cidm_cli.models.identity import MINI
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import generate
+from cidm_cli.workflow.jobs import Job
 from cidm_registry import Registry
 
 from .lab import Lab
@@ -132,10 +133,7 @@ def _together(
 
     def look(named: Sequence[str], method: str = "named") -> dict[str, dict[str, Seen]]:
         words = [f"a <{task.name}>" if task.name in named else f"a {task.class_noun}" for task in group]
-        jobs = [
-            generate.Job(scene.format(" and ".join(words)), replace(options, method=method))
-            for scene in SCENES
-        ]
+        jobs = [Job(scene.format(" and ".join(words)), replace(options, method=method)) for scene in SCENES]
         there = [record for record in registry.records() if record.name in named]
         pictures = [p.image for p in generate.draw(registry, lab.base, jobs, records=there)]
         return _seen(lab, pictures, names, references)

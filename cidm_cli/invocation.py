@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import Found, Settings
+from .options import check_precision
 from .output import Output
 from .places import expanded
 from .processes import SOLO, Crew
@@ -45,6 +46,12 @@ class Invocation:
             return flag
         found = self.settings.find(name)
         return found.value if found else "auto"
+
+    def precision(self, flag: str | None) -> str:
+        """What to compute in. Raises CidmError USAGE for no name of a precision."""
+        name = self.choice("precision", flag)
+        check_precision(name)
+        return name
 
     def device(self, flag: str | None) -> str:
         """The device this process works on; several processes have a GPU each unless one is named."""

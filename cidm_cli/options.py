@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from .errors import CidmError, ExitCode
-from .prompts import check_text
+from .prompts import parse_prompt
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ class DrawOptions:
     """Pictures drawn at once, also of several prompts where they have the same weights and settings."""
 
 
+PRECISIONS = ("auto", "half", "fp32", "bf16", "fp16")
+"""What ``--precision`` may be."""
 LEARN_METHODS: dict[str, tuple[str, ...]] = {
     "cidm": ("gamma1", "gamma2", "consolidation", "shared_rank", "refresh_every", "shared_lr"),
     "plain": (),
@@ -124,6 +126,10 @@ LEARN_METHODS: dict[str, tuple[str, ...]] = {
     "c-lora": ("clora_weight",),
 }
 """What ``--method`` of learning may be, with the settings that only it has; docs/methods.md says what each does."""
+CARRIED = ("finetune", "ewc", "lwf")
+"""Methods of learning that carry one LoRA from concept to concept: the newest one draws all of them."""
+SUMMED = ("c-lora",)
+"""Methods of learning in which each LoRA is trained on top of all older ones: their sum draws all concepts."""
 OPTIMIZERS = ("adamw", "adamw8bit")
 CONSOLIDATIONS: dict[str, tuple[str, ...]] = {
     "subspace": ("shared_rank", "refresh_every"),
@@ -134,6 +140,8 @@ DRAW_METHODS = (
     "auto", "named", "sharp", "official", "paper", "mean", "sum", "latest", "lora-c", "lora-switch",
 )  # fmt: skip
 """What ``--method`` of drawing may be; docs/aggregation.md says what each does."""
+ONE_AT_A_TIME = ("lora-c", "lora-switch")
+"""Methods of drawing that never merge: one concept's LoRA at a time is in the weights."""
 
 # Defaults that depend on the base's family: the paper's for SD-1.5 and SDXL, which it trains and draws alike
 # (arXiv 2410.17594, section 4.1), measured ones for the small base.
@@ -189,6 +197,12 @@ def resolve_learn(options: LearnOptions, kind: str) -> LearnOptions:
     return whole
 
 
+def check_precision(name: str) -> None:
+    """Raises CidmError USAGE for no name of a precision."""
+    if name not in PRECISIONS:
+        raise CidmError(f"--precision {name}: must be one of {', '.join(PRECISIONS)}", code=ExitCode.USAGE)
+
+
 def check_said(said: Collection[str], options: LearnOptions) -> None:
     """Refuses settings of another method that were asked for by name; in a settings file they may stand.
 
@@ -226,7 +240,7 @@ def resolve_draw(options: DrawOptions, kind: str, pixels: int) -> DrawOptions:
             raise _usage(name, getattr(whole, name), "must be at least 1")
     if whole.steps > 1000:
         raise _usage("steps", whole.steps, "must be at most 1000, the steps a base was trained on")
-    check_text(whole.negative, "the negative prompt")
+    parse_prompt(whole.negative, "the negative prompt")
     if not 0 <= whole.guidance <= 100:
         raise _usage("guidance", whole.guidance, "must be from 0 to 100")
     if not 0 <= whole.seed <= 2**63 - whole.count:

@@ -112,3 +112,15 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def once(on_note: Callable[[str], None]) -> Callable[[str], None]:
+    """Passes each note on the first time it is said."""
+    told: set[str] = set()
+
+    def note(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            on_note(text)
+
+    return note

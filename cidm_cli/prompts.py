@@ -12,6 +12,9 @@ from cidm_registry.errors import InvalidName
 from cidm_registry.names import canonical_key, display_name
 
 _MARK = re.compile(r"\\<|<([^<>]*)>?")
+_NETWORK = re.compile(r"<\w{1,20}:([\w-]{1,60})(?::[^<>]*)?>")
+"""A LoRA as other programs write it into a prompt, <lora:dog:0.8>."""
+_WORD = re.compile(r"[^\s,.;:!?()]+")
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,12 @@ class Prompt:
         return "".join(part if isinstance(part, str) else stand_in(part.name) for part in self.parts)
 
 
-def parse_prompt(text: str) -> Prompt:
+def parse_prompt(text: str, what: str = "the prompt") -> Prompt:
     r"""Find the `<name>` references of a prompt. `\<` is a plain "<"; a ">" by itself is plain too.
 
-    Raises CidmError USAGE, saying where, for a "<" that begins no well-formed reference; as `check_text`.
+    Raises CidmError USAGE, saying where in `what`, for a "<" that begins no well-formed reference; as `check_text`.
     """
-    check_text(text, "the prompt")
+    check_text(text, what)
     parts: list[str | Mention] = []
     names: dict[str, str] = {}
     plain, end = "", 0
@@ -55,7 +58,7 @@ def parse_prompt(text: str) -> Prompt:
         if mark.group(1) is None:
             plain += "<"
             continue
-        name = _name(mark)
+        name = _name(mark, what)
         names.setdefault(canonical_key(name), name)
         if plain:
             parts.append(plain)
@@ -84,6 +87,12 @@ def noun_in(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name.rstrip("0123456789_- "))
 
 
+def unmarked(prompt: Prompt, names: Iterable[str]) -> str | None:
+    """The first of `names` that stands in a prompt as a plain word, where the prompt names no concept at all."""
+    words = set() if prompt.names else {*_WORD.findall(prompt.text.casefold())}
+    return next((name for name in names if name.casefold() in words), None)
+
+
 def find_unknown(prompt: Prompt, names: Iterable[str]) -> CidmError | None:
     """The error (NOT_FOUND, with a suggestion) for the first concept of `prompt` not in `names`, if any."""
     known = {canonical_key(name): name for name in names}
@@ -95,15 +104,16 @@ def find_unknown(prompt: Prompt, names: Iterable[str]) -> CidmError | None:
     return None
 
 
-def _name(mark: re.Match[str]) -> str:
+def _name(mark: re.Match[str], what: str) -> str:
     try:
         if not mark.group().endswith(">"):
             raise InvalidName("it is not closed by '>'", "")
         return display_name(mark.group(1))
     except InvalidName as error:
+        network = _NETWORK.fullmatch(mark.group())
         shown = mark.group() if len(mark.group()) <= 40 else mark.group()[:39] + "…"
         raise CidmError(
-            f"{shown!r} at character {mark.start() + 1} names no concept: {error}",
-            hint=r"write <name>, or \< for a plain '<'",
+            f"{shown!r} at character {mark.start() + 1} of {what} names no concept: {error}",
+            hint=rf"write <{network.group(1) if network else 'name'}>, or \< for a plain '<'",
             code=ExitCode.USAGE,
         ) from None

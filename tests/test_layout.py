@@ -310,6 +310,10 @@ def with_line(old: str, new: str) -> str:
         # keys
         ("seed = 42", "sede = 42", "scene.toml:4: image.sede is not a known key", "did you mean seed?"),
         ("[image]", "[imag]", "scene.toml:2: imag is not a known key", "did you mean image?"),
+        ("[base]", "[global]", "global is not a known key", "did you mean base?"),
+        ("seed = 42", "cfg = 7.5", "image.cfg is not a known key", "did you mean guidance?"),
+        ("seed = 42", 'prompt = "a"', "image.prompt is not a known key", "did you mean base.prompt?"),
+        ("[512, 384]", "[500, 384]", "image.size.0 is 500, which is no multiple of 8", "try 512"),
         ("feather = 0.1", "fether = 0.1", "scene.toml:19: region.0.fether is not a known key", "feather?"),
         ("alpha = 0.2", "zzzzz = 0.2", "scene.toml:14: base.zzzzz is not a known key", ""),
         ("alpha = 0.2", '"\\u001b[31m" = 1', r"scene.toml:14: base.'\x1b[31m' is not a known key", ""),

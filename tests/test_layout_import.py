@@ -228,9 +228,10 @@ def test_a_node_with_two_prompts_passes_each_on_by_itself() -> None:
         ({"n4": node("FancyRegion", something=["3", 0])}, "FancyRegion) is not known"),
         ({"n3": text("a (<dog>:1.3)")}, "weights"),
         ({"n3": text("embedding:dog sits")}, "embedding:dog"),
+        ({"n3": text("a {red|blue} dog")}, "{red|blue} stays as it is"),
         ({"n3": text("")}, "without a prompt"),
         ({"n3": text(["99", 0])}, "cannot be read"),
-        ({"n10": node("EmptyLatentImage", width=500, height=512)}, "496 x 512 is taken"),
+        ({"n10": node("EmptyLatentImage", width=500, height=512)}, "512 x 512 is taken"),
         ({"n2": node("ConditioningConcat", conditioning_to=["3", 0], conditioning_from=["5", 0])}, "are joined"),
         ({"n2": node("ConditioningAverage", conditioning_to=["3", 0], conditioning_from=["5", 0])}, "first is kept"),
         ({"n20": text("a bird"), "n21": node("KSampler", positive=["20", 0])}, "node 21 (KSampler) has other prompts"),
@@ -424,6 +425,48 @@ def test_the_common_part_goes_in_front_of_every_region_and_the_base_is_the_whole
     assert taken("best ADDCOMM a BREAK b").layout.base.prompt == "best"
 
 
+@pytest.mark.parametrize("order", ["common ADDCOMM base ADDBASE ", "base ADDBASE common ADDCOMM "])
+def test_the_opening_parts_are_known_by_their_keywords_in_either_order(order: str) -> None:
+    found = taken(order + "a <dog> ADDCOL a <cat>")
+    assert found.layout.base.prompt == "common, base"
+    assert prompts(found) == ["common, a <dog>", "common, a <cat>"]
+
+
+def test_a_base_by_its_keyword_stands_before_a_common_part_that_the_panel_asks_for() -> None:
+    found = taken("base ADDBASE common BREAK a BREAK b\nSteps: 1, RP Use Common: True, RP Use Base: True")
+    assert found.layout.base.prompt == "common, base"
+    assert prompts(found) == ["common, a", "common, b"]
+
+
+@pytest.mark.parametrize(
+    "keyword", ["ADD COL", "addcol", "AddCol", "ADD_COL", "\nadd col\n", "\nbreak\n", "\n Add-Col \n"]
+)
+def test_what_can_only_be_meant_as_a_keyword_is_one_and_is_told(keyword: str) -> None:
+    found = taken(f"red hair {keyword} blue hair", split="columns")
+    assert prompts(found) == ["red hair", "blue hair"]
+    assert any(note.startswith(f"{keyword.strip()} is taken for ") for note in found.notes)
+
+
+def test_words_that_may_be_words_part_nothing_and_nothing_is_lost() -> None:
+    for words in ("a coffee break", "add row houses and a dog", "red hair\nblue hair"):
+        found = taken(words, split="columns")
+        assert found.layout.base.prompt == " ".join(words.split())
+        assert found.layout.regions == ()
+        (note,) = found.notes
+        assert note.startswith("no region was found")
+
+
+def test_the_modes_of_the_extensions_first_versions_are_todays_columns_and_rows() -> None:
+    for mode, expected in (("Horizontal", (0, 0, 0.5, 1)), ("Vertical", (0, 0, 1, 0.5))):
+        assert boxes(taken(f"a BREAK b\nSteps: 1, RP Active: True, RP Divide mode: {mode}"))[0] == expected
+
+
+def test_a_workflow_without_an_area_is_told_to_have_no_region() -> None:
+    nodes = workflow()
+    nodes["11"]["inputs"]["positive"] = ["2", 0]
+    assert any(note.startswith("no region was found") for note in taken(json.dumps(nodes)).notes)
+
+
 PARAMETERS = """a beach BREAK a <dog>,
 <lora:style:0.8> BREAK a cat
 Negative prompt: lowres
@@ -500,6 +543,9 @@ def test_negative_prompts_are_dealt_to_the_regions_where_there_are_as_many() -> 
         ("a BREAK BREAK b", {}, "without words"),
         ("[a|b] BREAK c", {}, "words that change"),
         ("a AND b :0.5", {}, "weights of the parts"),
+        ("a ADDCOL b ADDBASE c BREAK d", {}, "ADDCOL before ADDBASE parts no regions"),
+        ("a {red|blue} dog BREAK b", {}, "{red|blue} stays as it is"),
+        ("a __colour/dark__ dog BREAK b", {}, "__colour/dark__ stays as it is"),
     ],
 )
 def test_what_does_not_fit_is_told(prompt: str, wishes: dict[str, str], note: str) -> None:

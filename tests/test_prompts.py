@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.prompts import Mention, find_unknown, parse_prompt
+from cidm_cli.prompts import Mention, find_unknown, parse_prompt, unmarked
 from cidm_cli.suggest import nearest
 
 
@@ -131,3 +131,20 @@ def test_any_text_is_read_or_refused_in_words(text: str) -> None:
         return
     assert prompt.text == text
     assert all(part for part in prompt.parts)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ("a photo of a dog", "dog"),
+        ("Dog, on the beach", "dog"),
+        ("an oil-painting", "oil-painting"),
+        ("two dogs", None),
+        ("a <cat> beside a dog", None),
+        ("a beach", None),
+    ],
+)
+def test_a_name_that_stands_as_a_plain_word_is_found_where_no_concept_is_named(
+    prompt: str, found: str | None
+) -> None:
+    assert unmarked(parse_prompt(prompt), ["dog", "oil-painting"]) == found

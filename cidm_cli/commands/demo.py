@@ -35,7 +35,7 @@ def demo(
         made = workflow.run(
             out,
             device=call.choice("device", device),
-            precision=call.choice("precision", precision),
+            precision=call.precision(precision),
             stage=workflow.Stage(stage, call.output.note, stop),
         )
     return Result(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +16,10 @@ from ..invocation import Invocation
 from ..output import Result
 from . import pictures
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .layout_files import check_drawable
 from .machine import machine, open_on
+
+_NUMBER = re.compile(r"\d*\.?\d+")
 
 
 @flags(EditOptions)
@@ -55,6 +60,8 @@ def edit(
     """
     if (box is None) == (mask is None):
         raise CidmError("give either --box or --mask", "--box 0,0,0.5,1 is the left half", ExitCode.USAGE)
+    if box is not None:
+        _check_box(box, images)
     registry = call.open_registry()
     where = machine(
         call, registry.base.kind, "draw", device=device, precision=precision, offload=offload, vram=vram,
@@ -65,15 +72,35 @@ def edit(
     single = pictures.is_file(out, len(images) * options.count)
 
     from ..data import read_mask
-    from ..workflow import edit as workflow
+    from ..workflow.overdrawing import plan_edit
 
+    pictures.refuse_swapped("edit", images, concept, registry)
+    check_drawable(options.size, registry)
     given_pictures = pictures.read_all(call, images, out)
     if mask is not None:
         pictures.refuse_overwriting(mask, out)
     given_mask = None if mask is None else read_mask(mask)
-    task = workflow.plan(registry, given_pictures, concept, prompt, options, box=box, mask=given_mask)
+    task = plan_edit(registry, given_pictures, concept, prompt, options, box=box, mask=given_mask)
     if task.record.style:
         call.output.note(f"<{task.record.name}> was learned as a style, not as an object")
     pictures.check_out(out, single)
+
+    from ..workflow import edit as workflow
+
     base = open_on(call, registry, where)
     return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)
+
+
+def _check_box(box: str, images: list[Path]) -> None:
+    """Raises CidmError USAGE for a box that is none, with what was meant where its edges stand apart."""
+    from ..data.patches import parse_box
+
+    stray = [str(image) for image in images if not os.path.exists(image)]
+    apart = [text for text in stray if _NUMBER.fullmatch(text.strip(","))]
+    said = " ".join([box, *apart])
+    edges = re.split(r"[\s,;]+", said)
+    if len(edges) == 4 and box.count(",") < 3 and all(map(_NUMBER.fullmatch, edges)):
+        raise CidmError(
+            f"--box {said}: is not in one word", f"with commas: --box {','.join(edges)}", ExitCode.USAGE
+        )
+    parse_box(box)

@@ -43,25 +43,27 @@ def estimate_generate(
     about = described(call, base, speed)
 
     from ..layout import load_layout
-    from ..workflow import estimate_draw as estimate
-    from ..workflow import generate as workflow
-    from ..workflow.estimate_bases import without_weights
-    from ..workflow.hardware import hardware
+    from ..workflow.jobs import Job, check, check_size
 
     loaded = load_layout(layout) if layout is not None else None
     where = machine(call, about.kind, "draw", device=device, precision=precision, offload=offload, vram=vram)
     settings = where.completed(chosen(DrawOptions, "draw", {}, call.settings))
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
     said = {**settings, **(told(loaded) if loaded else {}), **{key: flags_given[key] for key in given}}
-    job = workflow.Job(loaded.base.prompt if loaded else prompt or "", DrawOptions(**said), loaded)
+    job = Job(loaded.base.prompt if loaded else prompt or "", DrawOptions(**said), loaded)
     resolve_draw(job.options, about.kind, 64)  # refuses before a base is made
     if about.registry is not None:
-        workflow.check(about.registry, [job])
+        check(about.registry, [job])
+
+    from ..workflow import estimate_draw as estimate
+    from ..workflow.estimate_bases import without_weights
+    from ..workflow.hardware import hardware
+
     wanted = hardware(where.device, where.precision)
     skeleton = without_weights(about, wanted, offload=where.offload, whole=where.whole)
     options = resolve_draw(job.options, about.kind, skeleton.pixels)
-    workflow.check_size(options, skeleton)
-    job = workflow.Job(job.prompt, options, loaded)
+    check_size(options.size, skeleton.multiple)
+    job = Job(job.prompt, options, loaded)
     records = list(about.records) if about.registry else estimate.made_up(estimate.named_in(job))
     phases = estimate.drawing(about.registry, records, skeleton, job)
     assert options.size

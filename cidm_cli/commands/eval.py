@@ -109,7 +109,11 @@ def evaluate(
     )  # fmt: skip
     options = EvalOptions(**where.completed(chosen(EvalOptions, "eval", given, call.settings)))
     check(options)
-    resolve_draw(drawing(options), registry.base.kind, 64)  # refuses before a model is loaded
+
+    from ..workflow.jobs import check_negative
+
+    resolve_draw(drawing(options), registry.base.kind, 64)
+    check_negative(registry.records(), options.negative)
     check_place(out / "results.json")
     subjects, rivals, skipped = _subjects(call, registry, data, prompts, names, noun, options.limit_prompts)
     if layouts:
@@ -148,9 +152,8 @@ def _subjects(
     """The concepts to judge, all concepts with pictures, and (name, why) of those that are not judged."""
     from cidm_registry import canonical_key
 
-    from ..data import load_benchmark
+    from ..data import load_benchmark, tasks_folder
     from ..models.identity import MINI
-    from ..workflow.demo import tasks_folder
     from ..workflow.subjects import match, prompts_from
 
     if not registry.records():
@@ -203,7 +206,8 @@ def _evaluate(
     where: Machine,
 ) -> Evaluation:
     from ..workflow import evaluate as workflow
-    from ..workflow.generate import check_static, read_static
+    from ..workflow.generate import read_static
+    from ..workflow.jobs import check_static
 
     if merged is not None:
         check_static(registry, merged, [subject.record.name for subject in subjects])

@@ -50,16 +50,18 @@ def explain(
     given = {name: value for name, value in said.items() if value is not None}
     options = DrawOptions(**chosen(DrawOptions, "draw", given, call.settings))
     resolve_draw(options, registry.base.kind, 64)
+    how = call.precision(precision)
+
+    from ..workflow.jobs import Job, check
+
+    check(registry, [Job(prompt, options)])
 
     from ..workflow import explain as workflow
     from ..workflow.bases import open_base
-    from ..workflow.generate import Job, check
 
-    check(registry, [Job(prompt, options)])
-    base = open_base(
-        registry, device=call.choice("device", device), precision=call.choice("precision", precision)
-    )
-    found = workflow.explain(registry, base, prompt, resolve_draw(options, registry.base.kind, base.pixels))
+    base = open_base(registry, device=call.choice("device", device), precision=how)
+    whole = resolve_draw(options, registry.base.kind, base.pixels)
+    found = workflow.explain(registry, base, prompt, whole, call.output.note)
     lines: list[str | Table] = [f"method {found.method}; named: {', '.join(found.named) or 'no concept'}"]
     lines.append(_table(found.layers, found.weights))
     if out is not None:

@@ -73,21 +73,21 @@ def export(
     registry = call.open_registry()
     if to == "bundle":
         return _bundle(registry, names or [], out, force=force)
-    from ..workflow import export as workflow
+    from ..workflow.selection import to_export
 
-    records = [] if merged is not None else workflow.select(registry, names or [], to)
+    how = call.precision(precision)
+    records = [] if merged is not None else to_export(registry, names or [], to)
     titles = [record.name for record in records] if merged is None else [merged.stem]
     targets = _targets(to, out, titles)
     _check_free([path for target in targets for path in target.paths(_file_names(to))], force=force)
 
+    from ..workflow import export as workflow
     from ..workflow.bases import open_base, outlined
 
     if registry.base.kind == "mini":
         call.output.note("note: the embedded base is known to this program alone; others cannot load it")
     if to == "embedding":
-        base = open_base(
-            registry, device=call.choice("device", device), precision=call.choice("precision", precision)
-        )
+        base = open_base(registry, device=call.choice("device", device), precision=how)
         return _embeddings(registry, base, records, targets)
     base = outlined(registry)
     items = [workflow.concept_item(registry, base, record) for record in records]
@@ -134,12 +134,15 @@ def _embeddings(
 
 
 def _bundle(registry: Registry, names: Sequence[str], out: Path, *, force: bool) -> Result:
-    from ..workflow import export as workflow
+    from ..workflow.selection import to_export
 
     if out.suffix != SUFFIX or out.is_dir():
         raise CidmError(f"-o {out}: a bundle is one {SUFFIX} file", code=ExitCode.USAGE)
     _check_free([out], force=force)
-    records = workflow.select(registry, names, "bundle")
+    records = to_export(registry, names, "bundle")
+
+    from ..workflow import export as workflow
+
     content = workflow.bundle(registry, records)
     _write(Target(out, False), {"": content})
     return Result(
@@ -172,11 +175,11 @@ def _targets(kind: str, out: Path, titles: Sequence[str]) -> list[Target]:
 
 def _file_names(kind: str) -> tuple[str, ...]:
     """Names of the files in a kind's folder."""
-    from ..formats import diffusers_lora, peft_folder
+    from ..formats import file_names as known
 
     return {
-        "diffusers": (diffusers_lora.WEIGHTS_FILE,),
-        "peft": (peft_folder.CONFIG_FILE, peft_folder.WEIGHTS_FILE),
+        "diffusers": (known.DIFFUSERS_WEIGHTS,),
+        "peft": (known.PEFT_CONFIG, known.PEFT_WEIGHTS),
     }.get(kind, ("",))
 
 

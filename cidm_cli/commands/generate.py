@@ -15,8 +15,9 @@ from ..invocation import Invocation
 from ..options import DrawOptions, resolve_draw
 from ..output import Result
 from ..progress import counting
+from ..prompts import parse_prompt, unmarked
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
-from .layout_files import picture_of
+from .layout_files import check_drawable, picture_of
 from .machine import Machine, machine, open_on
 from .pictures import check_out, command_for, is_file
 from .sharing import say_once, stem, write_all
@@ -139,37 +140,45 @@ def _draw(
     where: Machine,
 ) -> list[tuple[Path, dict[str, Any]]]:
     from ..layout import load_layout, unfit_size
+    from ..workflow.jobs import Job, check, check_size, check_static
 
-    loaded = [load_layout(path, overrides=overrides) for path in layouts]
     settings = where.completed(chosen(DrawOptions, "draw", {}, call.settings))
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
     said = {key: flags_given[key] for key in given}
+    loaded = [load_layout(path, overrides=overrides) for path in layouts]
     for layout in loaded if "size" not in said else ():
-        if unfit := unfit_size(layout, picture_of(layout, registry).multiple):
+        if unfit := unfit_size(layout, picture_of(layout.image.size, registry).multiple):
             raise unfit
     wanted: list[tuple[str, dict[str, Any], Layout | None]] = [
         (layout.base.prompt, {**settings, **told(layout), **said}, layout) for layout in loaded
     ]
     wanted += [(prompt, {**settings, **said}, None) for prompt in prompts]
 
-    from ..workflow import generate as workflow
-
-    first = [workflow.Job(p, DrawOptions(**options), layout) for p, options, layout in wanted]
-    workflow.check(registry, first)
-    if static:
-        workflow.check_static(registry, static, [name for job in first for name in workflow.named(job)])
+    first = [Job(p, DrawOptions(**options), layout) for p, options, layout in wanted]
     for job in first:
-        resolve_draw(job.options, registry.base.kind, 64)  # refuses before a model is loaded
+        resolve_draw(job.options, registry.base.kind, 64)
+        check_drawable(job.options.size, registry)
+    check(registry, first)
+    if static:
+        check_static(registry, static, [name for job in first for name in job.names])
+    names = [record.name for record in registry.records()]
+    for prompt in prompts:
+        if name := unmarked(parse_prompt(prompt), names):
+            call.output.note(f"prompt {prompt!r}: names no concept; <{name}> would be the learned one")
     lines = followed(call, structure, loaded, len(prompts))
     single = is_file(out, sum(job.options.count for job in first))
     check_out(out, single)
+
+    # All that can be refused without a model is refused by now: this takes seconds to import.
+    from ..workflow import generate as workflow
+
     base = open_on(call, registry, where)
     jobs = [
         replace(job, options=resolve_draw(job.options, registry.base.kind, base.pixels), structure=one)
         for job, one in zip(first, lines, strict=True)
     ]
     for job in jobs:
-        workflow.check_size(job.options, base)
+        check_size(job.options.size, base.multiple)
     merged = workflow.read_static(static, base) if static else None
     stems = [stem(job.prompt, job.options.seed + k) for job in jobs for k in range(job.options.count)]
     crew = call.crew
@@ -188,9 +197,6 @@ def _again(
     call: Invocation, registry: Registry, pictures: list[Path], out: Path, where: Machine
 ) -> list[tuple[Path, dict[str, Any]]]:
     from ..formats.png import read_facts
-    from ..models.base import WHOLE
-    from ..workflow.again import redraw
-    from ..workflow.bases import open_base
 
     given = [read_facts(path) for path in pictures]
     folders = [path.parent for path in pictures]
@@ -210,6 +216,10 @@ def _again(
     bases: dict[tuple[str, int, bool], Any] = {}
     single = is_file(out, len(given))
     check_out(out, single)
+
+    from ..models.base import WHOLE
+    from ..workflow.again import redraw
+    from ..workflow.bases import open_base
 
     def redrawn() -> Iterator[Picture]:
         for number, (facts, beside) in enumerate(zip(given, folders, strict=True)):

@@ -50,12 +50,14 @@ def evaluate_layouts(
     names = [record.name for record in registry.records()]
     for layout in layouts.values():
         check_concepts(layout, names)
-    from ..workflow import neglect
-    from ..workflow.layouts import check
-    from ..workflow.neglect_files import table, write
+    from ..workflow.jobs import check_layout
 
     for layout in layouts.values():
-        check(layout, drawing(options))
+        check_layout(layout, drawing(options))
+
+    from ..workflow import neglect
+    from ..workflow.neglect_files import table, write
+
     with going_on(out / "samples"):
         base, judges = opened(call, registry, options, where)
         found = neglect.evaluate_layouts(

@@ -67,7 +67,7 @@ def _check(call: Invocation, path: str, registry: Registry | None, names: list[s
     layout = all_faults(path)
     if isinstance(layout, list):
         return Checked(path, layout, {})
-    picture = picture_of(layout, registry)
+    picture = picture_of(layout.image.size, registry)
     faults = [] if names is None else [*unknown_concepts(layout, names)]
     if unfit := unfit_size(layout, picture.multiple):
         faults.append(unfit)

@@ -1,4 +1,4 @@
-"""What the `cidm layout` commands share."""
+"""Layout files and sizes of pictures, as commands handle them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from ..writing import unwritable
 if TYPE_CHECKING:
     from cidm_registry import Registry
 
-    from ..layout import Layout
     from ..layout.advice import Picture
 
 
@@ -50,18 +49,26 @@ def registry_if_any(call: Invocation) -> Registry | None:
         return None
 
 
-def picture_of(layout: Layout, registry: Registry | None) -> Picture:
-    """What the registry's base would draw of a layout, as far as its configuration files tell."""
+def check_drawable(size: tuple[int, int] | None, registry: Registry) -> None:
+    """Raises CidmError USAGE for a size that the base cannot draw, as far as its configuration files tell."""
+    from ..workflow.jobs import check_size
+
+    if size is not None and (multiple := picture_of(size, registry).multiple):
+        check_size(size, multiple)
+
+
+def picture_of(size: tuple[int, int] | None, registry: Registry | None) -> Picture:
+    """What the registry's base would draw in a size, or its own, as far as its configuration files tell."""
     from ..layout.advice import Picture
     from ..models.grids import coarsest_cells, default_size, side_multiple
     from ..models.identity import folder_of
 
     if registry is None:
-        return Picture(layout.image.size, None)
+        return Picture(size, None)
     try:
         folder = folder_of(registry.base)
-        size = layout.image.size or default_size(folder)
-        return Picture(size, coarsest_cells(folder, size), side_multiple(folder))
+        drawn = size or default_size(folder)
+        return Picture(drawn, coarsest_cells(folder, drawn), side_multiple(folder))
     except CidmError:
         # A base that is not there, or not as a folder: what it would draw is not known, and nothing else is wrong.
-        return Picture(layout.image.size, None)
+        return Picture(size, None)

@@ -47,7 +47,7 @@ def new(
     from ..layout import load_layout
     from ..layout.templates import sized
 
-    own = picture_of(load_layout(template, text), registry)
+    own = picture_of(load_layout(template, text).image.size, registry)
     if own.size and own.multiple:
         text = sized(text, own.size[0], own.multiple)
     layout = load_layout(template, text)

@@ -46,7 +46,7 @@ def show(
 
     loaded = load_layout(layout, overrides=overrides or [])
     masks = read_masks(loaded, mask_folder(loaded))
-    about = picture_of(loaded, registry_if_any(call))
+    about = picture_of(loaded.image.size, registry_if_any(call))
     for warning in advice(loaded, about):
         call.output.warn(warning)
     path = out or Path(f"{'layout' if layout == '-' else Path(layout).stem}-layout.png")

@@ -78,7 +78,7 @@ def machine(
     if gigabytes is not None and plan is None:
         call.output.note(f"--vram {gigabytes}: a base like {kind} fits anywhere; nothing is filled in")
     asked = _found(call, "offload", offload)
-    how = call.choice("precision", precision)
+    how = call.precision(precision)
     filled = dict(plan.options) if plan else {}
     if filled.get("optimizer") == "adamw8bit" and find_spec("bitsandbytes") is None:
         call.output.note(

@@ -66,7 +66,7 @@ def merge(
     if out is not None and (out.suffix != ".safetensors" or out.is_dir()):
         raise CidmError(f"-o {out}: not the name of a .safetensors file", code=ExitCode.USAGE)
     registry = call.open_registry()
-    where = call.choice("device", device), call.choice("precision", precision)
+    where = call.choice("device", device), call.precision(precision)
     if out is None:
         return _analyze(call, registry, names or [], options, *where)
     return _merge(call, registry, names or [], _factors(weights or []), prompt, options, out, *where)
@@ -83,21 +83,24 @@ def _merge(
     device: str,
     precision: str,
 ) -> Result:
-    from ..workflow import merge as workflow
+    from ..workflow.selection import has_tokens, to_merge
 
-    selection = workflow.select(registry, names, factors, prompt, options)
-
-    from ..workflow import export
-    from ..workflow.bases import open_base
-    from ..writing import write_whole
-
-    with_tokens = [record for record in selection.records if export.has_tokens(registry, record)]
+    selection = to_merge(registry, names, factors, prompt, options)
+    with_tokens = [record for record in selection.records if has_tokens(registry, record)]
     folder = out.with_name(f"{out.stem}-embeddings")
     places = [folder / f"{record.name}.safetensors" for record in with_tokens]
     _check_out(out, places)
+
+    from ..workflow import export
+    from ..workflow import merge as workflow
+    from ..workflow.bases import open_base
+    from ..writing import write_whole
+
     base = open_base(registry, device=device, precision=precision)
     with call.output.progress("looking at features", max(workflow.work(selection), 1)) as progress:
-        merged = workflow.merge(registry, base, selection, on_step=counting(progress.update))
+        merged = workflow.merge(
+            registry, base, selection, on_step=counting(progress.update), on_note=call.output.note
+        )
     item = export.merged_item(registry, out.stem, merged.factors, merged.facts)
     content = export.lora(base, "kohya", registry.base.kind, item).files[""]
     tokens = [export.tokens(registry, base, record) for record in with_tokens]
@@ -124,18 +127,24 @@ def _check_out(out: Path, embeddings: Sequence[Path]) -> None:
     Args:
         embeddings: the files of tokens beside it.
     """
-    from ..formats.embedding import is_embedding
-    from ..formats.merged import is_merged
     from ..writing import check_place
 
-    for path, ours in ((out, is_merged), *((place, is_embedding) for place in embeddings)):
-        if os.path.lexists(path) and not ours(path):
+    for path in (out, *embeddings):
+        check_place(path)
+        if os.path.lexists(path) and not _is_ours(path, embedding=path != out):
             raise CidmError(
                 f"-o {out}: {path} is there, and cidm merge did not write it",
                 "give another name",
                 ExitCode.USAGE,
             )
-        check_place(path)
+
+
+def _is_ours(path: Path, *, embedding: bool) -> bool:
+    # Torch comes with these: only a file that is there is worth its second.
+    from ..formats.embedding import is_embedding
+    from ..formats.merged import is_merged
+
+    return is_embedding(path) if embedding else is_merged(path)
 
 
 def _token_lines(folder: Path, tokens: Sequence[TokenFile]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +19,8 @@ from ..progress import counting
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from cidm_registry import Registry
 
     from ..data import Given
     from ..models.base import Base
@@ -120,6 +123,25 @@ def telling_kept(written: Collection[tuple[str | Path, dict[str, Any]]], picture
             code=ExitCode.INTERRUPTED,
             details={"images": [{"path": path, **facts} for path, facts in written]},
         ) from None
+
+
+def refuse_swapped(command: str, images: Sequence[Path], name: str, registry: Registry) -> None:
+    """Says what was meant where a picture stands in the concept's place, or a concept in a picture's.
+
+    Raises:
+        CidmError: USAGE.
+    """
+    flag = OVER[command][1]
+    concepts = {record.name.casefold(): record.name for record in registry.records()}
+    named = [concepts[str(image).casefold()] for image in images if str(image).casefold() in concepts]
+    strays = [] if all(map(os.path.exists, images)) else named
+    is_picture = name.casefold() not in concepts and os.path.isfile(name)
+    if not (strays or is_picture):
+        return
+    what = f"{flag} {name} is a picture" if is_picture else f"{strays[0]} is a concept, not a picture"
+    picture = name if is_picture else "PICTURE"
+    line = ["cidm", command, picture, flag, strays[0] if strays else "NAME"]
+    raise CidmError(what, f"the picture comes first: {shlex.join(line)}", ExitCode.USAGE)
 
 
 def read_all(call: Invocation, paths: list[Path], out: Path) -> list[Given]:

@@ -13,6 +13,7 @@ from ..invocation import Invocation
 from ..output import Result
 from . import pictures
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .layout_files import check_drawable
 from .machine import machine, open_on
 
 
@@ -51,11 +52,16 @@ def stylize(
     check(options)
     single = pictures.is_file(out, len(images) * options.count)
 
-    from ..workflow import stylize as workflow
+    from ..workflow.overdrawing import plan_style
 
-    task = workflow.plan(registry, pictures.read_all(call, images, out), style, prompt, options)
+    pictures.refuse_swapped("stylize", images, style, registry)
+    check_drawable(options.size, registry)
+    task = plan_style(registry, pictures.read_all(call, images, out), style, prompt, options)
     if not task.record.style:
         call.output.note(f"<{task.record.name}> was learned as an object, not as a style")
     pictures.check_out(out, single)
+
+    from ..workflow import stylize as workflow
+
     base = open_on(call, registry, where)
     return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)

@@ -6,7 +6,7 @@ from cidm_cli.data.captions import caption_from_template, replace_noun
 from cidm_cli.data.examples import Dataset, Example, load_examples
 from cidm_cli.data.given import Given, read_given, read_mask
 from cidm_cli.data.placement import Placement, draw_augmentation, place
-from cidm_cli.data.tasks import CONCEPT_MARK, Task, load_tasks, read_prompts
+from cidm_cli.data.tasks import CONCEPT_MARK, Task, load_tasks, read_prompts, tasks_folder
 
 __all__ = [
     "BRACES",
@@ -28,4 +28,5 @@ __all__ = [
     "read_mask",
     "read_prompts",
     "replace_noun",
+    "tasks_folder",
 ]

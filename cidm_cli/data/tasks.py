@@ -41,6 +41,11 @@ class Task:
     """the evaluation prompts; each holds <TOK> where the concept goes"""
 
 
+def tasks_folder() -> Path:
+    """mini-CIFC: ten small tasks that come with the package."""
+    return Path(__file__).parent.parent / "bases" / "mini_cifc"
+
+
 def load_tasks(path: Path) -> tuple[Task, ...]:
     """Load a `tasks.toml`, or the one in the folder `path`. Keys it does not know are left to the reader.
 

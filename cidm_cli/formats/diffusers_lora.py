@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .file_names import DIFFUSERS_WEIGHTS
 from .lora import (
     Factors,
     LoraFile,
@@ -29,7 +30,7 @@ from .lora import (
 from .peft_config import alphas_of, check_config
 from .tensors import facts_as_metadata, write_tensors
 
-WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
+WEIGHTS_FILE = DIFFUSERS_WEIGHTS
 """What diffusers looks for in a folder."""
 COMFYUI = "diffusion_model."
 """What ComfyUI puts before the names of a UNet's layers."""

@@ -11,10 +11,11 @@ import torch
 
 from ..reading import read_bounded
 from .diffusers_lora import json_object, read_adapter
+from .file_names import PEFT_CONFIG, PEFT_WEIGHTS
 from .lora import Factors, LoraFile, as_stored, one_rank, refusal
 from .tensors import TensorFile, facts_as_metadata, open_tensors, write_tensors
 
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE = PEFT_CONFIG, PEFT_WEIGHTS
 _LARGEST_CONFIG = 1 << 20
 
 

@@ -64,6 +64,9 @@ def from_request(data: Mapping[str, Any], source: str, wishes: Wishes) -> Draft:
 def _settings(pairs: Mapping[str, str], source: str) -> Settings:
     """What AUTOMATIC1111 notes of the extension's panel. Raises CidmError INVALID for regions that were painted."""
     mode, matrix = pairs.get("RP Divide mode", "Matrix"), pairs.get("RP Matrix submode", "Columns")
+    if mode in ("Horizontal", "Vertical"):
+        # Before it had other modes, the extension kept here what is the matrix's submode now.
+        mode, matrix = "Matrix", mode
     if mode not in ("Matrix", "") or matrix == "Random":
         shown = f"{mode} {matrix}" if mode == "Matrix" else mode
         raise refused(

@@ -93,6 +93,8 @@ def _fill(
         own = negatives.pop(_box(one, size, walk), None)
         draft.regions.append(DraftRegion(text, box, _plain(draft, walk, own.text) if own else None))
         strengths.append(one.strength)
+    if not draft.regions:
+        draft.note("no region was found: no prompt that reaches the sampler has an area")
     for other in negatives.values():
         draft.note(f"the negative prompt {other.text[:60]!r} is left out: no region has its area")
     _weigh(draft, [one.strength for one in whole], strengths)

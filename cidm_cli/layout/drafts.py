@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cidm_cli.layout.model import MAX_SIDE, SIDE_STEP, Box
+from cidm_cli.layout.model import MAX_SIDE, SIDE_FITTING, SIDE_STEP, Box, fitting
 from cidm_cli.layout.templates import noun_of
 from cidm_cli.prompts import parse_prompt
 
@@ -85,10 +85,13 @@ def clipped(box: Box) -> Box | None:
 def _image(draft: Draft) -> dict[str, Any]:
     image = dict(draft.image)
     if (size := image.get("size")) is not None:
-        fitting = [min(max(round(side / SIDE_STEP), 1) * SIDE_STEP, MAX_SIDE) for side in size]
-        if fitting != list(size):
-            draft.note(f"size {size[0]} x {size[1]}: {fitting[0]} x {fitting[1]} is taken")
-        image["size"] = fitting
+        fit = [
+            side if 0 < side <= MAX_SIDE and not side % SIDE_STEP else fitting(side, SIDE_FITTING)
+            for side in size
+        ]
+        if fit != list(size):
+            draft.note(f"size {size[0]} x {size[1]}: {fit[0]} x {fit[1]} is taken")
+        image["size"] = fit
     for key, (low, high) in _RANGES.items():
         if key in image and not low <= image[key] <= high:
             draft.note(f"{key} {str(image.pop(key))[:24]}: a layout's lies between {low} and {high}")

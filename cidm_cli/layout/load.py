@@ -26,6 +26,7 @@ from cidm_cli.layout.model import (
     Region,
     Structure,
     faults_together,
+    fitting,
     shown_key,
 )
 from cidm_cli.prompts import find_unknown, parse_prompt
@@ -42,6 +43,14 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "structure": Structure,
     "region": Region,
 }
+_OTHERS = {
+    "global": "base", "background": "base", "whole": "base", "canvas": "image", "picture": "image", "output": "image",
+    "layer": "region", "area": "region", "object": "region", "bbox": "box", "rect": "box", "weight": "strength",
+    "scale": "strength", "text": "prompt", "caption": "prompt", "negative_prompt": "negative", "cfg": "guidance",
+    "cfg_scale": "guidance", "guidance_scale": "guidance", "num_inference_steps": "steps", "width": "size",
+    "height": "size", "resolution": "size", "batch_size": "count", "num_images": "count", "blur": "feather",
+}  # fmt: skip
+"""What other programs call a key of ours."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _OVERRIDE = re.compile(r"\s*([\w-]+(?:\s*\.\s*[\w-]+)*)\s*=(.*)", re.DOTALL)
 
@@ -125,7 +134,14 @@ def _read(path: str | Path, text: str | None, overrides: Sequence[str]) -> tuple
 
 
 def _text(path: Path, source: str) -> str:
-    if read_start(path, len(_PNG)) == _PNG:
+    try:
+        start = read_start(path, len(_PNG))
+    except CidmError as error:
+        if error.code == ExitCode.NOT_FOUND and path.suffix != ".toml":
+            hint = 'a prompt is given with --prompt: cidm generate --prompt "a photo of a <dog>"'
+            raise CidmError(error.message, hint, error.code) from None
+        raise
+    if start == _PNG:
         raise CidmError(
             f"{source} is a picture, not a layout",
             hint=f"if cidm drew it, this draws it again: cidm generate --from {shlex.quote(source)}",
@@ -173,8 +189,12 @@ def check_concepts(layout: Layout, names: Iterable[str]) -> None:
 def unknown_concepts(layout: Layout, names: Iterable[str]) -> Iterator[CidmError]:
     """An error for every place where a prompt names a concept not among `names`, in the order of the file."""
     names = tuple(names)
-    prompts: list[tuple[KeyPath, str]] = [(("base", "prompt"), layout.base.prompt)]
-    prompts += [(("region", i, "prompt"), region.prompt) for i, region in enumerate(layout.regions)]
+    prompts: list[tuple[KeyPath, str]] = [
+        (("base", "prompt"), layout.base.prompt), (("base", "negative"), layout.base.negative),
+    ]  # fmt: skip
+    for index, region in enumerate(layout.regions):
+        prompts.append((("region", index, "prompt"), region.prompt))
+        prompts.append((("region", index, "negative"), region.negative or ""))
     for path, text in sorted(prompts, key=lambda one: layout.origin.line(one[0])):
         prompt = parse_prompt(text)
         for name in prompt.names:
@@ -192,7 +212,7 @@ def unfit_size(layout: Layout, multiple: int | None) -> CidmError | None:
     size = layout.image.size
     if size is None or multiple is None or not any(side % multiple for side in size):
         return None
-    width, height = (max(round(side / multiple), 1) * multiple for side in size)
+    width, height = (fitting(side, multiple) for side in size)
     message = f"is {size[0]} x {size[1]}, and this base draws multiples of {multiple}"
     return _error(layout.origin, ("image", "size"), message, f"try [{width}, {height}]")
 
@@ -246,7 +266,7 @@ def _explained(path: KeyPath, details: ErrorDetails, origin: Origin) -> CidmErro
     context = details.get("ctx", {})
     kind, message = details["type"], details["msg"]
     if kind == "extra_forbidden":
-        meant = nearest(str(path[-1]), _known_keys(path))
+        meant = _meant(path)
         return _error(origin, path, "is not a known key", f"did you mean {meant}?" if meant else "")
     if kind == "missing":
         return _error(origin, path, "is missing")
@@ -261,6 +281,18 @@ def _explained(path: KeyPath, details: ErrorDetails, origin: Origin) -> CidmErro
 
 def _path(details: ErrorDetails) -> KeyPath:
     return (*details["loc"], *details.get("ctx", {}).get("path", ()))
+
+
+def _meant(path: KeyPath) -> str | None:
+    """The key that an unknown one was probably meant to be: here, by another name, or in another table."""
+    name, known = str(path[-1]), [*_known_keys(path)]
+    ours = _OTHERS.get(name.casefold(), name)
+    if ours in known:
+        return ours
+    if meant := nearest(name, known):
+        return meant
+    holders = [str(table) for table in _TABLES if ours in _known_keys((table, ours))]
+    return f"{holders[0]}.{ours}" if holders else None
 
 
 def _known_keys(path: KeyPath) -> Iterable[str]:

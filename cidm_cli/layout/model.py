@@ -32,6 +32,9 @@ FORMAT_VERSION = 1
 OTHER_VERSION = (f"is not {FORMAT_VERSION}, the one this program reads", "a newer cidm may read it")
 MAX_SIDE = 4096
 SIDE_STEP = 8
+"""Pixels of a latent cell: no base draws sides that are no multiple of it."""
+SIDE_FITTING = 64
+"""Multiples of it are drawn by every base of Stable Diffusion's shape: its UNet halves latents up to three times."""
 MAX_REGIONS = 100
 MAX_PROMPT = 2000
 MAX_NAME = 300
@@ -83,6 +86,10 @@ def problem(path: KeyPath, message: str, hint: str = "") -> NoReturn:
 def _prompt(text: str) -> str:
     if not text.strip():
         problem((), "is empty", "say what to draw")
+    return _readable(text)
+
+
+def _readable(text: str) -> str:
     try:
         parse_prompt(text)
     except CidmError as error:
@@ -92,9 +99,15 @@ def _prompt(text: str) -> str:
 
 def _side(pixels: int) -> int:
     if pixels % SIDE_STEP:
-        step = max(round(pixels / SIDE_STEP), 1)
-        problem((), f"is {pixels}, which is no multiple of {SIDE_STEP}", f"try {step * SIDE_STEP}")
+        problem(
+            (), f"is {pixels}, which is no multiple of {SIDE_STEP}", f"try {fitting(pixels, SIDE_FITTING)}"
+        )
     return pixels
+
+
+def fitting(pixels: int, multiple: int) -> int:
+    """The multiple nearest to a side that a picture can have."""
+    return min(max(round(pixels / multiple), 1), MAX_SIDE // multiple) * multiple
 
 
 def _mask_path(name: str) -> str:
@@ -132,6 +145,7 @@ def _ordered(box: Box) -> Box:
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Whole = Annotated[int, Strict()]
 Text = Annotated[str, Strict(), Field(max_length=MAX_PROMPT)]
+NegativeText = Annotated[Text, AfterValidator(_readable)]
 PromptText = Annotated[Text, AfterValidator(_prompt)]
 Seed = Annotated[Whole, Field(ge=0, le=2**63 - 1)]
 Side = Annotated[Whole, Field(ge=1, le=MAX_SIDE), AfterValidator(_side)]
@@ -172,8 +186,8 @@ class Base(_Table):
     """`[base]`: the whole picture."""
 
     prompt: PromptText
-    negative: Text = ""
-    """what to keep away from, as plain text"""
+    negative: NegativeText = ""
+    """what to keep away from; may name concepts, as a prompt does"""
     alpha: Annotated[Number, Field(ge=0, le=1)] = 0.1
     """Eq. 5: the share of the whole picture's prompt inside the boxes"""
 
@@ -186,7 +200,7 @@ class Region(_Table):
     """in `image.units`; None: the mask alone says where"""
     mask: Annotated[Text, AfterValidator(_mask_path)] | None = None
     """a grey picture, white where the region is; its file lies in or under the layout's folder"""
-    negative: Text | None = None
+    negative: NegativeText | None = None
     """None: that of `[base]`"""
     strength: Annotated[Number, Field(ge=0, le=4)] = 1.0
     """scale of the concepts' weights in this region"""

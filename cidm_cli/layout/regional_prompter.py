@@ -22,6 +22,12 @@ DEFAULT_BASE_RATIO = 0.2
 """What the extension's field for it holds at first."""
 
 _KEYWORD = re.compile(r"\b(ADDCOMM|ADDBASE|ADDCOL|ADDROW|ADDP|BREAK|AND)\b")
+_MEANT = re.compile(
+    r"\b(?:ADD[ _-](?:COMM|BASE|COL|ROW)|(?i:ADD(?:COMM|BASE|COL|ROW)))\b"
+    r"|^[ \t]*(?i:BREAK|ADD[ _-]?(?:COMM|BASE|COL|ROW))[ \t]*$",
+    re.MULTILINE,
+)
+"""Words that can only be meant as keywords: "addcol", "ADD COL", or "break" in a line of its own."""
 _AND_WEIGHT = re.compile(r":\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*$")
 
 
@@ -62,7 +68,9 @@ def divide(draft: Draft, prompt: str, negative: str, said: Settings, source: str
         draft.notes += notes
         return words
 
-    if not said.active:
+    prompt, negative = (_with_keywords(text, draft) for text in (prompt, negative))
+    active = said.active
+    if not active:
         draft.note("Regional Prompter was switched off: BREAK parts no regions")
         prompt, said = _KEYWORD.sub(",", prompt), Settings()
     parts = _parts(prompt, said, source, draft)
@@ -73,6 +81,8 @@ def divide(draft: Draft, prompt: str, negative: str, said: Settings, source: str
     draft.prompt = _joined(plain(parts.common), plain(parts.base))
     negatives = [plain(part) for part in _KEYWORD.split(negative)[::2]]
     if len(texts) == 1:
+        if active:
+            draft.note("no region was found: between two of them stands ADDCOL, ADDROW or BREAK, in capitals")
         draft.prompt, draft.negative = _joined(plain(parts.base), texts[0]), _joined(*negatives)
     else:
         own = _negatives(draft, negatives, len(boxes))
@@ -86,6 +96,18 @@ def divide(draft: Draft, prompt: str, negative: str, said: Settings, source: str
     if not draft.prompt and not draft.regions:
         raise refused(source, "there is no prompt in it")
     return draft
+
+
+def _with_keywords(text: str, draft: Draft) -> str:
+    """The text with every keyword as the extension writes it."""
+
+    def keyword(match: re.Match[str]) -> str:
+        word = re.sub(r"[\s_-]", "", match.group()).upper()
+        if match.group().strip() != word:
+            draft.note(f"{match.group().strip()} is taken for {word}")
+        return word
+
+    return _MEANT.sub(keyword, text)
 
 
 @dataclass(frozen=True)
@@ -113,20 +135,35 @@ def _parts(prompt: str, said: Settings, source: str, draft: Draft) -> _Parts:
     if "AND" in pieces[1::2] and any(_AND_WEIGHT.search(text) for text in texts):
         texts = [_AND_WEIGHT.sub("", text) for text in texts]
         draft.note("weights of the parts, as in AND word :0.5, are left out")
-    common, texts, keys = _cut(texts, keys, "ADDCOMM", said.common)
-    base, texts, keys = _cut(texts, keys, "ADDBASE", said.base)
-    return _Parts(common, base, tuple(texts), tuple(key if key in _SPLITS else "BREAK" for key in keys))
+    opening, cut = (("ADDCOMM", said.common), ("ADDBASE", said.base)), {}
+    # Each ends the part that it names; where both are written, they may come in either order.
+    for keyword, wanted in sorted(opening, key=lambda one: _end(keys, *one)):
+        cut[keyword], texts, keys = _cut(texts, keys, _end(keys, keyword, wanted), draft)
+    return _Parts(
+        cut["ADDCOMM"],
+        cut["ADDBASE"],
+        tuple(texts),
+        tuple(key if key in _SPLITS else "BREAK" for key in keys),
+    )
 
 
 _SPLITS = ("ADDCOL", "ADDROW")
 
 
-def _cut(texts: list[str], keys: list[str], keyword: str, wanted: bool) -> tuple[str, list[str], list[str]]:
-    """What stands before a keyword, and the rest. If it is wanted and not there, the first BREAK is it."""
-    keyword = keyword if keyword in keys or not wanted else "BREAK"
-    if keyword not in keys or (keyword == "BREAK" and not wanted):
+def _end(keys: Sequence[str], keyword: str, wanted: bool) -> int:
+    """Which key ends the part that a keyword names; if it is wanted and not there, the first BREAK; else -1."""
+    ends = keyword if keyword in keys or not wanted else "BREAK"
+    return keys.index(ends) if ends in keys else -1
+
+
+def _cut(texts: list[str], keys: list[str], at: int, draft: Draft) -> tuple[str, list[str], list[str]]:
+    """What stands before a key, and the rest; without a key nothing does."""
+    if at < 0:
         return "", texts, keys
-    at = keys.index(keyword)
+    if at:
+        draft.note(
+            f"{', '.join(dict.fromkeys(keys[:at]))} before {keys[at]} parts no regions: it is one prompt"
+        )
     return _joined(*texts[: at + 1]), texts[at + 1 :], keys[at + 1 :]
 
 

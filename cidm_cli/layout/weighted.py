@@ -16,6 +16,7 @@ MAX_TEXT = 20_000
 _MARK = re.compile(r"\\[()\[\]\\]|[()\[\]:|]")
 _NETWORK = re.compile(r"<\s*(\w{1,20}):([^<>]{0,300})>")
 _EMBEDDING = re.compile(r"\bembedding:([\w.-]+)")
+_WILDCARD = re.compile(r"\{[^{}]*\|[^{}]*\}|__[\w./*-]+?__")
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*")
 
 
@@ -53,6 +54,10 @@ def plain_prompt(text: str, source: str, *, brackets: bool) -> tuple[str, list[s
     text = _unbracketed(_NETWORK.sub("", text), notes, brackets=brackets)
     if match := _EMBEDDING.search(text):
         notes.append(f"{match[0]} stays as plain words: a layout names concepts as <name>")
+    if match := _WILDCARD.search(text):
+        notes.append(
+            f"{match[0][:60]} stays as it is: a layout picks nothing at random, so write what is meant"
+        )
     return _tidy(_with_concepts(text, notes)), notes
 
 

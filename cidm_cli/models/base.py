@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..errors import CidmError, ExitCode
+from ..options import check_precision
 from .loading import Parts, load_parts, outline_parts, settle
 from .offload import ONE_MEMORY
 
@@ -132,8 +133,7 @@ def choose_compute(name: str, device: torch.device) -> torch.dtype:
     known = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name in known:
         return known[name]
-    if name not in ("auto", "half"):
-        raise CidmError(f"--precision {name}: must be auto, half, fp32, bf16 or fp16", code=ExitCode.USAGE)
+    check_precision(name)
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -36,12 +36,9 @@ def make_scheduler(base: Base, sampler: str) -> diffusers.SchedulerMixin:
     return schedules.scheduler(base.scheduler_config, sampler)
 
 
-def evaluations(base: Base, sampler: str, steps: int, start: float, until: float) -> frozenset[int]:
-    """The numbers of a sampler's evaluations that lie wholly between two shares of all steps."""
-    scheduler = make_scheduler(base, sampler)
-    scheduler.set_timesteps(steps)
-    count = len(scheduler.timesteps)
-    return frozenset(n for n in range(count) if start <= n / count and (n + 1) / count <= until)
+def steps_between(steps: int, start: float, until: float) -> frozenset[int]:
+    """The sampling steps that lie wholly between two shares of all steps."""
+    return frozenset(n for n in range(steps) if start <= n / steps and (n + 1) / steps <= until)
 
 
 def initial_noise(base: Base, seeds: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
@@ -52,7 +49,11 @@ def initial_noise(base: Base, seeds: Sequence[int], size: tuple[int, int]) -> to
 
 
 Estimate = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-"""ε̂ (or v̂) of scaled latents [batch, channels, h, w] at a timestep, guidance included; told the evaluation's number."""
+"""ε̂ (or v̂) of scaled latents [batch, channels, h, w] at a timestep, guidance included; told the sampling step's number.
+
+Of the steps that are taken, from 0. A sampler that looks more than once a step asks several times with one number:
+what changes from step to step must not change in the middle of one.
+"""
 
 
 def guided(
@@ -60,28 +61,26 @@ def guided(
     conditional: Sequence[torch.Tensor],
     unconditional: Sequence[torch.Tensor],
     guidance: float,
-    evaluate: Callable[[int, Callable[[], torch.Tensor]], torch.Tensor] = lambda number, predict: predict(),
+    evaluate: Callable[[int, Callable[[], torch.Tensor]], torch.Tensor] = lambda step, predict: predict(),
     *,
     pooled: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
-    followed: Callable[[int], Condition | None] = lambda number: None,
+    followed: Callable[[int], Condition | None] = lambda step: None,
 ) -> Estimate:
     """Classifier-free guidance of one prompt's prediction away from another's.
 
     ``conditional`` and ``unconditional`` hold, for each cross-attention layer, text embeddings [batch, tokens, width].
-    ``evaluate`` is given an evaluation's number and what asks the UNet for its predictions [2 batch, ...], without
-    and with the prompt: it may ask under changed weights, or more than once. ``pooled`` are the prompts as wholes,
-    conditional and unconditional [batch, width], where the base wants them. ``followed`` tells, for an evaluation's
-    number, the structure that the 2 batch rows follow.
+    ``evaluate`` is given a step's number and what asks the UNet for its predictions [2 batch, ...], without and with
+    the prompt: it may ask under changed weights, or more than once. ``pooled`` are the prompts as wholes, conditional
+    and unconditional [batch, width], where the base wants them. ``followed`` tells, for a step's number, the structure
+    that the 2 batch rows follow.
     """
     both = joined(unconditional, conditional)
     given_whole, without_whole = pooled
     wholes = None if given_whole is None or without_whole is None else torch.cat([without_whole, given_whole])
 
-    def estimate(latents: torch.Tensor, t: torch.Tensor, number: int) -> torch.Tensor:
-        ask = partial(
-            predict, base, torch.cat([latents, latents]), t, both, wholes, followed=followed(number)
-        )
-        without, given = evaluate(number, ask).chunk(2)
+    def estimate(latents: torch.Tensor, t: torch.Tensor, step: int) -> torch.Tensor:
+        ask = partial(predict, base, torch.cat([latents, latents]), t, both, wholes, followed=followed(step))
+        without, given = evaluate(step, ask).chunk(2)
         return without + guidance * (given - without)
 
     return estimate
@@ -159,7 +158,8 @@ def denoise(
     done = 0
     with present(base.device, base.unet, *beside), base.autocast():
         for number, t in enumerate(scheduler.timesteps[start:], start):
-            prediction = estimate(scheduler.scale_model_input(latents, t), t, number)
+            step = (number - start) // scheduler.order
+            prediction = estimate(scheduler.scale_model_input(latents, t), t, step)
             latents = keep(scheduler.step(prediction, t, latents).prev_sample, passed[number + 1])
             if (number + 1 - start) * (steps - first) // (len(scheduler.timesteps) - start) > done:
                 done += 1

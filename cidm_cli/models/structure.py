@@ -51,7 +51,7 @@ class Guide:
     pixels: torch.Tensor
     """[1, channels, height, width], from 0 to 1"""
     scale: float
-    evaluations: frozenset[int]
+    steps: frozenset[int]
     """The numbers of those at which it is followed."""
 
 

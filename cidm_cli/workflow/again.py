@@ -16,13 +16,14 @@ from ..layout import Layout, load_layout
 from ..models.attention import cross_attention_layers
 from ..models.base import Base
 from ..models.digests import digest
-from ..options import DRAW_METHODS, DrawOptions, resolve_draw
+from ..options import DRAW_METHODS, ONE_AT_A_TIME, DrawOptions, resolve_draw
 from ..places import candidates
 from ..prompts import parse_prompt
-from . import layouts, structure
-from .generate import Job, Part, Picture, Static, check_size, read_static, ready
-from .layouts import COMPLETE, FORMS, Ablation, Chosen
-from .mixtures import ONE_AT_A_TIME, Loader, Mixture
+from . import structure
+from .generate import Part, Picture, Static, read_static, ready
+from .jobs import COMPLETE, FORMS, Ablation, Job, Mask, check_size, masks_of
+from .layouts import Chosen
+from .mixtures import Loader, Mixture
 from .texts import Texts
 
 
@@ -43,6 +44,8 @@ class ToldConcept:
     named: bool
     weights: tuple[float, ...]
     """At each layer; none where only its tokens were used."""
+    against: bool
+    """Whether the negative prompt names it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class ToldPart:
     negative: str
     seeds: tuple[int, ...]
     named: tuple[Then, ...]
-    """The concepts in the prompt."""
+    """The concepts in the prompt and in the negative prompt."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +141,12 @@ def _told(facts: dict[str, Any], kind: str, base: Base, beside: Path) -> Told:
         raise ValueError("its layout shares its batch")
     file = facts["merged"]
     merged = None if file is None else (Path(file["path"]), str(file["sha256"]))
-    parts = [(job.prompt, facts)]
-    masks: list[str | None] = []
-    if job.regions:
-        parts += zip([r.prompt for r in job.regions.regions], facts["regions"], strict=True)
-        masks = [part["mask"] for part in facts["regions"]]
-    mixtures = tuple(_mixture_told(part, prompt, merged is not None, base) for prompt, part in parts)
+    regions = facts["regions"] if job.regions else []
+    masks: list[str | None] = [part["mask"] for part in regions]
+    mixtures = tuple(
+        _mixture_told(part, prompt, options.negative, merged is not None, base)
+        for (prompt, options), part in zip(job.parts, [facts, *regions], strict=True)
+    )
     if job.regions and any(mixture.method in ONE_AT_A_TIME for mixture in mixtures):
         raise ValueError("its method draws no regions")
     followed = structure.again(facts["structure"], beside) if "structure" in facts else None
@@ -168,7 +171,7 @@ def _part_told(told: dict[str, Any]) -> ToldPart:
     prompt, negative, concepts = told["prompt"], told["negative"], told["concepts"]
     if not (isinstance(prompt, str) and isinstance(negative, str) and isinstance(concepts, dict)):
         raise TypeError("its batch is no such")
-    if {canonical_key(name) for name in parse_prompt(prompt).names} != concepts.keys():
+    if _keys_in(prompt) | _keys_in(negative) != concepts.keys():
         raise ValueError("a prompt of its batch names other concepts than it says")
     named = tuple(_then_told({**concept, "key": key}) for key, concept in concepts.items())
     return ToldPart(prompt, negative, _seeds(told["seeds"]), named)
@@ -184,20 +187,29 @@ def _beside(part: ToldPart, job: Job, chosen: Chosen, there: Sequence[Record]) -
     Raises:
         CidmError: NOT_FOUND when a concept in the prompt is gone.
     """
-    named = tuple(_found(there, then, "was drawn in one batch with") for then in part.named)
+    named = [_found(there, then, "was drawn in one batch with") for then in part.named]
     options = replace(job.options, negative=part.negative)
-    whole = replace(chosen.whole, named=named)
+    whole = replace(
+        chosen.whole, named=tuple(record for record in named if record.key in _keys_in(part.prompt)),
+        against=tuple(record for record in named if record.key in _keys_in(part.negative)),
+    )  # fmt: skip
     return Part(replace(job, prompt=part.prompt, options=options), Chosen(whole), part.seeds)
 
 
-def _mixture_told(part: dict[str, Any], prompt: str, merged: bool, base: Base) -> ToldMixture:
+def _keys_in(prompt: str) -> set[str]:
+    return {canonical_key(name) for name in parse_prompt(prompt).names}
+
+
+def _mixture_told(part: dict[str, Any], prompt: str, negative: str, merged: bool, base: Base) -> ToldMixture:
     """The mixture of one prompt, as a picture tells it. Raises KeyError, TypeError or ValueError."""
     concepts = tuple(
-        ToldConcept(_then_told(c), c["named"], _layer_weights(c, base)) for c in part["concepts"]
+        ToldConcept(_then_told(c), c["named"], _layer_weights(c, base), c.get("against", False) is True)
+        for c in part["concepts"]
     )
     named = {concept.then.key for concept in concepts if concept.named}
-    if {canonical_key(name) for name in parse_prompt(prompt).names} != named:
-        raise ValueError("its prompt names other concepts than it shows")
+    against = {concept.then.key for concept in concepts if concept.against}
+    if (_keys_in(prompt), _keys_in(negative)) != (named, against):
+        raise ValueError("its prompts name other concepts than it shows")
     method = part["method"]
     if method not in (*DRAW_METHODS[1:], "merged") or (method == "merged") != merged:
         raise ValueError(f"its method is {method!r}")
@@ -215,6 +227,7 @@ def _mixture(told: ToldMixture, there: Sequence[Record]) -> Mixture:
     return Mixture(
         told.method, tuple(record for record, c in then if c.named),
         tuple(record for record, _ in used), tuple(weights for _, weights in used),
+        tuple(record for record, c in then if c.against),
     )  # fmt: skip
 
 
@@ -261,7 +274,7 @@ def _same_file(told: tuple[Path, str], base: Base, beside: Path) -> Static:
     )
 
 
-def _same_masks(told: Told) -> tuple[layouts.Mask | None, ...]:
+def _same_masks(told: Told) -> tuple[Mask | None, ...]:
     """The masks of the layout a picture was drawn with.
 
     Raises:
@@ -279,8 +292,8 @@ def _same_masks(told: Told) -> tuple[layouts.Mask | None, ...]:
     raise errors[0]
 
 
-def _masks_in(folder: Path, layout: Layout, hashes: Sequence[str | None]) -> tuple[layouts.Mask | None, ...]:
-    masks = layouts.masks_of(layout, folder)
+def _masks_in(folder: Path, layout: Layout, hashes: Sequence[str | None]) -> tuple[Mask | None, ...]:
+    masks = masks_of(layout, folder)
     for index, (mask, then) in enumerate(zip(masks, hashes, strict=True)):
         if mask is not None and mask.sha256 != then:
             raise CidmError(
@@ -302,7 +315,7 @@ def _job_of(facts: dict[str, Any], kind: str, base: Base) -> Job:
         if not isinstance(value, (int, float) if isinstance(like, float) else type(like)):
             raise TypeError(f"{field.name} is {value!r}")
     options = resolve_draw(told, kind, base.pixels)
-    check_size(options, base)
+    check_size(options.size, base.multiple)
     layout = None if facts["layout"] is None else _layout_of(facts)
     ablation = _ablation_of(facts) if layout and layout.regions else COMPLETE
     return Job(facts["prompt"], options, layout, ablation)

@@ -16,7 +16,7 @@ from PIL import Image
 from cidm_registry import Registry
 
 from ..data import Task as Assignment
-from ..data import load_examples, load_tasks
+from ..data import load_examples, load_tasks, tasks_folder
 from ..errors import CidmError
 from ..formats import png
 from ..layout import load_layout
@@ -28,6 +28,7 @@ from ..report import Strip, page, sheet
 from ..writing import write_whole
 from . import generate, learn
 from .bases import open_base
+from .jobs import Job
 
 #: Learned in this order: two animals and a style.
 CONCEPTS = ("dog", "cat", "ink_painting")
@@ -96,11 +97,6 @@ class Stage:
     stop: Callable[[], bool]
 
 
-def tasks_folder() -> Path:
-    """mini-CIFC: ten small tasks that come with the package."""
-    return Path(__file__).parent.parent / "bases" / "mini_cifc"
-
-
 def run(folder: Path, *, device: str, precision: str, stage: Stage) -> Demo:
     """Learns, draws and reports into ``folder``; a demo that was there before is replaced, anything else is not.
 
@@ -151,10 +147,10 @@ def _pictures(
     registry: Registry, base: Base, prompts: list[str], count: int, stage: Stage
 ) -> list[generate.Picture]:
     options = resolve_draw(DrawOptions(count=count, seed=1), MINI, base.pixels)
-    return _drawn(registry, base, [generate.Job(prompt, options) for prompt in prompts], stage)
+    return _drawn(registry, base, [Job(prompt, options) for prompt in prompts], stage)
 
 
-def _drawn(registry: Registry, base: Base, jobs: list[generate.Job], stage: Stage) -> list[generate.Picture]:
+def _drawn(registry: Registry, base: Base, jobs: list[Job], stage: Stage) -> list[generate.Picture]:
     with stage.open("drawing", generate.work(jobs)) as update:
         step = counting(lambda done: update(done, None))
         return list(generate.draw(registry, base, jobs, on_step=step, on_note=stage.note))
@@ -187,7 +183,7 @@ def _side_by_side(registry: Registry, base: Base, stage: Stage) -> list[Strip]:
     """The first two concepts by layout, and by a prompt without boxes from the same seeds."""
     told = load_layout(LAYOUT_FILE, text=LAYOUT)
     options = resolve_draw(DrawOptions(count=3, seed=1, size=told.image.size), MINI, base.pixels)
-    jobs = [generate.Job(told.base.prompt, options, told), generate.Job(PLAIN, options)]
+    jobs = [Job(told.base.prompt, options, told), Job(PLAIN, options)]
     drawn = [(p.image, f"seed {1 + k % 3}") for k, p in enumerate(_drawn(registry, base, jobs, stage))]
     first, second = CONCEPTS[:2]
     return [

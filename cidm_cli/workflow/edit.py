@@ -2,96 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from PIL import Image
 
-from cidm_registry import Record, Registry
+from cidm_registry import Registry
 
-from ..data import Given
 from ..data.patches import (
     Box,
-    box_mask,
     feathered,
     fitting_size,
-    parse_box,
     pasted,
-    pixel_box,
     touched,
     window_around,
 )
-from ..edit_options import EditOptions, drawing
-from ..errors import CidmError, ExitCode
 from ..models.base import Base
-from ..options import resolve_draw
-from .redrawing import Picture, Stroke, Work, check_prompt, facts, make_brush
+from .overdrawing import EditTask, Part
+from .redrawing import Picture, Stroke, Work, facts, make_brush
 
-PROMPT = "a photo of a {}"
 CONTEXT = 1.5
 """Side of the square that is drawn, over the longer side of the part: what is around it is seen, and fits in."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """Which part of a picture is drawn anew."""
-
-    given: Given
-    mask: Image.Image
-    """L, of the picture's size: 255 where it is."""
-    box: Box
-    """Around it, in pixels."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """Pictures to edit."""
-
-    parts: tuple[Part, ...]
-    mask: Given | None
-    """The file it came from, if not from a box."""
-    record: Record
-    """The concept."""
-    prompt: str
-    """Names it."""
-    options: EditOptions
-
-
-def plan(
-    registry: Registry,
-    pictures: Sequence[Given],
-    concept: str,
-    prompt: str | None,
-    options: EditOptions,
-    *,
-    box: str | None = None,
-    mask: Given | None = None,
-) -> Task:
-    """Refuses what cannot be drawn before any model is loaded. One of ``box`` and ``mask`` must be there.
-
-    Raises:
-        CidmError: NOT_FOUND for an unknown concept; USAGE for a box, options or a prompt that cannot be used;
-            INVALID for a mask of another size than a picture.
-    """
-    chosen, record = check_prompt(registry, concept, prompt, PROMPT)
-    resolve_draw(drawing(options), registry.base.kind, 64)
-    if mask is not None:
-        parts = [_masked(given, mask) for given in pictures]
-    else:
-        assert box is not None
-        edges = parse_box(box)
-        boxes = [pixel_box(edges, given.image.size, str(given.path)) for given in pictures]
-        parts = [
-            Part(given, box_mask(inside, given.image.size), inside)
-            for given, inside in zip(pictures, boxes, strict=True)
-        ]
-    return Task(tuple(parts), mask, record, chosen, options)
-
-
 def prepare(
-    registry: Registry, base: Base, task: Task, on_note: Callable[[str], None] = lambda note: None
+    registry: Registry, base: Base, task: EditTask, on_note: Callable[[str], None] = lambda note: None
 ) -> Work:
     """All that ``paint`` needs: ``count`` pictures of each given one, in order.
 
@@ -117,19 +53,6 @@ def prepare(
         for seed in seeds:
             strokes.append(Stroke(image, seed, partial(finished, part, window, seed), cells))
     return Work(brush, tuple(strokes), task.options.strength)
-
-
-def _masked(given: Given, mask: Given) -> Part:
-    if mask.image.size != given.image.size:
-        raise CidmError(
-            f"{mask.path} is {mask.image.width} x {mask.image.height} pixels but {given.path} is "
-            f"{given.image.width} x {given.image.height}",
-            hint="save the mask in the picture's size",
-            code=ExitCode.INVALID,
-        )
-    box = mask.image.getbbox()
-    assert box is not None, "a mask that is all black was refused"
-    return Part(given, mask.image, box)
 
 
 def _enlarged(

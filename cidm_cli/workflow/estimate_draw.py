@@ -20,7 +20,7 @@ from ..options import DrawOptions
 from ..prompts import parse_prompt
 from . import generate, layouts, memory, texts, views
 from .estimate import DECODING, DENOISING, LATER, PROMPTS, Phase, part_sizes, phase, watched
-from .generate import Job
+from .jobs import Job
 from .mixtures import Applied, Loader, applied, content
 from .texts import Said, Texts
 
@@ -57,11 +57,13 @@ def drawing(registry: Registry | None, records: Sequence[Record], base: Base, jo
             def evaluation(name: str, number: int) -> Phase:
                 watch.restart()
                 with base.autocast():
-                    estimate(noise, times[number], number)
+                    estimate(noise, times[number], number // scheduler.order)
                 return counted(name)
 
             first, last = evaluation(DENOISING, 0), evaluation(LATER, len(times) - 1)
-            crops = sum(float(t) >= _settled(base) for t in times) if last.flops < first.flops else len(times)
+            # A step goes on as it began.
+            began = [times[number - number % scheduler.order] for number in range(len(times))]
+            crops = sum(float(t) >= _settled(base) for t in began) if last.flops < first.flops else len(times)
             phases.append(_often(first, crops * batches))
             if crops < len(times):
                 phases.append(_often(last, (len(times) - crops) * batches))
@@ -86,8 +88,8 @@ def made_up(names: Sequence[str]) -> list[Record]:
 
 def named_in(job: Job) -> list[str]:
     """The concepts that a job's prompts name."""
-    prompts = [job.prompt, *(region.prompt for region in (job.regions.regions if job.regions else ()))]
-    return [name for prompt in prompts for name in parse_prompt(prompt).names]
+    texts = [text for prompt, options in job.parts for text in (prompt, options.negative)]
+    return [name for text in texts for name in parse_prompt(text).names]
 
 
 def advice(base: Base, options: DrawOptions) -> str:

@@ -16,7 +16,7 @@ from ..models.base import Base
 from ..models.judges import Judges
 from ..options import DrawOptions, as_config, resolve_draw
 from ..processes import SOLO, Crew
-from ..progress import counting
+from ..progress import counting, once
 from . import samples
 from .evaluation import Cell, ConceptScores, Evaluation
 from .generate import Static, work
@@ -168,11 +168,12 @@ def _plan(
     load = Loader(registry, base)
     note = once(events.on_note)
     alone = replace(settings, method="named", power=0.0)
-    nothing = samples.Scene((), alone)
-    scenes = {state.number: samples.Scene(state.records, settings, state.static) for state in states}
+    nouns = {record.key: record.class_noun for record in registry.records()}
+    nothing = samples.scene((), alone, nouns)
+    scenes = {state.number: samples.scene(state.records, settings, nouns, state.static) for state in states}
     out: dict[_Place, list[samples.Batch]] = {}
     for subject in subjects:
-        own = samples.Scene((subject.record,), alone)
+        own = samples.scene((subject.record,), alone, nouns)
         out[subject.record.key, "base"] = samples.plan(registry, base, load, nothing, subject.plain, note)
         if subject.record.key not in single:
             out[subject.record.key, "single"] = samples.plan(registry, base, load, own, subject.named, note)
@@ -190,18 +191,6 @@ def _numbers_for(subject: Subject, states: Sequence[State], every_task: bool) ->
     newest = (subject.record.origin, subject.record.blob)
     there = [s.number for s in states if newest in {(r.origin, r.blob) for r in s.records}]
     return there if every_task else [there[0], there[-1]]
-
-
-def once(on_note: Callable[[str], None]) -> Callable[[str], None]:
-    """Passes each note on the first time it is said."""
-    told: set[str] = set()
-
-    def note(text: str) -> None:
-        if text not in told:
-            told.add(text)
-            on_note(text)
-
-    return note
 
 
 def draw_missing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from cidm_registry import Registry
 from ..models.attention import cross_attention_layers
 from ..models.base import Base
 from ..options import DrawOptions
-from .mixtures import Loader, mixture
+from .mixtures import Loader, mixture, spoken
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,22 @@ class Explained:
     """Concepts whose tokens stand in the prompt."""
 
 
-def explain(registry: Registry, base: Base, prompt: str, options: DrawOptions) -> Explained:
+def explain(
+    registry: Registry,
+    base: Base,
+    prompt: str,
+    options: DrawOptions,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> Explained:
     """The weights that drawing a prompt would use.
 
     Raises:
         CidmError: as drawing would.
     """
     records = registry.records()
-    chosen = mixture(base, Loader(registry, base), records, prompt, options)
+    load = Loader(registry, base)
+    chosen = mixture(base, load, records, prompt, options)
+    spoken(base, load, prompt, chosen.named, on_note)
     layers = cross_attention_layers(base.unet)
     used = {record.key: weights for record, weights in zip(chosen.used, chosen.weights, strict=True)}
     nothing = (0.0,) * len(layers)

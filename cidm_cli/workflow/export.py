@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from cidm_registry import Record, Registry, check_safetensors
+from cidm_registry import Record, Registry
 
-from ..errors import CidmError, ExitCode
+from ..errors import CidmError
 from ..formats.bundle import Bundled, pack_bundle
 from ..formats.diffusers_lora import WEIGHTS_FILE, json_object, pack_diffusers
 from ..formats.embedding import averaged, pack_embedding
@@ -28,10 +28,8 @@ from ..models.attention import convolutions, cross_attention_layers, linear_shap
 from ..models.base import Base
 from .bases import checked, concept_weights, lora_fit
 from .features import Subject
-from .mixtures import CARRIED, SUMMED
+from .selection import has_tokens
 
-LORA_KINDS = ("kohya", "diffusers", "peft")
-"""Kinds of files that hold low-rank weights; docs/export.md says who reads which."""
 _PROMPTS = 6
 
 
@@ -88,29 +86,6 @@ class TokenFile:
         return {
             "title": self.title, "tokens": self.tokens, "sets": self.sets, "lost": self.lost, "noun": self.noun
         }  # fmt: skip
-
-
-def select(registry: Registry, names: Sequence[str], kind: str) -> list[Record]:
-    """The concepts to export: those named, each once, or all there are, in the order they were learned.
-
-    Raises:
-        CidmError: NOT_FOUND without any; FAILED for a concept that its own weights alone do not draw.
-        RegistryError: NOT_FOUND for an unknown name; as ``Registry.chosen``.
-    """
-    records = registry.chosen(names)
-    if not records:
-        raise CidmError("no concepts to export", "`cidm learn NAME IMAGES` learns one", ExitCode.NOT_FOUND)
-    every = registry.records()
-    for record in records if kind in LORA_KINDS else ():
-        newest = max(every, key=lambda one: one.sequence)
-        if (record.method in CARRIED and record != newest) or (record.method in SUMMED and len(every) > 1):
-            raise CidmError(
-                f"concept {record.name}: learned by {record.method}, and is drawn with other concepts' weights too",
-                hint=f"export {newest.name}, whose LoRA stands for all"
-                if record.method in CARRIED
-                else "make them one with `cidm merge --method sum`, and export that with --merged",
-            )
-    return records
 
 
 def concept_item(registry: Registry, base: Base, record: Record) -> Item:
@@ -269,11 +244,6 @@ def bundle(registry: Registry, records: Sequence[Record]) -> bytes:
         for record in records
     ]  # fmt: skip
     return pack_bundle(concepts)
-
-
-def has_tokens(registry: Registry, record: Record) -> bool:
-    """Whether a concept has tokens of its own; one from a LoRA file of another program has none."""
-    return any(name.startswith("tokens.") for name in check_safetensors(registry.read_blob(record.blob)))
 
 
 def token_widths(base: Base) -> list[int]:

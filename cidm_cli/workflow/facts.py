@@ -31,7 +31,7 @@ def told_mixture(chosen: Mixture) -> dict[str, Any]:
     """A mixture, as pictures tell it."""
     weights = dict(zip([record.key for record in chosen.used], chosen.weights, strict=True))
     # In the order in which their weights are added: in another one the last digits differ.
-    shown = {record.key: record for record in (*chosen.used, *chosen.named)}
+    shown = {record.key: record for record in (*chosen.used, *chosen.named, *chosen.against)}
     concepts = [
         {
             "name": record.name,
@@ -40,6 +40,7 @@ def told_mixture(chosen: Mixture) -> dict[str, Any]:
             "class_noun": record.class_noun,
             "named": record in chosen.named,
             "weights": list(weights.get(key, ())),
+            **({"against": True} if record in chosen.against else {}),
         }
         for key, record in shown.items()
     ]

@@ -16,9 +16,7 @@ from PIL import Image
 
 from cidm_registry import Record, Registry
 
-from ..errors import CidmError, ExitCode
-from ..formats.merged import concepts_in, open_merged, read_merged
-from ..layout import Layout, check_concepts
+from ..formats.merged import read_merged
 from ..layout.masks import mask_folder
 from ..method.lowrank import delta
 from ..models import sampling
@@ -28,33 +26,14 @@ from ..models.base import Base
 from ..options import DrawOptions
 from ..places import told_path
 from ..processes import SOLO, Crew
-from ..prompts import find_unknown, parse_prompt
+from ..progress import once
 from . import layouts, memory, structure, views
 from .bases import lora_fit
 from .facts import told_base, told_mixture
-from .layouts import COMPLETE, Ablation, Chosen
+from .jobs import Job
+from .layouts import Chosen
 from .mixtures import Applied, Deltas, Loader, applied, mixture
 from .texts import Said, Texts, estimate
-
-
-@dataclass(frozen=True)
-class Job:
-    """One prompt to draw, complete: equal lists of jobs give equal pictures, byte for byte, on one machine."""
-
-    prompt: str
-    options: DrawOptions
-    """Without None."""
-    layout: Layout | None = None
-    """The layout it came from, whose regions are drawn; its masks lie beside its file."""
-    ablation: Ablation = COMPLETE
-    """What is left out in drawing a layout with regions."""
-    structure: structure.Followed | None = None
-    """A picture whose lines are followed."""
-
-    @property
-    def regions(self) -> Layout | None:
-        """The layout, where it has regions."""
-        return self.layout if self.layout and self.layout.regions else None
 
 
 @dataclass(frozen=True)
@@ -105,69 +84,6 @@ def read_static(path: Path, base: Base) -> Static:
     return Static(path, hashlib.sha256(content).hexdigest(), Deltas(products))
 
 
-def check(registry: Registry, jobs: Sequence[Job]) -> None:
-    """Refuses, before any model is loaded, unknown concepts, and layouts that cannot be drawn.
-
-    Raises:
-        CidmError: NOT_FOUND, with a suggestion; what `layouts.check` raises.
-    """
-    names = [record.name for record in registry.records()]
-    for job in jobs:
-        if job.layout:
-            check_concepts(job.layout, names)
-        unknown = find_unknown(parse_prompt(job.prompt), names)
-        if unknown:
-            raise unknown
-        if job.regions:
-            layouts.check(job.regions, job.options)
-
-
-def check_static(registry: Registry, path: Path, names: Iterable[str]) -> None:
-    """Refuses, before any model is loaded, concepts whose weights a merged file does not hold.
-
-    Args:
-        names: what is to be drawn with it.
-
-    Raises:
-        CidmError: NOT_FOUND, naming what the file holds; what ``open_merged`` raises.
-    """
-    there = concepts_in(open_merged(path).facts)
-    weighing = {one.get("blob") for one in there if any(one.get("weights", [1]))}
-    for name in names:
-        record = registry.get(name)
-        if record.blob not in weighing:
-            held = ", ".join(f"<{one['name']}>" for one in there) or "no concept that it names"
-            version = " as it is now" if any(one["name"] == record.name for one in there) else ""
-            raise CidmError(
-                f"{path}: holds {held}, and not <{record.name}>{version}",
-                f"merge it anew with `cidm merge … {record.name} -o {path.name}`, or leave <{record.name}> out",
-                ExitCode.NOT_FOUND,
-            )
-
-
-def named(job: Job) -> list[str]:
-    """The names of all concepts that a job's prompts name."""
-    regions = job.layout.regions if job.layout else ()
-    return [
-        name for prompt in (job.prompt, *(r.prompt for r in regions)) for name in parse_prompt(prompt).names
-    ]
-
-
-def check_size(options: DrawOptions, base: Base) -> None:
-    """Refuses a size whose latents cannot be halved as often as the base's UNet does.
-
-    Raises:
-        CidmError: USAGE.
-    """
-    assert options.size
-    (width, height), multiple = options.size, base.multiple
-    if any(type(side) is not int or not multiple <= side <= 4096 or side % multiple for side in options.size):
-        raise CidmError(
-            f"size {width}x{height}: each side must be a multiple of {multiple} up to 4096 on this base",
-            code=ExitCode.USAGE,
-        )
-
-
 def work(jobs: Iterable[Job]) -> int:
     """How many times ``draw`` will call ``on_step``; the jobs' options without None."""
     return sum((job.options.steps or 0) * job.options.count for job in jobs)
@@ -198,10 +114,10 @@ def draw(
 
     Raises:
         CidmError: USAGE when a prompt is so long that a concept in it is cut off; FAILED when it names concepts
-            that no one method draws; what `layouts.check` raises for a layout.
+            that no one method draws; what `check_layout` raises for a layout.
     """
     load = Loader(registry, base)
-    texts = Texts(base, load, on_note)
+    texts = Texts(base, load, once(on_note))
     there = registry.records() if records is None else records
     chosen = ((job, _chosen(base, load, there, job, static)) for job in jobs)
     turns, first = count(), 0
@@ -277,7 +193,7 @@ def ready(base: Base, job: Job, chosen: Chosen, texts: Texts, static: Static | N
     A batch of a layout with regions holds pictures of that layout alone.
     """
     load, on_note = texts.load, texts.on_note
-    guide = structure.prepare(base, load, job.structure, job.options, on_note) if job.structure else None
+    guide = views.guide(base, load, job.structure, job.options, on_note) if job.structure else None
     if job.regions:
         with merged(base.unet, static.deltas if static else {}):
             scene = layouts.prepare(base, job.regions, job.options, chosen, load, job.ablation, on_note)
@@ -302,10 +218,12 @@ def _heard(base: Base, job: Job, chosen: Chosen) -> torch.Tensor:
 
     Without and with the whole prompt, then of each region, as `layouts.sources_of` counts them.
     """
-    said = [job.options.negative, structure.heard(job.prompt, chosen.whole)]
-    for region, mix in zip(job.regions.regions if job.regions else (), chosen.regions, strict=True):
-        negative = job.options.negative if region.negative is None else region.negative
-        said += [negative, structure.heard(region.prompt, mix)]
+    mixes = (chosen.whole, *chosen.regions)
+    said = [
+        words
+        for (prompt, options), mix in zip(job.parts, mixes, strict=True)
+        for words in structure.heard_of(prompt, options.negative, mix)
+    ]
     return control.plain_texts(base, said)
 
 
@@ -320,7 +238,7 @@ def _draw_prompts(
 ) -> list[Image.Image]:
     assert options.size
     said = [part.said for part in batch for _ in part.seeds]
-    followed = views.following(base, guide, texts.heard(said)) if guide else lambda number: None
+    followed = views.following(base, guide, texts.heard(said)) if guide else lambda step: None
     follow = estimate(base, options, texts.of(said), weights, followed)
     noise = sampling.initial_noise(base, [seed for part in batch for seed in part.seeds], options.size)
     return _denoised(base, options, follow, noise, guide, on_step)
@@ -406,6 +324,6 @@ def _told_part(part: Part) -> dict[str, Any]:
         "seeds": list(part.seeds),
         "concepts": {
             record.key: {"blob": record.blob, "class_noun": record.class_noun}
-            for record in part.chosen.whole.named
+            for record in (*part.chosen.whole.named, *part.chosen.whole.against)
         },
     }

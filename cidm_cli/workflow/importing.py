@@ -36,8 +36,8 @@ from ..formats.peft_folder import CONFIG_FILE, open_peft
 from ..formats.tensors import TensorFile, open_tensors, read_tensors
 from ..models import text
 from ..models.base import Base
+from ..options import CARRIED, SUMMED
 from .bases import checked, lora_fit
-from .mixtures import CARRIED, SUMMED
 
 METHOD = "import"
 """What the record of a concept from a LoRA file says of how it was learned."""

@@ -7,7 +7,7 @@ in the region, and neither sees the other's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from cidm_registry import Record
 
 from ..errors import CidmError, ExitCode
 from ..layout import Layout, thin_regions
-from ..layout.masks import mask_folder, pixel_digest, read_mask
+from ..layout.masks import mask_folder
 from ..method import regions as method
 from ..models import regional, sampling, text
 from ..models.attention import cross_attention_layers
@@ -27,42 +27,11 @@ from ..models.base import Base
 from ..models.offload import present
 from ..options import DrawOptions
 from ..places import told_path
-from .mixtures import ONE_AT_A_TIME, Loader, Mixture, factors, mixture, nouns, prompt_tokens
+from .jobs import Ablation, Mask, check_layout, parts_of
+from .mixtures import Loader, Mixture, factors, mixture, spoken
 
 WITHOUT, WHOLE = 0, 1
 """Sources of the whole picture: its negative prompt and its prompt. A region's follow, in the same order."""
-
-FORMS = ("corrected", "paper")
-"""Of Eq. 5."""
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """What is left out when a layout is drawn, to measure what it is good for; a layout file cannot ask for it."""
-
-    attention: bool = True
-    """Regional attention. Without it the whole prompt is attended to everywhere, and so is a region's for its noise
-    estimate."""
-    noise: bool = True
-    """Region noise estimates, Eq. 4 and 5, where the layout's mode has them."""
-    form: str = "corrected"
-    """Of Eq. 5, one of FORMS: "paper" is as printed."""
-
-
-COMPLETE = Ablation()
-"""Nothing is left out."""
-
-
-@dataclass(frozen=True)
-class Mask:
-    """A region's mask file."""
-
-    path: Path
-    """Absolute."""
-    sha256: str
-    """Of its size and pixels."""
-    image: Image.Image = field(compare=False)
-    """L."""
 
 
 @dataclass(frozen=True)
@@ -122,21 +91,6 @@ def sources_of(region: int) -> tuple[int, int]:
     return 2 + 2 * region, 3 + 2 * region
 
 
-def check(layout: Layout, options: DrawOptions) -> tuple[Mask | None, ...]:
-    """Each region's mask; refuses, before any model is loaded, what cannot be drawn.
-
-    Raises:
-        CidmError: USAGE for a method that cannot draw regions; what reading a mask raises.
-    """
-    if options.method in ONE_AT_A_TIME:
-        raise CidmError(
-            f"--method {options.method}: cannot draw {layout.origin.source}, which has regions",
-            hint="it draws one concept at a time; leave --method out",
-            code=ExitCode.USAGE,
-        )
-    return masks_of(layout)
-
-
 def told(layout: Layout) -> str:
     """A layout as pictures tell it: its files by their place in its own folder, not on the maker's disk."""
 
@@ -158,35 +112,16 @@ def told(layout: Layout) -> str:
     return layout.model_copy(update={"regions": regions, "structure": structure}).to_toml()
 
 
-def masks_of(layout: Layout, folder: Path | None = None) -> tuple[Mask | None, ...]:
-    """Of each region, from the layout's own folder or another.
-
-    Raises CidmError, with the place in the layout, for one that cannot be used.
-    """
-    folder = mask_folder(layout) if folder is None else folder
-    out: list[Mask | None] = []
-    for index, region in enumerate(layout.regions):
-        if region.mask is None:
-            out.append(None)
-            continue
-        image = read_mask(layout, index, folder)
-        out.append(Mask((folder / region.mask).resolve(), pixel_digest(image), image))
-    return tuple(out)
-
-
 def choose(
     base: Base, load: Loader, records: Sequence[Record], layout: Layout, options: DrawOptions
 ) -> Chosen:
     """What a layout is drawn with, given the concepts there are: each region by its own prompt.
 
     Raises:
-        CidmError: as `check` and `mixture` do.
+        CidmError: as `check_layout` and `mixture` do.
     """
-    masks = check(layout, options)
-    whole, *regions = (
-        mixture(base, load, records, prompt, options)
-        for prompt in (layout.base.prompt, *(region.prompt for region in layout.regions))
-    )
+    masks = check_layout(layout, options)
+    whole, *regions = (mixture(base, load, records, prompt, how) for prompt, how in parts_of(layout, options))
     return Chosen(whole, tuple(regions), masks)
 
 
@@ -210,13 +145,13 @@ def prepare(
     width, height = (side // base.factor for side in options.size)
     source = partial(_sources, base, load, on_note)
     own_without = []
+    (prompt, _), *others = parts_of(layout, options)
     with present(base.device, *base.encoders):
-        sources = source(layout.base.prompt, options.negative, chosen.whole)
-        for region, mix in zip(layout.regions, chosen.regions, strict=True):
-            negative = options.negative if region.negative is None else region.negative
-            sources += source(region.prompt, negative, mix, region.strength)
+        sources = source(prompt, options.negative, chosen.whole)
+        for region, (prompt, own), mix in zip(layout.regions, others, chosen.regions, strict=True):
+            sources += source(prompt, own.negative, mix, region.strength)
             changed = sources[WHOLE].factors or sources[-1].factors
-            own_without.append(bool(changed) or negative != options.negative)
+            own_without.append(bool(changed) or own.negative != options.negative)
     masks = [_mask(layout, index, mask, options.size) for index, mask in enumerate(chosen.masks)]
     _warn_of_thin(base, layout, (width, height), on_note)
     return Scene(
@@ -261,19 +196,18 @@ def _sources(
 ) -> list[regional.Source]:
     """What a prompt's part of the picture is drawn from, without the prompt and with it."""
     layers = len(cross_attention_layers(base.unet))
-    vectors = {record.key: load(record).tokens for record in chosen.named}
     changes = factors(base, chosen, load, strength)
     both = [
-        text.tokenize(base.tokenizer, [negative]),
-        prompt_tokens(base, prompt, vectors, on_note, nouns=nouns(chosen.named)),
+        spoken(base, load, negative, chosen.against, on_note, "negative prompt"),
+        spoken(base, load, prompt, chosen.named, on_note),
     ]
-    wholes = text.pooled(base, both)
+    wholes = text.pooled(base, [tokens for tokens, _ in both])
     return [
         regional.Source(
             [context[0] for context in text.encode(base, [tokens], vectors, layers=layers)], changes,
             None if wholes is None else wholes[number],
         )
-        for number, tokens in enumerate(both)
+        for number, (tokens, vectors) in enumerate(both)
     ]  # fmt: skip
 
 

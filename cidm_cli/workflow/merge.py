@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from peft.utils import merge_utils
 
-from cidm_registry import Record, Registry, canonical_key
+from cidm_registry import Record, Registry
 
-from ..errors import CidmError, ExitCode
+from ..errors import CidmError
 from ..merge_options import SUMS, MergeOptions
 from ..method.fusion import Factors, concatenated, energy, fused, strayed, truncated
 from ..method.lowrank import delta, weighted_sum
@@ -20,24 +20,12 @@ from ..models.attention import cross_attention_layers, site_layers
 from ..models.base import Base
 from ..models.features import feature_source, sees_text
 from ..options import DrawOptions
-from ..prompts import find_unknown, parse_prompt
 from .features import Gathered, gather, noun_subjects
-from .mixtures import CARRIED, SUMMED, Loader, mixture
+from .mixtures import Loader, mixture, spoken
+from .selection import Selection
 
 Term = tuple[torch.Tensor, torch.Tensor, float]
 """(A_i [out, r_i] with its scale in it, B_i [r_i, in], w_i) of one concept at one site, on the CPU."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What is to be merged, complete and checked, before any model is loaded."""
-
-    records: tuple[Record, ...]
-    factors: tuple[float, ...]
-    """What each concept's weight is multiplied by."""
-    prompt: str | None
-    """Whose similarities ewa takes its weights from."""
-    options: MergeOptions
 
 
 @dataclass(frozen=True)
@@ -56,58 +44,6 @@ class Merge:
     """For fuse: share of what the concepts do to their own features that is lost, for "text" and "image" sites."""
 
 
-def select(
-    registry: Registry,
-    names: Sequence[str],
-    factors: Mapping[str, float],
-    prompt: str | None,
-    options: MergeOptions,
-) -> Selection:
-    """The concepts to merge: those named, each once, or all there are, in the order of learning; none of weight 0.
-
-    Raises:
-        CidmError: NOT_FOUND for unknown concepts, USAGE for settings that do not go together, FAILED for concepts
-            that were not learned to be merged.
-        RegistryError: NOT_FOUND for an unknown name; as ``Registry.chosen``.
-    """
-    records = tuple(registry.chosen(names))
-    if not records:
-        raise CidmError("no concepts to merge", "`cidm learn NAME IMAGES` learns one", ExitCode.NOT_FOUND)
-    keys = {canonical_key(name): name for name in factors}
-    for key, name in keys.items():
-        if key not in {record.key for record in records}:
-            raise CidmError(f"--weight {name}: not among the concepts merged", code=ExitCode.USAGE)
-    if options.method == "ewa":
-        if prompt is None:
-            raise CidmError(
-                "--method ewa takes its weights from a prompt", "give one with --prompt", ExitCode.USAGE
-            )
-        unknown = find_unknown(parse_prompt(prompt), [record.name for record in records])
-        if unknown:
-            raise unknown
-    elif prompt is not None:
-        raise CidmError(
-            f"--prompt has no meaning with --method {options.method}", "add --method ewa", ExitCode.USAGE
-        )
-    for record in records:
-        if record.method in CARRIED and len(records) > 1:
-            raise CidmError(
-                f"concept {record.name}: learned by {record.method}, whose newest LoRA stands for all older ones",
-                hint="give the newest one by itself",
-            )
-        if record.method in SUMMED and options.method != "sum" and len(records) > 1:
-            raise CidmError(
-                f"concept {record.name}: learned by {record.method}, on top of the sum of all older ones",
-                hint="use --method sum",
-            )
-    by_key = {key: factors[name] for key, name in keys.items()}
-    # A concept of weight 0 asks for nothing; fuse would still leave room for what its prompts produce.
-    records = tuple(record for record in records if by_key.get(record.key, 1.0))
-    if not records:
-        raise CidmError("every concept has weight 0", "give one another --weight", ExitCode.USAGE)
-    return Selection(records, tuple(by_key.get(r.key, 1.0) for r in records), prompt, options)
-
-
 def work(selection: Selection) -> int:
     """How many times ``merge`` will call ``on_step``, at most."""
     if selection.options.method != "fuse":
@@ -116,7 +52,12 @@ def work(selection: Selection) -> int:
 
 
 def merge(
-    registry: Registry, base: Base, selection: Selection, *, on_step: Callable[[], None] = lambda: None
+    registry: Registry,
+    base: Base,
+    selection: Selection,
+    *,
+    on_step: Callable[[], None] = lambda: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Merge:
     """Merges the selected concepts. Equal selections give equal bytes, on one machine.
 
@@ -125,7 +66,7 @@ def merge(
     """
     options, records = selection.options, selection.records
     load = Loader(registry, base)
-    weights = _layer_weights(base, load, selection)
+    weights = _layer_weights(base, load, selection, on_note)
     terms = _terms(load, records, weights, site_layers(base.unet))
     gathered = None
     if options.method == "fuse":
@@ -160,7 +101,9 @@ def merge(
     )
 
 
-def _layer_weights(base: Base, load: Loader, selection: Selection) -> list[list[float]]:
+def _layer_weights(
+    base: Base, load: Loader, selection: Selection, on_note: Callable[[str], None]
+) -> list[list[float]]:
     """Weight of each selected concept at each cross-attention layer, without its scale."""
     records, options = selection.records, selection.options
     layers = len(cross_attention_layers(base.unet))
@@ -169,6 +112,7 @@ def _layer_weights(base: Base, load: Loader, selection: Selection) -> list[list[
         assert selection.prompt is not None
         drawn = DrawOptions(method=options.aggregation, power=options.power)
         found = mixture(base, load, records, selection.prompt, drawn)
+        spoken(base, load, selection.prompt, found.named, on_note)
         given = dict(zip([record.key for record in found.used], found.weights, strict=True))
         each = [list(given.get(record.key, (0.0,) * layers)) for record in records]
     elif options.method == "mean":

@@ -16,12 +16,11 @@ from ..method.lowrank import delta
 from ..models import text
 from ..models.attention import linear_shapes, lora_sites
 from ..models.base import Base
-from ..options import LearnOptions
+from ..options import CARRIED, SUMMED, LearnOptions
 from . import baselines
 from .bases import concept_weights
 from .batches import Batch
 from .captions import slotted
-from .mixtures import CARRIED, SUMMED
 from .training import PLAIN, Factors, Method, Regulariser, Term, Trainee
 
 Load = Callable[[Record], ConceptWeights]

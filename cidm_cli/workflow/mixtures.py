@@ -23,17 +23,12 @@ from ..models.control_files import ControlFiles
 from ..models.offload import present
 from ..models.structure import Control
 from ..models.structure import load as load_control
-from ..options import POWERS, DrawOptions
+from ..options import ONE_AT_A_TIME, POWERS, DrawOptions
 from ..prompts import Mention, find_unknown, parse_prompt
 from .bases import concept_weights
+from .jobs import choose_method
 from .recent import Recent
 
-CARRIED = ("finetune", "ewc", "lwf")
-"""Methods of learning that carry one LoRA from concept to concept: the newest one draws all of them."""
-SUMMED = ("c-lora",)
-"""Methods of learning in which each LoRA is trained on top of all older ones: their sum draws all concepts."""
-ONE_AT_A_TIME = ("lora-c", "lora-switch")
-"""Methods of drawing that never merge: one concept's LoRA at a time is in the weights."""
 SWITCH_EVERY = 5
 """Denoising steps before lora-switch takes the next concept's LoRA (Zhong et al. 2024, section 4.1)."""
 KEPT = 512 << 20
@@ -52,6 +47,8 @@ class Mixture:
     """Concepts whose low-rank weights are used."""
     weights: tuple[tuple[float, ...], ...]
     """Of each used concept, at each cross-attention layer."""
+    against: tuple[Record, ...] = ()
+    """Concepts whose tokens stand in the negative prompt; their low-rank weights are not used for it."""
 
 
 def content(record: Record) -> str:
@@ -124,18 +121,21 @@ class Deltas(Mapping[str, torch.Tensor]):
 def mixture(
     base: Base, load: Loader, records: Sequence[Record], prompt: str, options: DrawOptions
 ) -> Mixture:
-    """The mixture of a prompt, given the concepts there are.
+    """The mixture of a prompt and the negative prompt of ``options``, given the concepts there are.
 
     Raises:
         CidmError: NOT_FOUND for a concept that is not there, FAILED for a method that these were not learned for,
             USAGE when the prompt is too long.
     """
-    said = parse_prompt(prompt)
+    said, against_said = parse_prompt(prompt), parse_prompt(options.negative)
     # Asked before the base was loaded, too: a concept may have been removed or renamed meanwhile.
-    if unknown := find_unknown(said, [record.name for record in records]):
-        raise unknown
+    for names in (said, against_said):
+        if unknown := find_unknown(names, [record.name for record in records]):
+            raise unknown
     by_key = {record.key: record for record in records}
-    named = tuple(by_key[canonical_key(name)] for name in said.names)
+    named, against = (
+        tuple(by_key[canonical_key(name)] for name in names) for names in (said.names, against_said.names)
+    )
     method = choose_method(options.method, named)
     layers = len(cross_attention_layers(base.unet))
     used: Sequence[Record] = records
@@ -149,30 +149,9 @@ def mixture(
         shares = [tuple(row) for row in by_concept.T.tolist()]
         # A concept whose weight is nothing at every layer is not merged at all.
         used = [record for record, share in zip(records, shares, strict=True) if any(share)]
-        return Mixture(method, named, tuple(used), tuple(share for share in shares if any(share)))
+        return Mixture(method, named, tuple(used), tuple(share for share in shares if any(share)), against)
     each = 1 / len(used) if method == "mean" and used else 1.0
-    return Mixture(method, named, tuple(used), ((each,) * layers,) * len(used))
-
-
-def choose_method(wanted: str, named: Sequence[Record]) -> str:
-    """ "auto" is what the named concepts were learned for: "named", or for the baselines their own way.
-
-    Raises:
-        CidmError: FAILED when concepts are named that no one method draws.
-    """
-    if wanted != "auto":
-        return wanted
-    needs = {
-        "latest" if record.method in CARRIED else "sum" if record.method in SUMMED else "named"
-        for record in named
-    }
-    if len(needs) > 1:
-        raise CidmError(
-            f"concepts {', '.join(f'<{record.name}>' for record in named)}: learned by methods that are drawn in "
-            f"different ways ({', '.join(sorted({record.method for record in named}))})",
-            hint="name them in separate prompts, or choose a way with --method",
-        )
-    return needs.pop() if needs else "named"
+    return Mixture(method, named, tuple(used), ((each,) * layers,) * len(used), against)
 
 
 def similarity_weights(
@@ -188,8 +167,7 @@ def similarity_weights(
     layers = len(cross_attention_layers(base.unet))
     if not records:
         return torch.zeros(layers, 0)
-    vectors = {record.key: load(record).tokens for record in named}
-    tokens = prompt_tokens(base, prompt, vectors)
+    tokens, vectors = spoken(base, load, prompt, named)
     with present(base.device, *base.encoders), torch.no_grad():
         contexts = text.encode(base, [tokens], vectors, layers=layers)
         own = [load.rows(record) for record in records]
@@ -208,6 +186,23 @@ def nouns(records: Sequence[Record]) -> dict[str, str]:
     return {record.key: record.class_noun for record in records}
 
 
+def spoken(
+    base: Base,
+    load: Loader,
+    prompt: str,
+    named: Sequence[Record],
+    on_note: Callable[[str], None] = lambda note: None,
+    what: str = "prompt",
+) -> tuple[text.Tokens, dict[str, torch.Tensor]]:
+    """What the text encoders are given for a prompt that names these concepts, and the concepts' tokens by key.
+
+    Raises:
+        CidmError: USAGE when the prompt is so long that a concept in it is cut off.
+    """
+    vectors = {record.key: load(record).tokens for record in named}
+    return prompt_tokens(base, prompt, vectors, on_note, nouns=nouns(named), what=what), vectors
+
+
 def prompt_tokens(
     base: Base,
     prompt: str,
@@ -215,10 +210,12 @@ def prompt_tokens(
     on_note: Callable[[str], None] = lambda note: None,
     *,
     nouns: Mapping[str, str] = MappingProxyType({}),
+    what: str = "prompt",
 ) -> text.Tokens:
-    """A prompt's token ids, with a slot for each concept in it.
+    """A prompt's token ids, with a slot for each concept in it. Every text that pictures are drawn by passes here.
 
     Args:
+        what: it is: "prompt" or "negative prompt".
         vectors: their tokens by key.
         nouns: their class nouns by key; ``text.pooled`` needs them.
 
@@ -235,12 +232,12 @@ def prompt_tokens(
     tokens = text.tokenize(base.tokenizer, parts)
     if tokens.lost:
         raise CidmError(
-            f"prompt {prompt!r}: too long, <{tokens.lost[0]}> is cut off",
+            f"{what} {prompt!r}: too long, <{tokens.lost[0]}> is cut off",
             hint=f"the text encoder holds {base.tokenizer.model_max_length - 2} tokens; name the concept earlier",
             code=ExitCode.USAGE,
         )
     if tokens.cut:
-        on_note(f"prompt {prompt!r}: too long, its end is cut off")
+        on_note(f"{what} {prompt!r}: too long, its end is cut off")
     return tokens
 
 
@@ -307,19 +304,19 @@ class Applied:
     turns: tuple[Callable[[], Mapping[str, torch.Tensor]], ...] = ()
     """Makes each concept's own ΔW, for the methods that use one at a time: all at once may not fit in memory."""
     switch: bool = False
-    """One turn an evaluation, instead of the mean of all."""
+    """One turn a step, instead of the mean of all."""
 
     def merged(self, base: Base) -> AbstractContextManager[None]:
         """The base with ``throughout`` in its weights, for as long as it is open."""
         return merged(base.unet, self.throughout())
 
-    def evaluate(self, base: Base, number: int, predict: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The prediction of one evaluation: LoRA Composite's mean, or LoRA Switch's turn (Zhong et al. 2024)."""
+    def evaluate(self, base: Base, step: int, predict: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The prediction in a sampling step: LoRA Composite's mean, or LoRA Switch's turn (Zhong et al. 2024)."""
         turns = self.turns
         if not turns:
             return predict()
         if self.switch:
-            turns = (turns[number // SWITCH_EVERY % len(turns)],)
+            turns = (turns[step // SWITCH_EVERY % len(turns)],)
         total: torch.Tensor | None = None
         for turn in turns:
             with merged(base.unet, turn()):

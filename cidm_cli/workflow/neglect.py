@@ -18,8 +18,9 @@ from ..models.base import Base
 from ..models.judges import Judges
 from ..options import as_config
 from ..processes import SOLO, Crew
+from ..progress import once
 from . import crops, samples
-from .evaluate import Events, draw_missing, look_at_references, once
+from .evaluate import Events, draw_missing, look_at_references
 from .neglect_plan import Place, Scene, Spot, plan, scene
 from .neglect_scores import BoxScores, LayoutScores, NeglectScores, Seen
 from .rivals import ALONE, BASE, RIVALS, SINGLE, check_rivals

@@ -14,9 +14,8 @@ from ..models.base import Base
 from ..options import DrawOptions, resolve_draw
 from ..prompts import parse_prompt
 from . import crops, samples, structure
-from .generate import check_size
-from .layouts import COMPLETE, Ablation
-from .mixtures import Loader, choose_method
+from .jobs import COMPLETE, Ablation, check_size, choose_method
+from .mixtures import Loader
 from .rivals import ALONE, BASE, SINGLE, in_one_prompt, only, unlearned
 from .subjects import Subject
 
@@ -81,7 +80,7 @@ def scene(
         negative=told.negative or layout.base.negative,
     )
     whole = resolve_draw(settings, registry.base.kind, base.pixels)
-    check_size(whole, base)
+    check_size(whole.size, base.multiple)
     assert whole.size
     masks = read_masks(layout, mask_folder(layout))
     everywhere = (0.0, 0.0, 1.0, 1.0)
@@ -116,7 +115,7 @@ def plan(
         ) -> list[samples.Batch]:
             return samples.plan_layout(registry, base, load, there, changed, ablation, note)
 
-        nothing = samples.Scene((), replace(options, method="named", power=0.0))
+        nothing = samples.scene((), replace(options, method="named", power=0.0), nouns)
         out[name, BASE, None] = by_layout(unlearned(layout, nouns), COMPLETE, nothing)
         for number, part in {spot.region: spot.part for spot in each.spots}.items():
             region = layout.regions[number]
@@ -130,7 +129,7 @@ def plan(
                 prompt = in_one_prompt(layout, nouns)
                 out[name, rival, None] = samples.plan(registry, base, load, there, [prompt], note, followed)
             elif rival == "neither":
-                merged = _all_merged(layout, there)
+                merged = _all_merged(layout, there, nouns)
                 out[name, rival, None] = samples.plan(
                     registry, base, load, merged, [layout.base.prompt], note, followed
                 )
@@ -183,11 +182,11 @@ def _variant(layout: Layout, rival: str) -> tuple[Layout, Ablation]:
     )
 
 
-def _all_merged(layout: Layout, there: samples.Scene) -> samples.Scene:
+def _all_merged(layout: Layout, there: samples.Scene, nouns: Mapping[str, str]) -> samples.Scene:
     """The scene with the weights of all the layout's concepts, and no others', in every prompt."""
     prompts = (layout.base.prompt, *(region.prompt for region in layout.regions))
     wanted = {key for prompt in prompts for key in _keys_in(prompt)}
     mine = tuple(record for record in there.records if record.key in wanted)
     if choose_method(there.options.method, mine) != "named":
         return there
-    return samples.Scene(mine, replace(there.options, method="sum", power=0.0))
+    return samples.scene(mine, replace(there.options, method="sum", power=0.0), nouns)

@@ -9,18 +9,20 @@ from typing import Any
 import torch
 from PIL import Image
 
-from cidm_registry import Registry, canonical_key
+from cidm_registry import Record, Registry, canonical_key
 
 from ..errors import CidmError, ExitCode
 from ..models import sampling, text
 from ..models.attention import cross_attention_layers, merged
 from ..models.base import Base
-from ..options import DrawOptions, resolve_draw
+from ..options import CARRIED, SUMMED, DrawOptions, resolve_draw
 from ..prompts import find_unknown, parse_prompt
-from . import generate, methods
+from . import methods
 from .facts import told_base
+from .jobs import check_negative, check_size
 from .learn import Task
-from .mixtures import CARRIED, SUMMED, Loader, Mixture, deltas, nouns, prompt_tokens
+from .mixtures import Loader, Mixture, deltas, nouns, prompt_tokens
+from .rivals import with_nouns
 from .training import Trainee
 
 
@@ -77,7 +79,7 @@ def painter(
         CidmError: USAGE for a size the base cannot draw, or a prompt so long that a concept in it is cut off.
     """
     drawing = resolve_draw(options, registry.base.kind, base.pixels)
-    generate.check_size(drawing, base)
+    check_size(drawing.size, base.multiple)
     assert drawing.guidance is not None
     assert drawing.steps is not None
     assert drawing.size is not None
@@ -87,15 +89,23 @@ def painter(
     check(registry, task.name, prompts)  # Again: a concept may be gone since.
     older = {record.key: record for record in methods.older_than(registry.records(), task.name)}
     layers = len(cross_attention_layers(base.unet))
-    negative = text.tokenize(base.tokenizer, [drawing.negative])
-    scenes = []
-    for prompt in prompts:
-        keys = [canonical_key(name) for name in parse_prompt(prompt).names]
+    check_negative([*older.values()], with_nouns(drawing.negative, {key: task.noun}))
+
+    def heard(
+        said: str, what: str = "prompt"
+    ) -> tuple[tuple[Record, ...], text.Tokens, dict[str, torch.Tensor]]:
+        """The older concepts in a text, its tokens, and those concepts' own."""
+        keys = [canonical_key(name) for name in parse_prompt(said).names]
         named = tuple(older[one] for one in keys if one != key)
         vectors = {record.key: load(record).tokens for record in named}
         told = {**nouns(named), key: task.noun}
         places = {**vectors, key: torch.empty(1, 1 + words, 0)}
-        tokens = prompt_tokens(base, prompt, places, on_note, nouns=told)
+        return named, prompt_tokens(base, said, places, on_note, nouns=told, what=what), vectors
+
+    _, negative, without = heard(drawing.negative, "negative prompt")
+    scenes = []
+    for prompt in prompts:
+        named, tokens, vectors = heard(prompt)
         # Where one LoRA is carried on or all are summed up, the adapter's base already has what the older ones need.
         own = () if task.options.method in (*CARRIED, *SUMMED) else named
         scenes.append((prompt, tokens, vectors, Mixture("named", named, own, ((1.0,) * layers,) * len(own))))
@@ -107,7 +117,7 @@ def painter(
             given = {**vectors, key: trainee.tokens.detach()}
             estimate = sampling.guided(
                 base, text.encode(base, [tokens], given, layers=layers),
-                text.encode(base, [negative], {}, layers=layers), guidance,
+                text.encode(base, [negative], {**without, **given}, layers=layers), guidance,
                 pooled=(text.pooled(base, [tokens]), text.pooled(base, [negative])),
             )  # fmt: skip
             noise = sampling.initial_noise(base, [drawing.seed], size)

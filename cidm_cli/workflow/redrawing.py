@@ -9,20 +9,19 @@ from typing import Any
 import torch
 from PIL import Image
 
-from cidm_registry import Record, Registry, canonical_key
+from cidm_registry import Registry
 
 from ..data import Given
 from ..edit_options import EditOptions, StylizeOptions, drawing
-from ..errors import CidmError, ExitCode
 from ..method import editing
 from ..models import sampling
 from ..models.base import Base
 from ..models.offload import present
 from ..models.prediction import predict
 from ..options import DrawOptions, resolve_draw
-from ..prompts import find_unknown, parse_prompt
-from . import generate, memory
+from . import memory
 from .facts import told_base, told_mixture
+from .jobs import check_size
 from .mixtures import Applied, Loader, Mixture, applied, mixture
 from .texts import Said, Text, Texts, estimate
 
@@ -90,33 +89,6 @@ class Work:
         return each * len(batches(self.strokes, self.brush.options.batch))
 
 
-def check_prompt(registry: Registry, name: str, prompt: str | None, default: str) -> tuple[str, Record]:
-    """The prompt to draw with, which names the concept, and the concept.
-
-    Args:
-        default: taken where there is no prompt; {} becomes the concept's name.
-
-    Raises:
-        CidmError: NOT_FOUND for concepts that are not there, USAGE for a prompt without the concept in it.
-    """
-    records = {record.key: record for record in registry.records()}
-    names = [record.name for record in records.values()]
-    if unknown := find_unknown(parse_prompt(f"<{name}>"), names):
-        raise unknown
-    record = records[canonical_key(name)]
-    chosen = default.format(f"<{record.name}>") if prompt is None else prompt
-    named = parse_prompt(chosen)
-    if unknown := find_unknown(named, names):
-        raise unknown
-    if record.key not in {canonical_key(other) for other in named.names}:
-        raise CidmError(
-            f"prompt {chosen!r}: does not name the concept",
-            hint=f'write <{record.name}> in it, for instance "{default.format(f"<{record.name}>")}"',
-            code=ExitCode.USAGE,
-        )
-    return chosen, record
-
-
 def make_brush(
     registry: Registry,
     base: Base,
@@ -132,7 +104,7 @@ def make_brush(
     """
     options = resolve_draw(drawing(asked), registry.base.kind, base.pixels)
     if asked.size:
-        generate.check_size(options, base)
+        check_size(asked.size, base.multiple)
     load = Loader(registry, base)
     chosen = mixture(base, load, registry.records(), prompt, options)
     (told,) = Texts(base, load, on_note).of([Said(prompt, options.negative, chosen)])

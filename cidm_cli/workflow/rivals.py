@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from cidm_registry import canonical_key
 
 from ..data import replace_noun
 from ..errors import CidmError, ExitCode
-from ..layout import Layout
+from ..layout import Base, Layout, Region
 from ..prompts import Mention, parse_prompt
+
+Part = TypeVar("Part", Base, Region)
 
 RIVALS: Mapping[str, str] = {
     "own": "as the layout says",
@@ -55,11 +58,15 @@ def only(layout: Layout, region: int) -> Layout:
 
 def unlearned(layout: Layout, nouns: Mapping[str, str]) -> Layout:
     """The same layout with class nouns, by concept key, in the concepts' places."""
-    regions = tuple(
-        region.model_copy(update={"prompt": _with_nouns(region.prompt, nouns)}) for region in layout.regions
+    regions = tuple(_unlearned(region, nouns) for region in layout.regions)
+    return layout.model_copy(update={"base": _unlearned(layout.base, nouns), "regions": regions})
+
+
+def _unlearned(part: Part, nouns: Mapping[str, str]) -> Part:
+    said = {"prompt": part.prompt, "negative": part.negative}
+    return part.model_copy(
+        update={key: with_nouns(text, nouns) for key, text in said.items() if text is not None}
     )
-    base = layout.base.model_copy(update={"prompt": _with_nouns(layout.base.prompt, nouns)})
-    return layout.model_copy(update={"base": base, "regions": regions})
 
 
 def in_one_prompt(layout: Layout, nouns: Mapping[str, str]) -> str:
@@ -106,11 +113,16 @@ def _joined(prompts: Sequence[str]) -> str:
     return " and ".join([*prompts[:1], *(prompt.removeprefix(said) for prompt in prompts[1:])])
 
 
-def _with_nouns(prompt: str, nouns: Mapping[str, str]) -> str:
-    parts = parse_prompt(prompt).parts
-    return "".join(
-        _escaped(nouns[canonical_key(part.name)] if isinstance(part, Mention) else part) for part in parts
-    )
+def with_nouns(prompt: str, nouns: Mapping[str, str]) -> str:
+    """The prompt with class nouns, by concept key, in the concepts' places; others stay."""
+    out = []
+    for part in parse_prompt(prompt).parts:
+        if isinstance(part, str):
+            out.append(_escaped(part))
+        else:
+            noun = nouns.get(canonical_key(part.name))
+            out.append(f"<{part.name}>" if noun is None else _escaped(noun))
+    return "".join(out)
 
 
 def _escaped(text: str) -> str:

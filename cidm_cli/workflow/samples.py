@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,16 @@ from ..errors import CidmError, ExitCode
 from ..formats import png
 from ..layout import Layout
 from ..models.base import Base
-from ..options import DrawOptions
+from ..options import ONE_AT_A_TIME, DrawOptions
 from ..prompts import parse_prompt
 from ..reading import read_bounded
 from ..writing import write_whole
 from . import generate, structure
 from .facts import told_base
-from .layouts import Ablation, makes_crops, masks_of
-from .mixtures import ONE_AT_A_TIME, Loader, Mixture, mixture, prompt_tokens
+from .jobs import Ablation, Job, masks_of, parts_of
+from .layouts import makes_crops
+from .mixtures import Loader, Mixture, mixture, spoken
+from .rivals import with_nouns
 
 _SETTINGS = ("steps", "guidance", "size", "sampler", "negative")
 """What a picture depends on besides its prompt, its batch and the weights."""
@@ -50,8 +52,20 @@ class Batch:
 
     keys: tuple[str, ...]
     """Of each picture: a hash of all that it depends on, and the stem of its file's name."""
-    job: generate.Job
+    job: Job
     scene: Scene
+
+
+def scene(
+    records: Sequence[Record],
+    options: DrawOptions,
+    nouns: Mapping[str, str],
+    static: generate.Static | None = None,
+) -> Scene:
+    """A scene with these concepts and no others: in the negative prompt the others are their class nouns, by key."""
+    there = {record.key for record in records}
+    others = {key: noun for key, noun in nouns.items() if key not in there}
+    return Scene(tuple(records), replace(options, negative=with_nouns(options.negative, others)), static)
 
 
 def plan(
@@ -70,12 +84,11 @@ def plan(
     """
     out = []
     for prompt in prompts:
-        chosen = mixture(base, load, scene.records, prompt, scene.options)
-        prompt_tokens(base, prompt, {record.key: load(record).tokens for record in chosen.named}, on_note)
+        chosen = _chosen(base, load, scene, prompt, scene.options, on_note)
         common = _content(registry, base, scene, chosen, prompt)
         if followed:
-            common["structure"] = {**followed.content(), "heard": structure.heard(prompt, chosen)}
-        out += _batches(scene, generate.Job(prompt, scene.options, structure=followed), common)
+            common["structure"] = {**followed.content(), "heard": structure.heard(prompt, chosen.named)}
+        out += _batches(scene, Job(prompt, scene.options, structure=followed), common)
     return out
 
 
@@ -95,12 +108,12 @@ def plan_layout(
             structure raises.
     """
     followed = structure.of_layout(layout, on_note=on_note)
-    contents, heard = [], []
-    for prompt in (layout.base.prompt, *(region.prompt for region in layout.regions)):
-        chosen = mixture(base, load, scene.records, prompt, scene.options)
-        prompt_tokens(base, prompt, {record.key: load(record).tokens for record in chosen.named}, on_note)
+    contents, heard, negatives = [], [], []
+    for prompt, options in parts_of(layout, scene.options):
+        chosen = _chosen(base, load, scene, prompt, options, on_note)
         contents.append(_content(registry, base, scene, chosen, prompt))
-        heard.append(structure.heard(prompt, chosen))
+        negatives.append(_negative(options.negative, chosen))
+        heard.append(structure.heard(prompt, chosen.named))
     common, *regions = contents
     masks = masks_of(layout)
     assert scene.options.size
@@ -111,21 +124,24 @@ def plan_layout(
         "regions": [
             {
                 **region.model_dump(exclude={"prompt", "mask"}),
+                "negative": None if region.negative is None else negative,
                 "mask": mask and mask.sha256,
                 "prompt": content["prompt"],
                 "used": content["used"],
             }
-            for region, content, mask in zip(layout.regions, regions, masks, strict=True)
+            for region, content, negative, mask in zip(
+                layout.regions, regions, negatives[1:], masks, strict=True
+            )
         ],
         "ablation": asdict(ablation),
     }
     if followed:
         common["structure"] = {**followed.content(), "heard": heard}
-    job = generate.Job(layout.base.prompt, scene.options, layout, ablation, followed)
+    job = Job(layout.base.prompt, scene.options, layout, ablation, followed)
     return _batches(scene, job, common)
 
 
-def _batches(scene: Scene, job: generate.Job, common: dict[str, Any]) -> list[Batch]:
+def _batches(scene: Scene, job: Job, common: dict[str, Any]) -> list[Batch]:
     """A job in the batches it is drawn in; ``common`` is what all its pictures depend on."""
     out = []
     first, count = scene.options.seed, scene.options.count
@@ -188,11 +204,6 @@ def file(folder: Path, key: str) -> Path:
 
 def _content(registry: Registry, base: Base, scene: Scene, chosen: Mixture, prompt: str) -> dict[str, Any]:
     """All that a prompt's pictures depend on: words, settings, and the weights by content, not by name or method."""
-    named = {record.key: [record.blob, record.class_noun] for record in chosen.named}
-    words: list[Any] = [
-        part if isinstance(part, str) else {"concept": named[canonical_key(part.name)]}
-        for part in parse_prompt(prompt).parts
-    ]
     used: Any = [
         [record.blob, record.scale, list(weights)]
         for record, weights in zip(chosen.used, chosen.weights, strict=True)
@@ -203,14 +214,41 @@ def _content(registry: Registry, base: Base, scene: Scene, chosen: Mixture, prom
     assert scene.options.size
     return {
         "format": 1,
-        "prompt": words,
+        "prompt": _words(prompt, chosen.named),
         "used": used,
         "one_at_a_time": chosen.method if chosen.method in ONE_AT_A_TIME and len(chosen.used) > 1 else None,
-        "options": {name: settings[name] for name in _SETTINGS},
+        "options": {
+            **{name: settings[name] for name in _SETTINGS},
+            "negative": _negative(scene.options.negative, chosen),
+        },
         **told_base(registry, base, scene.options.size),
         # As the keys of all pictures kept so far have it.
         "compute": str(base.compute),
     }
+
+
+def _chosen(
+    base: Base, load: Loader, scene: Scene, prompt: str, options: DrawOptions, on_note: Callable[[str], None]
+) -> Mixture:
+    """What a prompt is drawn with, after a look at whether all of it will be heard."""
+    chosen = mixture(base, load, scene.records, prompt, options)
+    spoken(base, load, prompt, chosen.named, on_note)
+    spoken(base, load, options.negative, chosen.against, on_note, "negative prompt")
+    return chosen
+
+
+def _words(prompt: str, named: Sequence[Record]) -> list[Any]:
+    """A prompt with its concepts by content."""
+    concepts = {record.key: [record.blob, record.class_noun] for record in named}
+    return [
+        part if isinstance(part, str) else {"concept": concepts[canonical_key(part.name)]}
+        for part in parse_prompt(prompt).parts
+    ]
+
+
+def _negative(negative: str, chosen: Mixture) -> Any:
+    """A negative prompt; without concepts it is a text, as the keys of all pictures kept so far have it."""
+    return _words(negative, chosen.against) if chosen.against else negative
 
 
 def _hash(content: dict[str, Any]) -> str:

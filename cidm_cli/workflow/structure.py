@@ -1,33 +1,27 @@
-"""A given picture whose lines the drawn one follows: read, made ready, told, and found again."""
+"""A given picture whose lines the drawn one follows: read, told, and found again. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from pydantic import ValidationError
 
-from cidm_registry import canonical_key
+from cidm_registry import Record, canonical_key
 
 from ..data import read_given
-from ..data.lines import lines
 from ..errors import CidmError, ExitCode
 from ..layout import Layout, Structure
 from ..layout.masks import mask_folder, pixel_digest, read_structure
-from ..models import sampling
-from ..models import structure as models
-from ..models.base import Base
 from ..models.control_files import ControlFiles, find, find_again
-from ..options import DrawOptions
 from ..places import candidates, told_path
 from ..prompts import parse_prompt
-from .mixtures import Loader, Mixture, nouns
 
-STRETCHED = 0.02
-"""The difference of two shapes, as a share, from which on a note tells that a picture is stretched."""
+if TYPE_CHECKING:
+    from .mixtures import Mixture
 
 
 @dataclass(frozen=True)
@@ -101,46 +95,15 @@ def settings(said: dict[str, Any]) -> Structure:
         raise CidmError(f"--structure-{key} {said.get(str(key))}: {message}", code=ExitCode.USAGE) from None
 
 
-def prepare(
-    base: Base,
-    load: Loader,
-    followed: Followed,
-    options: DrawOptions,
-    on_note: Callable[[str], None] = lambda note: None,
-) -> models.Guide | None:
-    """What is followed in pictures of the size of ``options``; None where it has no strength or no step.
-
-    Raises:
-        CidmError: INVALID for a model that does not fit the base, or a picture without lines.
-    """
-    assert options.size
-    assert options.steps
-    how = followed.how
-    control = load.control(followed.control)
-    picture = lines(followed.image, how.kind, options.size)
-    if how.kind != "as-is" and picture.getextrema() == ((0, 0),) * 3:
-        raise CidmError(
-            f"{followed.path}: no lines to follow are in it",
-            hint="draw them dark on white or white on black; kind edge wants an ordinary picture",
-            code=ExitCode.INVALID,
-        )
-    (width, height), (wide, high) = followed.image.size, options.size
-    if abs(width * high / (height * wide) - 1) > STRETCHED:
-        on_note(f"{followed.path}: {width} x {height}, is stretched to the picture's {wide} x {high}")
-    when = sampling.evaluations(base, options.sampler, options.steps, how.start, how.until)
-    if not when:
-        on_note(
-            f"{followed.path}: is not followed, as none of {options.steps} steps lies between from and until"
-        )
-    if not when or how.scale == 0:
-        return None
-    return models.Guide(control, models.in_pixels(base, control, picture), how.scale, when)
-
-
-def heard(prompt: str, chosen: Mixture) -> str:
+def heard(prompt: str, named: Sequence[Record]) -> str:
     """A prompt with class nouns in the concepts' places: what the model is told."""
-    words = nouns(chosen.named)
+    words = {record.key: record.class_noun for record in named}
     return parse_prompt(prompt).filled(lambda name: words[canonical_key(name)])
+
+
+def heard_of(prompt: str, negative: str, chosen: Mixture) -> tuple[str, str]:
+    """What the model is told without a prompt, and with it."""
+    return heard(negative, chosen.against), heard(prompt, chosen.named)
 
 
 def told(followed: Followed) -> dict[str, Any]:

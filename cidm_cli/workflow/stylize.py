@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
 from PIL import Image
 
-from cidm_registry import Record, Registry
+from cidm_registry import Registry
 
 from ..data import Given, place
 from ..data.patches import fitting_size
-from ..edit_options import StylizeOptions, drawing
 from ..models.base import Base
-from ..options import resolve_draw
-from .redrawing import Picture, Stroke, Work, check_prompt, facts, make_brush
-
-PROMPT = "a {}"
-"""The start of the captions that styles are learned with, "a painting of a house"; what is shown, nobody knows."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """Pictures to give a style."""
-
-    pictures: tuple[Given, ...]
-    record: Record
-    """The style."""
-    prompt: str
-    """Names it."""
-    options: StylizeOptions
-
-
-def plan(
-    registry: Registry, pictures: Sequence[Given], style: str, prompt: str | None, options: StylizeOptions
-) -> Task:
-    """Refuses what cannot be drawn before any model is loaded.
-
-    Raises:
-        CidmError: NOT_FOUND for an unknown style, USAGE for options or a prompt that cannot be used.
-    """
-    chosen, record = check_prompt(registry, style, prompt, PROMPT)
-    resolve_draw(drawing(options), registry.base.kind, 64)
-    return Task(tuple(pictures), record, chosen, options)
+from .overdrawing import StyleTask
+from .redrawing import Picture, Stroke, Work, facts, make_brush
 
 
 def prepare(
-    registry: Registry, base: Base, task: Task, on_note: Callable[[str], None] = lambda note: None
+    registry: Registry, base: Base, task: StyleTask, on_note: Callable[[str], None] = lambda note: None
 ) -> Work:
     """All that ``paint`` needs: ``count`` pictures of each given one, in order.
 

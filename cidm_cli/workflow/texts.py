@@ -18,7 +18,7 @@ from ..models.base import Base
 from ..models.offload import present
 from ..options import DrawOptions
 from . import structure
-from .mixtures import Applied, Loader, Mixture, nouns, prompt_tokens
+from .mixtures import Applied, Loader, Mixture, spoken
 
 Text = tuple[tuple[torch.Tensor, ...], torch.Tensor | None]
 """What each cross-attention layer attends to [1, tokens, width], and the text as a whole [1, width] if need be."""
@@ -43,7 +43,7 @@ class Texts:
     base: Base
     load: Loader
     on_note: Callable[[str], None] = lambda note: None
-    _without: dict[str, Text] = field(default_factory=dict)
+    _without: dict[tuple[str, ...], Text] = field(default_factory=dict)
     _given: dict[tuple[str, ...], Text] = field(default_factory=dict)
     _heard: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict)
 
@@ -54,46 +54,45 @@ class Texts:
         Raises:
             CidmError: USAGE when a prompt is so long that a concept in it is cut off.
         """
-        keys = [(said.prompt, *(record.blob for record in said.chosen.named)) for said in batch]
-        new = any(
-            said.negative not in self._without or key not in self._given
-            for key, said in zip(keys, batch, strict=True)
-        )
+        keys = [
+            (
+                (said.negative, *(record.blob for record in said.chosen.against)),
+                (said.prompt, *(record.blob for record in said.chosen.named)),
+            )
+            for said in batch
+        ]
+        new = any(without not in self._without or given not in self._given for without, given in keys)
         with present(self.base.device, *(self.base.encoders if new else ())):
+            made = [*zip(keys, batch, strict=True)]
             self._without = _once(
-                self._without, {said.negative: partial(self._negative, said.negative) for said in batch}
+                self._without,
+                {
+                    without: partial(self._encoded, said.negative, said.chosen.against, "negative prompt")
+                    for (without, _), said in made
+                },
             )
             self._given = _once(
                 self._given,
                 {
-                    key: partial(self._prompt, said.prompt, said.chosen.named)
-                    for key, said in zip(keys, batch, strict=True)
+                    given: partial(self._encoded, said.prompt, said.chosen.named, "prompt")
+                    for (_, given), said in made
                 },
             )
-        return [
-            (self._without[said.negative], self._given[key]) for key, said in zip(keys, batch, strict=True)
-        ]
+        return [(self._without[without], self._given[given]) for without, given in keys]
 
     def heard(self, batch: Sequence[Said]) -> torch.Tensor:
         """What a model that follows a structure hears of a batch, [2 pictures, tokens, width].
 
         Of each picture without its prompt, then of each with it.
         """
-        pairs = [(said.negative, structure.heard(said.prompt, said.chosen)) for said in batch]
+        pairs = [structure.heard_of(said.prompt, said.negative, said.chosen) for said in batch]
         self._heard = _once(
             self._heard, {pair: partial(control.plain_texts, self.base, pair) for pair in pairs}
         )
         return torch.stack([self._heard[pair] for pair in pairs], dim=1).flatten(0, 1)
 
-    def _negative(self, negative: str) -> Text:
-        return self._encoded(text.tokenize(self.base.tokenizer, [negative]), {})
-
-    def _prompt(self, prompt: str, named: Sequence[Record]) -> Text:
-        vectors = {record.key: self.load(record).tokens for record in named}
-        tokens = prompt_tokens(self.base, prompt, vectors, self.on_note, nouns=nouns(named))
-        return self._encoded(tokens, vectors)
-
-    def _encoded(self, tokens: text.Tokens, vectors: Mapping[str, torch.Tensor]) -> Text:
+    def _encoded(self, said: str, named: Sequence[Record], what: str) -> Text:
+        tokens, vectors = spoken(self.base, self.load, said, named, self.on_note, what)
         layers = len(cross_attention_layers(self.base.unet))
         return text.encode(self.base, [tokens], vectors, layers=layers), text.pooled(self.base, [tokens])
 
@@ -108,13 +107,13 @@ def estimate(
     options: DrawOptions,
     told: Sequence[tuple[Text, Text]],
     weights: Applied,
-    followed: Callable[[int], control.Condition | None] = lambda number: None,
+    followed: Callable[[int], control.Condition | None] = lambda step: None,
 ) -> sampling.Estimate:
     """What the pictures of a batch are denoised by.
 
     Args:
         told: of each, without its prompt and with it, as ``Texts.of`` gives it.
-        followed: the structure they follow at an evaluation, two rows a picture.
+        followed: the structure they follow at a step, two rows a picture.
     """
     assert options.guidance is not None
     without, given = ([contexts for contexts, _ in some] for some in zip(*told, strict=True))

@@ -12,14 +12,22 @@ from dataclasses import dataclass
 
 import torch
 
+from ..data.lines import lines
+from ..errors import CidmError, ExitCode
 from ..method import regions as method
 from ..models import regional, sampling, structure
 from ..models.base import Base
+from ..options import DrawOptions
 from .layouts import WHOLE, WITHOUT, Scene, sources_of
+from .mixtures import Loader
+from .structure import Followed
 
 CROPS_UNTIL = 0.7
 """The share of the noise levels, from the noisiest, in which crops have a say. What a region shows is settled there;
 after it the picture is looked at as a whole, so that what is behind the regions joins up."""
+
+STRETCHED = 0.02
+"""The difference of two shapes, as a share, from which on a note tells that a picture is stretched."""
 
 Window = structure.Window
 
@@ -66,7 +74,8 @@ def estimate(base: Base, scene: Scene, pictures: int, lead: Lead | None = None) 
     parts = _groups(base, scene, _views(pairs), pictures, lead)
     last = base.scheduler_config.get("num_train_timesteps", 1000) * (1 - CROPS_UNTIL) if scene.crops else 0
     joined = _groups(base, scene, _views(pairs[:1]), pictures, lead) if last else parts
-    led = lead.guide.evaluations if lead else ()
+    led = lead.guide.steps if lead else ()
+    early: dict[int, bool] = {}
     every = range(len(scene.masks))
     form, guidance = scene.ablation.form, scene.options.guidance
     assert guidance is not None
@@ -76,14 +85,15 @@ def estimate(base: Base, scene: Scene, pictures: int, lead: Lead | None = None) 
         shares = scene.shares(scene.cells, every)
     shares = shares.to(base.device)
 
-    def follow(latents: torch.Tensor, t: torch.Tensor, number: int) -> torch.Tensor:
+    def follow(latents: torch.Tensor, t: torch.Tensor, step: int) -> torch.Tensor:
         seen: dict[View, torch.Tensor] = {}
-        early = float(t) >= last
-        for group in parts if early else joined:
-            seen |= _seen(base, group, latents, t, number in led)
+        # As the step began: a sampler may look again, at less noise, before it ends.
+        crops = early.setdefault(step, float(t) >= last)
+        for group in parts if crops else joined:
+            seen |= _seen(base, group, latents, t, step in led)
         whole, *regions = (
             _placed(method.region_estimate(seen[without], seen[given], guidance), given.window, latents)
-            for without, given in (pairs if early else pairs[:1])
+            for without, given in (pairs if crops else pairs[:1])
         )
         if not regions:
             return whole
@@ -134,12 +144,48 @@ def _window(base: Base, drawn: torch.Tensor) -> Window:
     return x0, y0, x1, y1
 
 
+def guide(
+    base: Base,
+    load: Loader,
+    followed: Followed,
+    options: DrawOptions,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> structure.Guide | None:
+    """What is followed in pictures of the size of ``options``; None where it has no strength or no step.
+
+    Raises:
+        CidmError: INVALID for a model that does not fit the base, or a picture without lines.
+    """
+    assert options.size
+    assert options.steps
+    how = followed.how
+    control = load.control(followed.control)
+    picture = lines(followed.image, how.kind, options.size)
+    if how.kind != "as-is" and picture.getextrema() == ((0, 0),) * 3:
+        raise CidmError(
+            f"{followed.path}: no lines to follow are in it",
+            hint="draw them dark on white or white on black; kind edge wants an ordinary picture",
+            code=ExitCode.INVALID,
+        )
+    (width, height), (wide, high) = followed.image.size, options.size
+    if abs(width * high / (height * wide) - 1) > STRETCHED:
+        on_note(f"{followed.path}: {width} x {height}, is stretched to the picture's {wide} x {high}")
+    when = sampling.steps_between(options.steps, how.start, how.until)
+    if not when:
+        on_note(
+            f"{followed.path}: is not followed, as none of {options.steps} steps lies between from and until"
+        )
+    if not when or how.scale == 0:
+        return None
+    return structure.Guide(control, structure.in_pixels(base, control, picture), how.scale, when)
+
+
 def following(
     base: Base, guide: structure.Guide, heard: torch.Tensor
 ) -> Callable[[int], structure.Condition | None]:
-    """What the rows of a batch follow at each evaluation; ``heard`` is of each row, [rows, tokens, width]."""
+    """What the rows of a batch follow at each step; ``heard`` is of each row, [rows, tokens, width]."""
     followed = structure.condition(base, guide, heard)
-    return lambda number: followed if number in guide.evaluations else None
+    return lambda step: followed if step in guide.steps else None
 
 
 def _groups(base: Base, scene: Scene, views: Iterable[View], pictures: int, lead: Lead | None) -> list[Group]:

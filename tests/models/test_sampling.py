@@ -289,6 +289,25 @@ def test_steps_left_out_are_not_counted(base: Base, sampler: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("first", [0, 2])
+def test_all_evaluations_of_a_step_are_told_its_number(base: Base, sampler: str, first: int) -> None:
+    """What changes from step to step, such as the turns of lora-switch, never changes in the middle of one."""
+    told: list[int] = []
+    noise = initial_noise(base, [1], SIZE)
+
+    def estimate(scaled: torch.Tensor, t: torch.Tensor, step: int) -> torch.Tensor:
+        told.append(step)
+        return torch.zeros_like(scaled)
+
+    denoise(
+        base, estimate, noise, sampler=sampler, steps=5, first=first,
+        begin=partial(at, GIVEN_LATENTS[:1], noise) if first else None,
+    )  # fmt: skip
+    steps = [*range(5 - first)]
+    assert told == (sorted(steps + steps[:-1]) if sampler == "heun" else steps)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_kept_latents_are_met_at_the_level_of_every_evaluation_and_clean_at_the_end(
     base: Base, sampler: str
 ) -> None:

@@ -27,7 +27,7 @@ from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.models import structure
 from cidm_cli.models.base import Base
 from cidm_cli.models.control_files import CLASSES, find, find_again
-from cidm_cli.models.sampling import decode, denoise, evaluations, guided, initial_noise, make_scheduler
+from cidm_cli.models.sampling import decode, denoise, guided, initial_noise, make_scheduler, steps_between
 from cidm_cli.models.structure import Guide, condition, in_pixels, load, plain_texts
 from cidm_cli.models.text import encode, pooled, tokenize
 
@@ -58,7 +58,7 @@ def stock_model(base: Base, kind: str) -> Any:
 def guide(base: Base, model: Any, folder: Path, scale: float = 1.0, **when: Any) -> Guide:
     model.save_pretrained(folder)
     control = load(base, find(str(folder), Path()))
-    numbers = evaluations(base, "dpm++", STEPS, when.get("start", 0.0), when.get("until", 1.0))
+    numbers = steps_between(STEPS, when.get("start", 0.0), when.get("until", 1.0))
     return Guide(control, in_pixels(base, control, picture()), scale, numbers)
 
 
@@ -69,7 +69,7 @@ def drawn(base: Base, followed: Guide | None) -> np.ndarray:
     wholes = pooled(base, tokens[1:]), pooled(base, tokens[:1])
 
     def lead(number: int) -> structure.Condition | None:
-        if followed is None or number not in followed.evaluations:
+        if followed is None or number not in followed.steps:
             return None
         return condition(base, followed, plain_texts(base, [NEGATIVE, PROMPT]))
 
@@ -132,13 +132,11 @@ def test_the_steps_it_is_followed_in_are_those_of_diffusers(base: Base, tmp_path
         assert abs(found - drawn(base, other)).max() > 2
 
 
-@pytest.mark.parametrize(("sampler", "count"), [("dpm++", 10), ("heun", 19)])
-def test_shares_of_the_steps_count_every_evaluation_once(base: Base, sampler: str, count: int) -> None:
-    assert evaluations(base, sampler, 10, 0.0, 1.0) == frozenset(range(count))
-    parts = [evaluations(base, sampler, 10, low, low + 0.5) for low in (0.0, 0.5)]
-    assert not parts[0] & parts[1]
-    assert len(parts[0] | parts[1]) >= count - 1, "an evaluation in the middle belongs to neither"
-    assert evaluations(base, "dpm++", 10, 0.31, 0.39) == frozenset()
+def test_shares_of_the_steps_count_every_step_once() -> None:
+    assert steps_between(10, 0.0, 1.0) == frozenset(range(10))
+    assert [steps_between(10, low, low + 0.5) for low in (0.0, 0.5)] == [{*range(5)}, {*range(5, 10)}]
+    assert steps_between(11, 0.0, 0.5) == {*range(5)}, "a step in the middle belongs to neither half"
+    assert steps_between(10, 0.31, 0.39) == frozenset()
 
 
 @both_kinds

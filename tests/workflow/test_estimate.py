@@ -17,8 +17,8 @@ from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import estimate, estimate_draw
 from cidm_cli.workflow.batches import prepare
 from cidm_cli.workflow.estimate_bases import described, without_weights
-from cidm_cli.workflow.generate import Job
 from cidm_cli.workflow.hardware import Hardware
+from cidm_cli.workflow.jobs import Job
 from cidm_cli.workflow.learn import Events, caption_tokens
 from cidm_cli.workflow.training import train_step, training
 from cidm_registry import Registry

@@ -90,7 +90,7 @@ def test_every_figure_is_what_the_pictures_say(
     for place, concept in enumerate(evaluation.concepts):
         pictures, texts = [], []
         for prompt in judging.PROMPTS:
-            job = samples.generate.Job(prompt.format(f"<{concept.name}>"), options)
+            job = samples.Job(prompt.format(f"<{concept.name}>"), options)
             pictures += [picture.image for picture in draw(taught, base, [job])]
             texts += [prompt.format(concept.name)] * 3
         cell = concept.final
@@ -124,7 +124,7 @@ def test_the_base_and_the_concept_alone_are_drawn_by_the_same_prompts_and_seeds(
     evaluation, _ = done
     dog, cat = evaluation.concepts
     options = samples_options(evaluation)
-    jobs = [samples.generate.Job(prompt.format("cat"), options) for prompt in judging.PROMPTS]
+    jobs = [samples.Job(prompt.format("cat"), options) for prompt in judging.PROMPTS]
     pictures = [picture.image for picture in draw(taught, base, jobs, records=())]
     references = [e.image for e in load_examples(data / "pictures" / "cat", class_noun="cat").examples]
     pairs = judges.clip.embed(pictures) @ judges.clip.embed(references).T

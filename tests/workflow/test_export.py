@@ -26,7 +26,8 @@ from cidm_cli.models.sampling import initial_noise, make_scheduler
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow.bases import concept_weights
 from cidm_cli.workflow.features import OBJECT_TEMPLATES
-from cidm_cli.workflow.generate import Job, draw
+from cidm_cli.workflow.generate import draw
+from cidm_cli.workflow.jobs import Job
 from cidm_registry import Registry
 from command import Cidm
 from exports import worst

@@ -24,7 +24,8 @@ from cidm_cli.models.attention import cross_attention_layers
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.options import DrawOptions, resolve_draw
-from cidm_cli.workflow.generate import Job, draw
+from cidm_cli.workflow.generate import draw
+from cidm_cli.workflow.jobs import Job
 from cidm_registry import Registry
 from command import Cidm, Ran
 from learning import files_of, learn_direct, task

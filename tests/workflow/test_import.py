@@ -24,7 +24,8 @@ from cidm_cli.models.sampling import initial_noise, make_scheduler
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow.again import redraw
 from cidm_cli.workflow.bases import concept_weights
-from cidm_cli.workflow.generate import Job, draw, read_static
+from cidm_cli.workflow.generate import draw, read_static
+from cidm_cli.workflow.jobs import Job
 from cidm_registry import Against, Registry
 from command import Cidm
 from exports import kohya_tensors, pairs, products, worst

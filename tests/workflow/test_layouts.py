@@ -25,8 +25,8 @@ from cidm_cli.models.identity import identify
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import layouts, views
 from cidm_cli.workflow.again import redraw
-from cidm_cli.workflow.generate import Job, check, draw, read_static
-from cidm_cli.workflow.layouts import COMPLETE, Ablation
+from cidm_cli.workflow.generate import draw, read_static
+from cidm_cli.workflow.jobs import COMPLETE, Ablation, Job, check
 from cidm_cli.workflow.mixtures import Loader
 from cidm_registry import Registry
 from command import Cidm
@@ -290,10 +290,12 @@ def test_crops_have_no_say_where_little_noise_is_left(base: Base, taught: Regist
     with torch.no_grad():
         cropped, fast = (views.estimate(base, prepared(base, taught, one), 2) for one in (some, attended))
         found = {
-            t: (cropped(LATENTS, torch.tensor(t), 0), fast(LATENTS, torch.tensor(t), 0)) for t in (301, 299)
+            (t, step): (cropped(LATENTS, torch.tensor(t), step), fast(LATENTS, torch.tensor(t), step))
+            for t, step in ((301, 0), (299, 0), (299, 1))
         }
-    assert not torch.allclose(*found[301], atol=1e-3)
-    torch.testing.assert_close(*found[299], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(*found[301, 0], atol=1e-3)
+    assert not torch.allclose(*found[299, 0], atol=1e-3), "a step that looks again ends as it began"
+    torch.testing.assert_close(*found[299, 1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,9 @@ from cidm_cli.models.identity import identify
 from cidm_cli.options import DrawOptions
 from cidm_cli.workflow import features, interference
 from cidm_cli.workflow.bases import lora_fit
-from cidm_cli.workflow.merge import Merge, merge, select, work
+from cidm_cli.workflow.merge import Merge, merge, work
 from cidm_cli.workflow.mixtures import Loader, mixture
+from cidm_cli.workflow.selection import to_merge
 from cidm_registry import Registry
 from command import Cidm
 from learning import files_of, learn_direct, task
@@ -65,7 +66,7 @@ def merged(
     prompt: str | None = None,
     **options: Any,
 ) -> Merge:
-    chosen = select(registry, names, factors or {}, prompt, MergeOptions(**{**QUICK, **options}))
+    chosen = to_merge(registry, names, factors or {}, prompt, MergeOptions(**{**QUICK, **options}))
     return merge(registry, base, chosen)
 
 
@@ -157,10 +158,10 @@ def test_ewa_takes_the_weights_that_drawing_the_prompt_would(
 
 def test_a_concept_of_weight_0_is_left_out_as_if_it_were_not_there(registry: Registry, base: Base) -> None:
     for method in ("fuse", "mean"):
-        chosen = select(registry, ["dog", "cat"], {"cat": 0.0}, None, MergeOptions(method=method, **QUICK))
+        chosen = to_merge(registry, ["dog", "cat"], {"cat": 0.0}, None, MergeOptions(method=method, **QUICK))
         assert [record.name for record in chosen.records] == ["dog"]
     with pytest.raises(CidmError, match="every concept has weight 0"):
-        select(registry, ["dog", "cat"], {"cat": 0.0, "dog": 0.0}, None, MergeOptions())
+        to_merge(registry, ["dog", "cat"], {"cat": 0.0, "dog": 0.0}, None, MergeOptions())
 
 
 def test_ewa_of_a_prompt_that_draws_on_nothing_is_refused(registry: Registry, base: Base) -> None:
@@ -331,7 +332,7 @@ def test_the_prompts_looked_at_share_no_scene_and_no_subject_with_those_that_con
 
 
 def test_progress_is_told_step_by_step(registry: Registry, base: Base) -> None:
-    chosen = select(registry, [], {}, None, MergeOptions(**QUICK))  # type: ignore[arg-type]
+    chosen = to_merge(registry, [], {}, None, MergeOptions(**QUICK))  # type: ignore[arg-type]
     calls: list[int] = []
     merge(registry, base, chosen, on_step=lambda: calls.append(1))
     assert len(calls) == work(chosen) == 2 * (3 + 3)
@@ -507,7 +508,7 @@ def test_concepts_that_stand_on_each_other_are_not_added_up_twice(
         registry.commit(make_draft(name, method=learned), blob, expected_head=registry.head())
 
     def choose(*names: str) -> Any:
-        return select(registry, names, {}, None, MergeOptions(method=method))
+        return to_merge(registry, names, {}, None, MergeOptions(method=method))
 
     if fine:
         assert len(choose().records) == 2

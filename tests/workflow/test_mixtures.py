@@ -19,8 +19,9 @@ from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.options import DRAW_METHODS, DrawOptions, resolve_draw
 from cidm_cli.workflow import mixtures
-from cidm_cli.workflow.generate import Job, draw
-from cidm_cli.workflow.mixtures import Loader, Mixture, applied, choose_method, deltas, mixture
+from cidm_cli.workflow.generate import draw
+from cidm_cli.workflow.jobs import Job, choose_method
+from cidm_cli.workflow.mixtures import Loader, Mixture, applied, deltas, mixture
 from cidm_registry import Record, Registry
 from command import Cidm
 from learning import learn_direct, task

@@ -23,8 +23,8 @@ from cidm_cli.models.judges import Choice, Judges, open_judges
 from cidm_cli.options import DrawOptions
 from cidm_cli.workflow.crops import square
 from cidm_cli.workflow.evaluate import Events
-from cidm_cli.workflow.generate import Job, draw
-from cidm_cli.workflow.layouts import Ablation
+from cidm_cli.workflow.generate import draw
+from cidm_cli.workflow.jobs import Ablation, Job
 from cidm_cli.workflow.neglect import evaluate_layouts
 from cidm_cli.workflow.neglect_plan import single_size
 from cidm_cli.workflow.neglect_scores import NeglectScores

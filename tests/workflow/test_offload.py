@@ -21,7 +21,9 @@ from cidm_cli.models.control_files import ControlFiles
 from cidm_cli.models.identity import identify
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import redrawing, stylize
-from cidm_cli.workflow.generate import Job, draw
+from cidm_cli.workflow.generate import draw
+from cidm_cli.workflow.jobs import Job
+from cidm_cli.workflow.overdrawing import plan_style
 from cidm_cli.workflow.structure import Followed
 from cidm_registry import Registry
 from command import Cidm
@@ -140,7 +142,7 @@ def test_a_style_is_given_part_by_part(
     given = [read_given(tmp_path / "house.png")]
 
     def painted() -> list[bytes]:
-        work = stylize.plan(registry, given, "dog", None, StylizeOptions(steps=3))
+        work = plan_style(registry, given, "dog", None, StylizeOptions(steps=3))
         strokes = stylize.prepare(registry, base, work)
         return [np.asarray(picture.image).tobytes() for picture in redrawing.paint(base, strokes)]
 

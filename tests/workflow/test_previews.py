@@ -57,10 +57,15 @@ def test_previews_are_drawn_now_and_then_and_change_no_byte_of_the_concept(
     assert "in training" in again.error
 
 
-@pytest.mark.parametrize("method", ["cidm", "finetune", "c-lora"])
+@pytest.mark.parametrize(
+    ("method", "negative"),
+    [("cidm", "snow"), ("cidm", "a <cat> beside a <Dog>"), ("finetune", "snow"), ("c-lora", "snow")],
+)
 def test_the_last_preview_is_what_generate_draws_with_older_concepts_too(
-    method: str, cidm: Cidm, base: Base, tiny_registry: Registry, pictures: Path, tmp_path: Path
-) -> None:
+    method: str, negative: str, cidm: Cidm, base: Base, tiny_registry: Registry, pictures: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("CIDM_DRAW_NEGATIVE", negative)
     where = ("--registry", tiny_registry.root)
     cats = tiny.save_pictures(tmp_path / "cats", ("a photo of a cat",) * 3, seed=1)
     learn_direct(tiny_registry, base, task(cats, name="cat", noun="cat", method=method, lr=0.2))

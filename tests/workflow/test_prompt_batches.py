@@ -27,7 +27,8 @@ from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.processes import Crew
 from cidm_cli.workflow import mixtures, samples, structure
 from cidm_cli.workflow.again import redraw
-from cidm_cli.workflow.generate import Job, Picture, draw, work
+from cidm_cli.workflow.generate import Picture, draw, work
+from cidm_cli.workflow.jobs import Job
 from cidm_cli.workflow.mixtures import Loader
 from cidm_cli.workflow.recent import Recent
 from cidm_registry import Registry

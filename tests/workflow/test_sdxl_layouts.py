@@ -25,8 +25,8 @@ from cidm_cli.models.prediction import ask
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import layouts, views
 from cidm_cli.workflow.bases import concept_weights
-from cidm_cli.workflow.generate import Job, draw
-from cidm_cli.workflow.layouts import COMPLETE
+from cidm_cli.workflow.generate import draw
+from cidm_cli.workflow.jobs import COMPLETE, Job
 from cidm_cli.workflow.mixtures import Loader
 from cidm_registry import Registry
 from command import Cidm

@@ -23,8 +23,8 @@ from cidm_cli.models.identity import identify
 from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import layouts, samples, structure, views
 from cidm_cli.workflow.again import redraw
-from cidm_cli.workflow.generate import Job, _heard, draw
-from cidm_cli.workflow.layouts import COMPLETE
+from cidm_cli.workflow.generate import _heard, draw
+from cidm_cli.workflow.jobs import COMPLETE, Job
 from cidm_cli.workflow.mixtures import Loader
 from cidm_registry import Registry
 from command import Cidm

@@ -28,6 +28,8 @@ from cidm_cli.options import DrawOptions, resolve_draw
 from cidm_cli.workflow import edit as edits
 from cidm_cli.workflow import generate, redrawing
 from cidm_cli.workflow import stylize as styles
+from cidm_cli.workflow.jobs import Job
+from cidm_cli.workflow.overdrawing import plan_edit, plan_style
 from cidm_registry import Registry
 from command import Cidm, Ran
 from learning import files_of, learn_direct, task
@@ -167,7 +169,7 @@ def test_latents_outside_the_part_are_the_given_pictures_at_the_end(
     given = read_given(save(tmp_path / "given.png", (64, 64)))
     options = EditOptions(steps=3, sampler=sampler, crop=False)
     work = edits.prepare(
-        registry, base, edits.plan(registry, [given], "dog", None, options, box="16,16,40,40")
+        registry, base, plan_edit(registry, [given], "dog", None, options, box="16,16,40,40")
     )
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(
@@ -187,7 +189,7 @@ def test_latents_outside_the_part_are_the_given_pictures_at_the_end(
 def test_strength_0_gives_the_autoencoders_round_trip(base: Base, taught: Path, house: Path) -> None:
     registry = Registry.open(taught)
     work = styles.prepare(
-        registry, base, styles.plan(registry, [read_given(house)], "ink", None, StylizeOptions(strength=0.0))
+        registry, base, plan_style(registry, [read_given(house)], "ink", None, StylizeOptions(strength=0.0))
     )
     assert work.steps == 0
     (picture,) = redrawing.paint(base, work)
@@ -199,10 +201,10 @@ def test_strength_0_gives_the_autoencoders_round_trip(base: Base, taught: Path, 
 def test_strength_1_draws_what_generate_draws(sampler: str, base: Base, taught: Path, house: Path) -> None:
     registry = Registry.open(taught)
     options = StylizeOptions(strength=1.0, steps=2, sampler=sampler, size=(64, 64), seed=7)
-    work = styles.prepare(registry, base, styles.plan(registry, [read_given(house)], "ink", None, options))
+    work = styles.prepare(registry, base, plan_style(registry, [read_given(house)], "ink", None, options))
     (picture,) = redrawing.paint(base, work)
     draw = resolve_draw(DrawOptions(steps=2, sampler=sampler, seed=7), "sd15", base.pixels)
-    (plain,) = generate.draw(registry, base, [generate.Job("a <ink>", draw)])
+    (plain,) = generate.draw(registry, base, [Job("a <ink>", draw)])
     assert picture.image.tobytes() == plain.image.tobytes()
 
 
@@ -227,7 +229,7 @@ def latents_of(
     """How far the latents that are decoded lie from the given picture's, and how often the UNet was asked."""
     registry = Registry.open(taught)
     chosen = StylizeOptions(steps=8, strength=0.75, **options)
-    work = styles.prepare(registry, base, styles.plan(registry, [read_given(house)], "ink", None, chosen))
+    work = styles.prepare(registry, base, plan_style(registry, [read_given(house)], "ink", None, chosen))
     seen: list[torch.Tensor] = []
     asked: list[None] = []
     forward = base.unet.forward
@@ -272,7 +274,7 @@ def test_noise_is_found_with_the_bases_own_weights(
 ) -> None:
     registry = Registry.open(taught)
     options = StylizeOptions(steps=4, strength=0.5)
-    work = styles.prepare(registry, base, styles.plan(registry, [read_given(house)], "ink", None, options))
+    work = styles.prepare(registry, base, plan_style(registry, [read_given(house)], "ink", None, options))
     name = next(iter(work.brush.weights.throughout()))
     own = base.unet.get_submodule(name).weight.clone()
     seen: list[bool] = []
@@ -373,7 +375,7 @@ def test_the_base_is_loaded_once_and_pictures_are_drawn_together(
     registry = Registry.open(taught)
     given = [read_given(save(tmp_path / f"{k}.png", (70 + k, 70), seed=k)) for k in range(3)]
     options = StylizeOptions(steps=2, strength=1.0, count=2, batch=4)
-    work = styles.prepare(registry, base, styles.plan(registry, given, "ink", None, options))
+    work = styles.prepare(registry, base, plan_style(registry, given, "ink", None, options))
     rows: list[int] = []
     forward = base.unet.forward
 
@@ -393,7 +395,7 @@ def test_the_bases_weights_are_as_before(base: Base, taught: Path, house: Path) 
     before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
     options = EditOptions(steps=2, count=3, batch=1)
     work = edits.prepare(
-        registry, base, edits.plan(registry, [read_given(house)], "dog", None, options, box="0,0,0.5,0.5")
+        registry, base, plan_edit(registry, [read_given(house)], "dog", None, options, box="0,0,0.5,0.5")
     )
     pictures = redrawing.paint(base, work)
     next(pictures)

@@ -171,9 +171,7 @@ def train(
         clock.tick()
         mean = sum(losses[-200:]) / len(losses[-200:])
         if step % 50 == 0 or clock.progress >= 1:
-            print(
-                f"unet step {step} {clock.spent_s:.0f} s samples {samples} loss {mean:.5f}", flush=True
-            )
+            print(f"unet step {step} {clock.spent_s:.0f} s samples {samples} loss {mean:.5f}", flush=True)
         if time.monotonic() - last_save > 180 or clock.progress >= 1:
             last_save = time.monotonic()
             save_checkpoint(
