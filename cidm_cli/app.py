@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cidm_registry import RegistryError
+
 from . import __version__
 from .commands import (
     demo,
@@ -42,6 +44,7 @@ from .commands import (
 )
 from .config import load_settings
 from .errors import CidmError, ExitCode
+from .heavy import heralded
 from .interrupts import interrupted
 from .invocation import Invocation
 from .output import Mode, Output, Result
@@ -85,6 +88,9 @@ COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
 
 SHARED = ("learn", "generate", "eval")
 """What several processes can do together."""
+
+LOADING = ("learn", "generate", "stylize", "edit", "explain", "merge", "eval", "export")
+"""What loads the registry's base."""
 
 TOLERANT = ("doctor",)
 """What goes on without a settings file that is broken, and tells of it itself."""
@@ -214,10 +220,19 @@ def _run(
             ExitCode.USAGE,
         )
     settings = load_settings(os.environ, Path.cwd(), _user_folder(), tolerant=name in TOLERANT)
-    result = function(Invocation(output, settings, registry, crew), **values)
+    call = Invocation(output, settings, registry, crew)
+    with heralded(lambda: output.note(f"loading {_what_is_loaded(call, name)} …")):
+        result = function(call, **values)
     crew.meet()
     output.result(result)
     return int(ExitCode.OK if result.failure is None else result.failure.code)
+
+
+def _what_is_loaded(call: Invocation, name: str) -> str:
+    try:
+        return f"the base {call.open_registry().base.source}" if name in LOADING else "torch"
+    except (RegistryError, OSError):
+        return "torch"
 
 
 def _user_folder() -> Path:

@@ -40,6 +40,12 @@ REGISTRY_CODES: tuple[tuple[type[RegistryError], ExitCode], ...] = (
 )
 """The first that fits counts."""
 
+ELSEWHERE = {
+    "--base": "a registry is bound to its base: cidm init --base sd15 --registry PATH",
+    "--model": "a registry is bound to its base: cidm init --base sd15 --registry PATH",
+}
+"""Where to say what a command does not take."""
+
 SMALLER = "use fewer or smaller pictures at a time, or close other programs"
 
 
@@ -115,7 +121,8 @@ def _explain_usage(error: typer.TyperException) -> CidmError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "cidm"
     message = message[:1].lower() + message[1:]
-    return CidmError(message, f"`{command} --help` shows how", ExitCode.USAGE)
+    hint = ELSEWHERE.get(getattr(error, "option_name", ""), f"`{command} --help` shows how")
+    return CidmError(message, hint, ExitCode.USAGE)
 
 
 def _explain_system(error: OSError) -> CidmError:

@@ -115,8 +115,6 @@ class DrawOptions:
     """Pictures drawn at once, also of several prompts where they have the same weights and settings."""
 
 
-PRECISIONS = ("auto", "half", "fp32", "bf16", "fp16")
-"""What ``--precision`` may be."""
 LEARN_METHODS: dict[str, tuple[str, ...]] = {
     "cidm": ("gamma1", "gamma2", "consolidation", "shared_rank", "refresh_every", "shared_lr"),
     "plain": (),
@@ -136,6 +134,8 @@ CONSOLIDATIONS: dict[str, tuple[str, ...]] = {
     "paper": ("shared_lr",),
 }
 """What ``--consolidation`` may be, with the settings that only it has."""
+PRECISIONS = ("auto", "half", "fp32", "bf16", "fp16")
+"""What ``--precision`` may be."""
 DRAW_METHODS = (
     "auto", "named", "sharp", "official", "paper", "mean", "sum", "latest", "lora-c", "lora-switch",
 )  # fmt: skip
@@ -197,12 +197,6 @@ def resolve_learn(options: LearnOptions, kind: str) -> LearnOptions:
     return whole
 
 
-def check_precision(name: str) -> None:
-    """Raises CidmError USAGE for no name of a precision."""
-    if name not in PRECISIONS:
-        raise CidmError(f"--precision {name}: must be one of {', '.join(PRECISIONS)}", code=ExitCode.USAGE)
-
-
 def check_said(said: Collection[str], options: LearnOptions) -> None:
     """Refuses settings of another method that were asked for by name; in a settings file they may stand.
 
@@ -226,6 +220,12 @@ def check_said(said: Collection[str], options: LearnOptions) -> None:
     for name in CONSOLIDATIONS[options.consolidation]:
         if name in said and not options.gamma2:
             raise _usage(name, getattr(options, name), "belongs to --gamma2, which is 0")
+
+
+def check_precision(name: str) -> None:
+    """Raises CidmError USAGE for what ``--precision`` cannot be."""
+    if name not in PRECISIONS:
+        raise _usage("precision", name, f"must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
 
 
 def resolve_draw(options: DrawOptions, kind: str, pixels: int) -> DrawOptions:

@@ -427,6 +427,71 @@ def test_a_mask_that_cannot_serve_is_refused_by_name(folder: Path, mask: Image.I
     refused(folder, "1-mask.png", word)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["1-mask.jpg", "1_mask.png", "1-Mask.PNG", "1.mask.png", "1-masklabel.png", "mask/1.png", "Masks/1.jpg"],
+)
+def test_other_trainers_masks_are_masks(folder: Path, name: str) -> None:
+    mask = Image.new("L", (40, 32), 0)
+    mask.paste(255, (8, 8, 24, 24))
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(encoded(mask, "JPEG" if name.endswith("jpg") else "PNG"))
+    dataset = load(folder)
+    assert sorted(e.path.name for e in dataset.examples) == ["0.png", "1.png", "2.png"]
+    assert [e.path.name for e in dataset.examples if e.mask] == ["1.png"]
+    assert dataset.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["1-condlabel.png", "mask/9.png", "9_mask.png"])
+def test_what_is_neither_mask_nor_picture_is_left_out_and_told(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(encoded(picture(9)))
+    dataset = load(folder)
+    assert len(dataset.examples) == 3
+    assert not any(example.mask for example in dataset.examples)
+    assert any(name in warning for warning in dataset.warnings)
+
+
+def test_a_second_mask_is_told(folder: Path) -> None:
+    for name in ("1-mask.png", "1-masklabel.png"):
+        (folder / name).write_bytes(encoded(Image.new("L", (40, 32), 255)))
+    assert any("1-masklabel.png: a second mask" in warning for warning in load(folder).warnings)
+
+
+def test_a_picture_named_like_a_mask_is_no_mask(folder: Path) -> None:
+    (folder / "1_mask.png").write_bytes(encoded(Image.new("RGB", (40, 32), "orange")))
+    refused(folder, "1_mask.png", "has colours")
+
+
+def test_a_single_picture_has_its_own_mask_and_caption_only(folder: Path) -> None:
+    for name in ("1_mask.png", "11-mask.png"):
+        (folder / name).write_bytes(encoded(Image.new("L", (40, 32), 255)))
+    (folder / "1.txt").write_text("a dog")
+    (example,) = load(folder / "1.png").examples
+    assert example.mask is not None
+    assert example.caption == "a dog"
+
+
+def test_transparent_pictures_are_told(folder: Path) -> None:
+    image = picture(9).convert("RGBA")
+    image.putalpha(128)
+    (folder / "9.png").write_bytes(encoded(image))
+    assert [w for w in load(folder).warnings if "9.png: what is transparent becomes white" in w]
+
+
+def test_a_folder_of_kohyas_kind_stands_for_the_one_above_it(folder: Path) -> None:
+    inner = folder.rename(folder.parent / "10_sks dog")
+    above = folder.parent / "train"
+    above.mkdir()
+    inner.rename(above / "10_sks dog")
+    dataset = load(above)
+    assert len(dataset.examples) == 3
+    assert any("10_sks dog" in warning and "--steps" in warning for warning in dataset.warnings)
+    (above / "5_tom cat").mkdir()
+    with pytest.raises(CidmError, match="2 folders: 10_sks dog, 5_tom cat"):
+        load(above)
+
+
 def test_a_mask_without_its_picture_is_skipped(folder: Path) -> None:
     (folder / "9-mask.png").write_bytes(encoded(picture(9)))
     dataset = load(folder)

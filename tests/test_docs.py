@@ -11,7 +11,8 @@ import typer
 
 import tiny
 from cidm_cli.app import COMMANDS, app
-from cidm_cli.data import load_examples, replace_noun
+from cidm_cli.data import load_examples, marked
+from cidm_cli.data.nouns import in_folder
 from cidm_cli.errors import CidmError
 
 ROOT = Path(__file__).parent.parent
@@ -96,12 +97,14 @@ def test_folders_and_captions_of_kohyas_kind_are_read_as_coming_from_says(tmp_pa
     inner = tmp_path / "train" / "10_sks dog"
     tiny.save_pictures(inner, ("sks dog on a sofa", "a dog"))
     (inner / "1.txt").rename(inner / "1.caption")
-    with pytest.raises(CidmError, match="no usable picture") as caught:
-        load_examples(inner.parent, class_noun="dog")
-    assert caught.value.hint == "10_sks dog: a folder; pictures in it are not used"
-    read = load_examples(inner, class_noun="dog")
+    read = load_examples(inner.parent, class_noun="dog")
+    assert read.digest == load_examples(inner, class_noun="dog").digest
+    assert in_folder(inner.name) == "dog"
     assert {example.caption for example in read.examples} == {"sks dog on a sofa", "a photo of a dog"}
     assert any("1.caption" in warning for warning in read.warnings)
-    assert replace_noun("sks dog on a sofa", "dog", "<rex>") == "sks <rex> on a sofa"
-    assert replace_noun("1girl, long hair", "girl", "<rex>") == "<rex>, 1girl, long hair"
-    assert replace_noun("1girl, long hair", "1girl", "<rex>") == "<rex>, long hair"
+    (inner.parent / "5_tom cat").mkdir()
+    with pytest.raises(CidmError, match="no picture itself"):
+        load_examples(inner.parent, class_noun="dog")
+    assert marked("sks dog on a sofa", "rex", "dog").prompt == "<rex> on a sofa"
+    assert marked("1girl, long hair", "rex", "girl").prompt == "<rex>, 1girl, long hair"
+    assert marked("1girl, long hair", "rex", "1girl").prompt == "<rex>, long hair"

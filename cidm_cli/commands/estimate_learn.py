@@ -52,13 +52,14 @@ def estimate_learn(
     noun = class_noun(noun, name)
 
     from ..data import load_examples
-    from ..workflow import estimate, methods
+    from ..workflow import estimate
+    from ..workflow.admission import check_method
     from ..workflow.estimate_bases import without_weights
     from ..workflow.hardware import hardware
     from ..workflow.learn import Task
 
     dataset = load_examples(images, class_noun=noun, caption_template=options.caption) if images else None
-    methods.check(about.records, options)
+    check_method(about.records, options)
     wanted = hardware(where.device, where.precision)
     skeleton = without_weights(about, wanted, offload=where.offload, whole=where.whole)
     dataset = dataset or estimate.example_dataset(skeleton.pixels, noun, options.caption)

@@ -13,7 +13,8 @@ from ..flags import chosen, flags
 from ..invocation import Invocation
 from ..options import LearnOptions, check_said, resolve_learn
 from ..output import Result
-from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption, class_noun
+from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption
+from .learning import concept_name, noun_to_learn, unseen
 from .machine import Machine, machine, open_on
 from .watching import (
     BoardOption,
@@ -36,7 +37,9 @@ def learn(
     noun: Annotated[
         str | None,
         typer.Option(
-            "--class", metavar="NOUN", help="What kind of thing it is. [default: from NAME: dog2 is a dog]"
+            "--class",
+            metavar="NOUN",
+            help="What kind of thing it is. [default: what all captions name, else from NAME: dog2 is a dog]",
         ),
     ] = None,
     style: Annotated[bool, typer.Option("--style", help="It is a picture style, not an object.")] = False,
@@ -72,27 +75,34 @@ def learn(
 ) -> Result:
     """Learn one new concept from a few pictures, and keep every older one as it is.
 
-    Captions are read from .txt files beside the pictures; the class noun in them becomes the concept. Ctrl-C
-    saves a checkpoint, and the same command with --resume goes on from it.
+    Captions are read from .txt files beside the pictures; <NAME> in them is the concept, or else the class noun is.
+    Ctrl-C saves a checkpoint, and the same command with --resume goes on from it.
     """
     if resume and restart:
         raise CidmError("--resume and --restart exclude each other", "give one of them", ExitCode.USAGE)
-    from cidm_registry import display_name
-
-    from ..data import load_examples
-
     registry = call.open_registry()
-    name = display_name(name)
-    noun = class_noun(noun, name)
+    name = concept_name(name, images)
     where = machine(
         call, registry.base.kind, "learn", device=device, precision=precision, offload=offload, vram=vram
     )
     said = chosen(LearnOptions, "learn", given, call.settings)
     options = resolve_learn(LearnOptions(**where.completed(said)), registry.base.kind)
     check_said(given, options)
+
+    from ..workflow import admission
+
+    crew = call.crew
+    existing = admission.check(registry, name, options, update=update, crew=crew)
     wanted = wish(registry, name, previews, preview_every, preview_to, board)
+
+    from ..data import list_pictures, load_examples, remarks
+
+    listing = list_pictures(images)
+    noun = noun_to_learn(call.output, name, noun, listing, existing, style=style)
+    call.output.note(f"reading {len(listing.pictures)} pictures of {images} …")
     dataset = load_examples(images, class_noun=noun, caption_template=options.caption)
-    for warning in dataset.warnings:
+    captions = [(example.path.name, example.caption) for example in dataset.examples]
+    for warning in (*dataset.warnings, *remarks(captions, name, noun), *unseen(dataset, options)):
         call.output.warn(warning)
 
     from ..interrupts import graceful
@@ -100,13 +110,12 @@ def learn(
     from ..workflow import learn as workflow
 
     task = workflow.Task(name, noun, style, dataset, options, update=update, resume=resume, restart=restart)
-    crew = call.crew
-    workflow.check(registry, task, crew)
     if dry_run:
-        return _plan(task, workflow.plan(registry, open_on(call, registry, where), task, crew), where)
+        events = workflow.Events(on_note=call.output.note)
+        return _plan(task, workflow.plan(registry, open_on(call, registry, where), task, events, crew), where)
     with call.output.waiting_for_others(registry.training_lock) if crew.main else nullcontext():
         crew.meet()
-        workflow.check(registry, task, crew)
+        admission.check(registry, name, options, update=update, crew=crew)
         base = open_on(call, registry, where)
         watching = watcher(call, registry, base, task, wanted) if crew.main else nullcontext(unwatched)
         with (

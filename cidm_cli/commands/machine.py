@@ -71,7 +71,7 @@ def machine(
         work: "learn" or "draw".
 
     Raises:
-        CidmError: USAGE for a memory there is no plan for.
+        CidmError: USAGE for a memory there is no plan for, or a precision there is not.
     """
     gigabytes = _found(call, "vram", vram)
     plan = None if gigabytes is None else preset(gigabytes, work, kind)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from ..errors import CidmError, ExitCode
 from ..flags import chosen
 from ..invocation import Invocation
 from ..options import DrawOptions
+from ..prompts import find_unknown, parse_prompt
 from .pictures import words
 
 if TYPE_CHECKING:
@@ -80,16 +82,37 @@ def wish(
             f"{flag}: there is no preview", f'give --preview "a photo of a <{name}>"', ExitCode.USAGE
         )
     if prompts:
-        from ..workflow import previews
-
-        previews.check(registry, name, prompts)
-    if board:
-        from ..workflow import board as boards
-
-        boards.check()
+        _check_previews(registry, name, prompts)
+    if board and find_spec("tensorboard") is None:
+        raise CidmError(
+            "--tensorboard: tensorboard is not installed",
+            hint="pip install 'cidm[tensorboard]', or leave it out",
+            code=ExitCode.USAGE,
+        )
     return Wish(
         tuple(prompts or ()), every or EVERY, folder or Path(f"{name}-preview"), board and board / name
     )
+
+
+def _check_previews(registry: Registry, name: str, prompts: Sequence[str]) -> None:
+    """Refuses prompts that do not show the concept or name one that there is not.
+
+    Raises:
+        CidmError: USAGE or NOT_FOUND.
+    """
+    from cidm_registry import canonical_key
+
+    known = [name, *(record.name for record in registry.records())]
+    for said in prompts:
+        prompt = parse_prompt(said)
+        if canonical_key(name) not in map(canonical_key, prompt.names):
+            raise CidmError(
+                f"--preview {said!r}: does not name <{name}>, and no other picture changes while it is learned",
+                hint=f'write for instance --preview "a photo of a <{name}>"',
+                code=ExitCode.USAGE,
+            )
+        if unknown := find_unknown(prompt, known):
+            raise unknown
 
 
 def unwatched(trainee: Trainee) -> None:

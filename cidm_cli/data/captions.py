@@ -10,6 +10,8 @@ from cidm_cli.reading import read_text
 
 MAX_CAPTION_BYTES = 10 << 10
 DEFAULT_TEMPLATE = "a photo of a {noun}"
+JOINT = r"[\s_-]*"
+"""A pattern of what may stand between the words of a noun or a name."""
 
 
 def read_caption(path: Path) -> str:
@@ -45,13 +47,24 @@ def replace_noun(caption: str, noun: str, placeholder: str) -> str:
     caption = unicodedata.normalize("NFC", caption)
     if placeholder in caption:
         return caption
-    words = [re.escape(word) for word in re.split(r"[\s_-]+", unicodedata.normalize("NFC", noun)) if word]
-    for forms in (words, [*words[:-1], _plural(words[-1])]) if words else ():
-        pattern = r"(?<![\w<])(?:" + r"[\s_-]*".join(forms) + r")(?!\w)"
-        match = re.search(pattern, caption, re.IGNORECASE)
-        if match:
-            return caption[: match.start()] + placeholder + caption[match.end() :]
+    if match := find_noun(caption, noun):
+        return caption[: match.start()] + placeholder + caption[match.end() :]
     return f"{placeholder}, {caption}" if caption else placeholder
+
+
+def find_noun(caption: str, noun: str) -> re.Match[str] | None:
+    """Where a class noun, or else its plural, first stands in a caption."""
+    patterns = (rf"(?<![\w<]){form}(?!\w)" for form in noun_forms(noun))
+    found = (re.search(pattern, caption, re.IGNORECASE) for pattern in patterns)
+    return next(filter(None, found), None)
+
+
+def noun_forms(noun: str) -> list[str]:
+    """Patterns of a class noun, singular and plural, however its own words are joined; none where it has no word."""
+    words = [re.escape(word) for word in re.split(r"[\s_-]+", unicodedata.normalize("NFC", noun)) if word]
+    if not words:
+        return []
+    return [f"(?:{JOINT.join(forms)})" for forms in (words, [*words[:-1], _plural(words[-1])])]
 
 
 def _plural(word: str) -> str:

@@ -43,6 +43,8 @@ class Decoded:
     """mode RGB, or L for a mask"""
     animated: bool
     """whether the file holds more frames than the one returned"""
+    transparent: bool
+    """whether some of it is, or was, transparent"""
 
 
 def picture_format(content: bytes) -> str | None:
@@ -81,12 +83,13 @@ def _decode(content: bytes, source: str, convert: Callable[[Image.Image], Image.
         picture.load()
         # Some phones store a second view or a gain map behind a JPEG: that is no animation.
         animated = picture.format in ("PNG", "WEBP") and getattr(picture, "is_animated", False)
+        transparent = picture.has_transparency_data and _alpha(picture).getextrema() != (255, 255)
         turn = _TURNS.get(_orientation(picture))
         image = convert(picture)
     if turn is not None:
         image = image.transpose(turn)
     image.info = {}
-    return Decoded(image, animated)
+    return Decoded(image, animated, transparent)
 
 
 @contextmanager
@@ -145,6 +148,10 @@ def _orientation(picture: Image.Image) -> int:
     except Exception:
         # Broken EXIF beside sound pixels is common in the wild; such a picture is taken as it lies.
         return 1
+
+
+def _alpha(picture: Image.Image) -> Image.Image:
+    return _eight_bit(picture).convert("RGBA").getchannel("A")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

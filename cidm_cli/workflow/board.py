@@ -4,32 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..errors import CidmError, ExitCode
 from .previews import Preview
 from .training import Trainee
 
 Writer = Callable[[Trainee, Sequence[Preview]], None]
 """Writes down a step that was done, and the previews drawn after it."""
-
-
-def check() -> None:
-    """Refuses what cannot be written without the package.
-
-    Raises:
-        CidmError: USAGE, with what to install.
-    """
-    if find_spec("tensorboard") is None:
-        raise CidmError(
-            "--tensorboard: tensorboard is not installed",
-            hint="pip install 'cidm[tensorboard]', or leave it out",
-            code=ExitCode.USAGE,
-        )
 
 
 @contextmanager

@@ -23,17 +23,17 @@ from cidm_registry import (
     digest_of,
 )
 
-from ..data import Dataset, replace_noun
+from ..data import Dataset, marked
 from ..errors import CidmError, ExitCode
 from ..formats.concept import ConceptWeights, pack
 from ..models import text
 from ..models.base import Base, peak_memory
 from ..options import LearnOptions, as_config
 from ..processes import SOLO, Crew
-from . import memory, methods, optimizers, prior, shares
+from . import memory, methods, prior
 from .batches import Prepared, picture_sizes, prepare
 from .cache import Cache, remembering
-from .captions import slotted
+from .captions import Read, slotted
 from .checkpoints import checkpoint, restore
 from .training import Trainee, train_step, training
 
@@ -65,34 +65,6 @@ class Events:
     """Asked after each step; True saves a checkpoint and ends the run."""
     after_step: Callable[[Trainee], None] = lambda trainee: None
     """Called after each step, when its checkpoint is saved; must leave the trainee as it is."""
-
-
-def check(registry: Registry, task: Task, crew: Crew = SOLO) -> None:
-    """Refuses, before any model is loaded, what could not be committed in the end.
-
-    Raises:
-        CidmError: REGISTRY when the registry cannot be written, FAILED when the concept is already there or the
-            method does not go with the concepts there are, USAGE for a step that the processes cannot share.
-        RegistryError: when the name may be that of a concept whose record cannot be read.
-    """
-    shares.check(task.options, crew)
-    if not registry.writable():
-        raise CidmError(
-            f"registry {registry.root}: cannot be written",
-            hint="check the folder's permissions and free space; nothing was trained",
-            code=ExitCode.REGISTRY,
-        )
-    key = canonical_key(task.name)
-    records = registry.records()
-    existing = next((r for r in records if r.key == key), None)
-    if existing and not task.update:
-        raise CidmError(
-            f"concept {existing.name}: already learned on {existing.created[:10]}",
-            hint="choose another name, or learn a new version of it with --update",
-        )
-    registry.check_free(task.name)
-    methods.check(records, task.options)
-    optimizers.check(task.options.optimizer)
 
 
 def learn(
@@ -187,10 +159,10 @@ class Plan:
     """Pictures that the base would draw first, unless they are in the cache; ``seconds`` are without that."""
 
 
-def plan(registry: Registry, base: Base, task: Task, crew: Crew = SOLO) -> Plan:
+def plan(registry: Registry, base: Base, task: Task, events: Events, crew: Crew = SOLO) -> Plan:
     """Sets a training up and does three steps of it, the first to warm up; writes nothing."""
     records = registry.records()
-    prompts = caption_tokens(base, task, Events())
+    prompts = caption_tokens(base, task, events)
     method = methods.build(registry, base, records, task.name, placed_captions(task), task.options)
     with memory.advised(task.name, base, task.options):
         if prior.wanted(task.options):
@@ -210,7 +182,7 @@ def plan(registry: Registry, base: Base, task: Task, crew: Crew = SOLO) -> Plan:
     assert batch is not None
     return Plan(
         images=len(task.dataset.examples), sizes=tuple(sorted({*picture_sizes(base, task.dataset, task.options)})),
-        captions=tuple(placed_captions(task)), method=task.options.method,
+        captions=tuple(read.prompt for read in read_captions(base, task)), method=task.options.method,
         older=len(records), against=methods.against(records, task.name, task.options),
         steps=steps, batch=batch, sites=sites, layers=layers,
         parameters=sum(n.numel() for n in numbers), seconds=each * steps, memory=peak_memory(base),
@@ -247,13 +219,25 @@ def fit(
 
 def prior_captions(task: Task) -> list[str]:
     """The captions of the pictures that the base draws to be learned beside the concept's."""
-    return prior.captions(task.dataset.examples, task.noun, task.style, task.options)
+    return prior.captions(task.dataset.examples, task.name, task.noun, task.style, task.options)
 
 
 def caption_tokens(base: Base, task: Task, events: Events) -> tuple[text.Tokens, ...]:
-    """Each picture's caption, its class noun replaced by the concept.
+    """Each picture's caption as ``read_captions`` has it; what of it is left out is told."""
+    out = []
+    for example, read in zip(task.dataset.examples, read_captions(base, task), strict=True):
+        if read.left_out:
+            kept = "only the concept is kept" if read.prompt == f"<{task.name}>" else "cut"
+            rest = read.left_out if len(read.left_out) <= 60 else f"{read.left_out[:59]}…"
+            events.on_note(
+                f"{example.path.name}: caption too long for the text encoder; {kept}, without {rest!r}"
+            )
+        out.append(read.tokens)
+    return tuple(out)
 
-    A caption so long that the concept does not fit is exchanged for the bare concept.
+
+def read_captions(base: Base, task: Task) -> list[Read]:
+    """Each picture's caption as the text encoder reads it, the concept in its place.
 
     Raises:
         CidmError: USAGE when not even the bare concept fits.
@@ -266,15 +250,7 @@ def caption_tokens(base: Base, task: Task, events: Events) -> tuple[text.Tokens,
             hint="say it shorter, in ordinary words, with --class",
             code=ExitCode.USAGE,
         )
-    out = []
-    for example, caption in zip(task.dataset.examples, placed_captions(task), strict=True):
-        tokens, fits = slotted(base, caption, slot)
-        if not fits:
-            events.on_note(
-                f"{example.path.name}: caption too long for the text encoder; only the concept is kept"
-            )
-        out.append(tokens)
-    return tuple(out)
+    return [slotted(base, caption, slot) for caption in placed_captions(task)]
 
 
 def _kept_noun(base: Base, task: Task) -> list[int]:
@@ -283,11 +259,8 @@ def _kept_noun(base: Base, task: Task) -> list[int]:
 
 
 def placed_captions(task: Task) -> list[str]:
-    """The captions as prompts, with <name> where the class noun was."""
-    return [
-        replace_noun(example.caption.replace("<", r"\<"), task.noun, f"<{task.name}>")
-        for example in task.dataset.examples
-    ]
+    """The captions as prompts, with <name> where they speak of the concept."""
+    return [marked(example.caption, task.name, task.noun).prompt for example in task.dataset.examples]
 
 
 def _config(registry: Registry, base: Base, task: Task) -> dict[str, Any]:

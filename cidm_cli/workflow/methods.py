@@ -18,41 +18,13 @@ from ..models.attention import linear_shapes, lora_sites
 from ..models.base import Base
 from ..options import CARRIED, SUMMED, LearnOptions
 from . import baselines
+from .admission import check_method, latest
 from .bases import concept_weights
 from .batches import Batch
 from .captions import slotted
 from .training import PLAIN, Factors, Method, Regulariser, Term, Trainee
 
 Load = Callable[[Record], ConceptWeights]
-
-
-def check(records: Sequence[Record], options: LearnOptions) -> None:
-    """Refuses a method that the concepts there are do not allow; no model is needed.
-
-    Concepts learned by a baseline that carries or adds up its LoRA are drawn by all of the others' weights, so a
-    registry with such a one holds no other kind.
-
-    Raises:
-        CidmError: FAILED, naming the concept in the way.
-    """
-    for record in records:
-        if record.method != options.method and {record.method, options.method} & {*CARRIED, *SUMMED}:
-            raise CidmError(
-                f"--method {options.method}: concept {record.name} was learned with {record.method}, and the two "
-                "do not go together in one registry",
-                hint=f"learn with --method {record.method}, or begin another registry: cidm init --registry PATH",
-            )
-    if options.method in CARRIED and records:
-        last = _latest(records)
-        targets = last.config.get("options", {}).get("targets", options.targets)
-        had = {"rank": last.rank, "scale": last.scale, "targets": targets}
-        for name, value in had.items():
-            if getattr(options, name) != value:
-                raise CidmError(
-                    f"--{name} {getattr(options, name)}: the LoRA of concept {last.name}, which {options.method} "
-                    f"carries on, has {value}",
-                    hint=f"learn with --{name} {value}",
-                )
 
 
 def keeps_noun(method: str) -> bool:
@@ -95,9 +67,9 @@ def build(
         options: of the training.
 
     Raises:
-        CidmError: as ``check``; INVALID for an older concept that does not fit the base or the method.
+        CidmError: as ``check_method``; INVALID for an older concept that does not fit the base or the method.
     """
-    check(records, options)
+    check_method(records, options)
     loaded: dict[int, ConceptWeights] = {}
 
     def load(record: Record) -> ConceptWeights:
@@ -114,7 +86,7 @@ def build(
         return Method(frozen=frozen, noun=False, regulariser=baselines.c_lora(frozen, options))
     if options.method not in CARRIED:
         return PLAIN
-    last = _latest(records) if records else None
+    last = latest(records) if records else None
     previous = load(last) if last else None
     factors = _factors(previous) if previous else None
     regulariser = Regulariser()
@@ -178,12 +150,8 @@ def _captions(
 ) -> tuple[text.Tokens, ...]:
     """The captions with an older concept in the new one's place."""
     slot = text.Slot(record.key, tokens.shape[1], record.class_noun)
-    return tuple(slotted(base, caption, slot)[0] for caption in captions)
+    return tuple(slotted(base, caption, slot).tokens for caption in captions)
 
 
 def _factors(weights: ConceptWeights) -> Factors:
     return {site: (weights.up[site], weights.down[site]) for site in weights.up}
-
-
-def _latest(records: Sequence[Record]) -> Record:
-    return max(records, key=lambda record: record.sequence)

@@ -11,7 +11,6 @@ from PIL import Image
 
 from cidm_registry import Record, Registry, canonical_key
 
-from ..errors import CidmError, ExitCode
 from ..models import sampling, text
 from ..models.attention import cross_attention_layers, merged
 from ..models.base import Base
@@ -38,25 +37,6 @@ class Preview:
     image: Image.Image
     facts: Mapping[str, Any]
     """What its file tells."""
-
-
-def check(registry: Registry, name: str, prompts: Sequence[str]) -> None:
-    """Refuses, before any model is loaded, prompts that do not show the concept or name one that there is not.
-
-    Raises:
-        CidmError: USAGE or NOT_FOUND.
-    """
-    known = [name, *(record.name for record in registry.records())]
-    for said in prompts:
-        prompt = parse_prompt(said)
-        if canonical_key(name) not in map(canonical_key, prompt.names):
-            raise CidmError(
-                f"--preview {said!r}: does not name <{name}>, and no other picture changes while it is learned",
-                hint=f'write for instance --preview "a photo of a <{name}>"',
-                code=ExitCode.USAGE,
-            )
-        if unknown := find_unknown(prompt, known):
-            raise unknown
 
 
 def painter(
@@ -86,7 +66,11 @@ def painter(
     guidance, steps, size = drawing.guidance, drawing.steps, drawing.size
     key, load = canonical_key(task.name), Loader(registry, base)
     words = len(text.noun_ids(base, task.noun)) if methods.keeps_noun(task.options.method) else 0
-    check(registry, task.name, prompts)  # Again: a concept may be gone since.
+    known = [task.name, *(record.name for record in registry.records())]
+    for said in prompts:
+        # Asked before the base was loaded, too: a concept may be gone since.
+        if unknown := find_unknown(parse_prompt(said), known):
+            raise unknown
     older = {record.key: record for record in methods.older_than(registry.records(), task.name)}
     layers = len(cross_attention_layers(base.unet))
     check_negative([*older.values()], with_nouns(drawing.negative, {key: task.noun}))

@@ -13,12 +13,13 @@ from functools import partial
 
 import torch
 
-from ..data import Example, caption_from_template
+from ..data import Example, caption_from_template, marked
 from ..errors import CidmError, ExitCode
 from ..models import sampling, text
 from ..models.attention import cross_attention_layers
 from ..models.base import Base
 from ..options import DrawOptions, LearnOptions, resolve_draw
+from ..prompts import parse_prompt
 from .batches import Batch, Prepared, draw
 from .cache import Cache
 from .training import Method, Term, Trainee, denoising
@@ -51,15 +52,23 @@ class Following:
     """Asked after each batch; True ends it. What was drawn is in the cache."""
 
 
-def captions(examples: Sequence[Example], noun: str, style: bool, options: LearnOptions) -> list[str]:
+def captions(
+    examples: Sequence[Example], name: str, noun: str, style: bool, options: LearnOptions
+) -> list[str]:
     """The caption of each prior picture.
 
     For an object it is the template that pictures without a caption get. A style shows in pictures of anything: there
-    it is the given pictures' own captions in turn, as they stand, which do not name the concept.
+    it is the given pictures' own captions in turn, with the class noun where one names the concept.
     """
     if not style:
-        return [caption_from_template(options.caption, noun)] * options.prior
-    return [examples[number % len(examples)].caption for number in range(options.prior)]
+        return [_unnamed(caption_from_template(options.caption, noun), name, noun)] * options.prior
+    return [_unnamed(examples[number % len(examples)].caption, name, noun) for number in range(options.prior)]
+
+
+def _unnamed(caption: str, name: str, noun: str) -> str:
+    """A caption as it stands; one with a mark of the concept, with the class noun in its place."""
+    found = marked(caption, name, noun)
+    return caption if found.place in ("noun", "") else parse_prompt(found.prompt).filled(lambda _: noun)
 
 
 def wanted(options: LearnOptions) -> bool:

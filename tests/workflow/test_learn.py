@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import torch
 from PIL import Image
 
 import tiny
+from cidm_cli.commands.learning import unseen
 from cidm_cli.errors import ExitCode
 from cidm_cli.models.base import Base
 from cidm_cli.models.text import tokenize
 from cidm_cli.workflow import batches, learn, training
-from cidm_cli.workflow.learn import Events, caption_tokens, placed_captions
+from cidm_cli.workflow.bases import concept_weights
+from cidm_cli.workflow.learn import Events, Task, caption_tokens, placed_captions, read_captions
 from cidm_registry import Against, Registry
 from command import Cidm
 from learning import FAST, files_of, learn_direct, task
@@ -169,12 +172,16 @@ def test_update_learns_a_second_version_beside_the_first(
 def test_the_class_noun_comes_from_the_name(
     name: str, noun: str, cidm: Cidm, tiny_registry: Registry, pictures: Path
 ) -> None:
+    for path in pictures.glob("*.txt"):
+        path.unlink()
     ran = cidm("learn", name, pictures, "--registry", tiny_registry.root, *FAST, "--steps", 1)
     assert ran.code == 0, ran.err
     assert tiny_registry.get(name).class_noun == noun
 
 
 def test_a_name_without_a_noun_needs_a_class(cidm: Cidm, tiny_registry: Registry, pictures: Path) -> None:
+    for path in pictures.glob("*.txt"):
+        path.unlink()
     ran = cidm("learn", "7", pictures, "--registry", tiny_registry.root)
     assert ran.code == ExitCode.USAGE
     assert "--class" in ran.error
@@ -208,6 +215,37 @@ def test_pictures_without_a_caption_use_the_template(
     assert ran.answer["plan"]["captions"] == ["a red <dog> in snow"] * 3
 
 
+# What kind of thing it is, and whether there is one
+
+
+def test_an_update_keeps_its_noun_and_says_where_it_changes(
+    cidm: Cidm, tiny_registry: Registry, pictures: Path
+) -> None:
+    learn_it = ("learn", "rex", pictures, "--registry", tiny_registry.root, *FAST, "--steps", 1)
+    assert cidm(*learn_it, "--class", "dog").code == 0
+    assert cidm(*learn_it, "--update").code == 0
+    assert tiny_registry.get("rex").class_noun == "dog"
+    ran = cidm(*learn_it, "--update", "--class", "cat", "--style")
+    assert ran.code == 0
+    assert "warning: the class noun of <rex> was 'dog' and becomes 'cat'" in ran.err
+    assert "warning: <rex> was an object and becomes a style" in ran.err
+
+
+def test_the_noun_that_captions_agree_on_is_taken_and_told(
+    cidm: Cidm, tiny_registry: Registry, pictures: Path
+) -> None:
+    ran = cidm("learn", "bello", pictures, "--registry", tiny_registry.root, *FAST, "--steps", 1)
+    assert ran.code == 0, ran.err
+    assert tiny_registry.get("bello").class_noun == "dog"
+    assert "the class noun of <bello> is 'dog', by the captions" in ran.err
+
+
+def test_a_training_too_short_for_its_pictures_is_told(pictures: Path) -> None:
+    short, enough = task(pictures, steps=1, batch=2), task(pictures, steps=2, batch=2)
+    assert "3 pictures, of which 1 steps see 2" in unseen(short.dataset, short.options)[0]
+    assert unseen(enough.dataset, enough.options) == []
+
+
 # Captions
 
 
@@ -225,8 +263,54 @@ def test_a_caption_too_long_for_the_encoder_keeps_the_concept(base: Base, tmp_pa
     for tokens in caption_tokens(base, long, Events(on_note=notes.append)):
         assert tokens.lost == ()
         assert [(name, k) for _, name, k in tokens.slots] == [("dog", 0), ("dog", 1)]
-    assert len(notes) == 1
-    assert "0.png" in notes[0]
+    assert len(notes) == 2
+    assert any("0.png" in note and "only the concept is kept" in note for note in notes)
+    assert any("2.png" in note and "cut" in note for note in notes)
+
+
+def test_a_dry_run_says_what_the_run_will_read(cidm: Cidm, tiny_registry: Registry, tmp_path: Path) -> None:
+    late, cut = "a " * 60 + "dog", "a red dog " + "on the beach " * 20
+    folder = tiny.save_pictures(tmp_path / "p", (late, cut))
+    ran = cidm("learn", "dog", folder, "--registry", tiny_registry.root, *FAST, "--dry-run", "--json")
+    bare, kept = sorted(ran.answer["plan"]["captions"])
+    assert bare == "<dog>"
+    assert kept.startswith("a red <dog> on the beach")
+    assert "0.png: caption too long for the text encoder; only the concept is kept" in ran.err
+    assert "1.png: caption too long for the text encoder; cut" in ran.err
+
+
+def test_what_a_dry_run_shows_is_what_is_trained(base: Base, tmp_path: Path) -> None:
+    folder = tiny.save_pictures(tmp_path / "p", ("a red dog " + "on the beach " * 20,))
+    (read,) = read_captions(base, task(folder))
+    (tokens,) = caption_tokens(base, task(folder), Events())
+    assert tokens == read.tokens
+    assert not tokens.cut
+    again = read_captions(base, replace_captions(task(folder), read.prompt))
+    assert again[0].tokens == tokens
+    assert again[0].left_out == ""
+
+
+def replace_captions(work: Task, caption: str) -> Task:
+    (example,) = work.dataset.examples
+    return replace(work, dataset=replace(work.dataset, examples=(replace(example, caption=caption),)))
+
+
+@pytest.mark.parametrize(
+    "said", ["a photo of <pup> on the beach", "a [pup] dog", "pup in the snow", "sks dog"]
+)
+def test_the_place_that_is_marked_is_the_concept(
+    said: str, base: Base, tiny_registry: Registry, tmp_path: Path
+) -> None:
+    folder = tiny.save_pictures(tmp_path / "p", (said,) * 3)
+    slow, fast = (
+        concept_weights(tiny_registry, base, learn_direct(tiny_registry, base, work)).tokens
+        for work in (
+            task(folder, name="pup", steps=1, token_lr=0.01),
+            task(folder, name="pup", steps=1, token_lr=5.0, update=True),
+        )
+    )
+    assert not slow.equal(fast), "the tokens were in no caption"
+    assert all(prompt.count("<pup>") == 1 for prompt in placed_captions(task(folder, name="pup")))
 
 
 def test_a_class_noun_too_long_for_the_encoder_is_refused(

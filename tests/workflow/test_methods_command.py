@@ -16,6 +16,7 @@ from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.options import LearnOptions
 from cidm_cli.workflow import methods
+from cidm_cli.workflow.admission import check_method
 from cidm_cli.workflow.learn import Events
 from cidm_registry import Record, Registry
 from command import Cidm
@@ -62,11 +63,11 @@ def test_plain_and_cidm_mix_freely_and_each_baseline_goes_on_with_itself(tiny_re
     put(tiny_registry, "cat", "plain")
     put(tiny_registry, "duck", "cidm")
     for method in ("plain", "cidm"):
-        methods.check(tiny_registry.records(), LearnOptions(method=method))
+        check_method(tiny_registry.records(), LearnOptions(method=method))
     for method in ("finetune", "ewc", "lwf", "c-lora"):
-        methods.check([], LearnOptions(method=method))
+        check_method([], LearnOptions(method=method))
         record = make_record(tiny_registry, method)
-        methods.check([record], LearnOptions(method=method))
+        check_method([record], LearnOptions(method=method))
 
 
 def make_record(registry: Registry, method: str) -> Record:

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 import tiny
+from cidm_cli.commands import watching
 from cidm_cli.errors import ExitCode
 from cidm_cli.formats.png import read_facts
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
-from cidm_cli.workflow import board
 from cidm_registry import Registry
 from command import Cidm
 from learning import FAST, learn_direct, task
@@ -161,7 +161,7 @@ def test_tensorboard_that_is_not_installed_is_refused_with_what_to_install(
     cidm: Cidm, tiny_registry: Registry, pictures: Path, no_model: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importlib.util.find_spec
-    monkeypatch.setattr(board, "find_spec", lambda name: None if name == "tensorboard" else real(name))
+    monkeypatch.setattr(watching, "find_spec", lambda name: None if name == "tensorboard" else real(name))
     ran = cidm("learn", "dog", pictures, "--registry", tiny_registry.root, *FAST, "--tensorboard", "runs")
     assert ran.code == ExitCode.USAGE
     assert "pip install" in ran.error

@@ -22,7 +22,7 @@ from cidm_cli.method.objective import denoising_loss, min_snr_weight, target
 from cidm_cli.models import checkpointing as again
 from cidm_cli.models import loading, trainable
 from cidm_cli.models.base import Base, outline
-from cidm_cli.workflow import learn, optimizers, training
+from cidm_cli.workflow import admission, learn, training
 from cidm_cli.workflow.batches import Prepared, draw, prepare
 from cidm_cli.workflow.learn import Events, caption_tokens
 from cidm_cli.workflow.training import Trainee
@@ -324,7 +324,7 @@ def test_offset_noise_is_shifted_as_a_whole_and_else_the_same(base: Base, pictur
 def test_an_optimizer_that_is_not_installed_is_refused_with_what_to_install(
     cidm: Cidm, tiny_registry: Registry, pictures: Path, no_model: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optimizers, "find_spec", lambda name: None)
+    monkeypatch.setattr(admission, "find_spec", lambda name: None)
     ran = cidm("learn", "dog", pictures, "--registry", tiny_registry.root, *FAST, "--optimizer", "adamw8bit")
     assert ran.code == ExitCode.USAGE
     assert "pip install bitsandbytes" in ran.error
