@@ -30,7 +30,8 @@ def building(refused: Callable[[str], CidmError]) -> Iterator[None]:
         except (CidmError, MemoryError):
             raise
         except Exception as error:
-            raise refused(next(iter(str(error).splitlines()), type(error).__name__)) from error
+            lines = (line.strip() for line in str(error).splitlines())
+            raise refused(next(filter(None, lines), type(error).__name__)) from error
 
 
 @contextmanager

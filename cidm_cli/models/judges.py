@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoImageProcessor, AutoModel, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES
 
 from ..places import told_path
 from . import clip
@@ -27,7 +28,7 @@ AT_ONCE = 64
 
 
 class Encoder:
-    """A frozen image encoder of any kind that transformers' AutoModel loads: a DINO ViT, a ResNet."""
+    """A frozen image encoder of any kind that transformers knows to look at pictures: a DINO ViT, a ResNet."""
 
     def __init__(
         self, source: str | Path, *, device: torch.device | None = None, offload: bool = False
@@ -43,6 +44,10 @@ class Encoder:
 
         def read(name: str, **where: Any) -> tuple[Any, dict[str, Any], Any]:
             # Left out, the auto classes would ask on the terminal whether to run the model's own code.
+            kind = str(PreTrainedConfig.get_config_dict(name, **where)[0].get("model_type"))
+            # Others fetch kernels when they are built; timm's may be any model that timm can fetch.
+            if kind not in MODEL_FOR_IMAGE_MAPPING_NAMES or kind.startswith("timm"):
+                raise ValueError(f"a {kind} is not known to look at pictures")
             model, told = AutoModel.from_pretrained(
                 name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
                 output_loading_info=True, **where,

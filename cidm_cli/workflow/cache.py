@@ -118,6 +118,8 @@ def _computing(base: Base) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(base.device) if on_gpu else base.device.type,
         "machine": platform.machine(),
         "threads": torch.get_num_threads() if base.device.type == "cpu" else 0,
+        # Processors of one machine type differ, and a folder may be seen from several.
+        "kernels": torch.backends.cpu.get_cpu_capability() if base.device.type == "cpu" else "",
         "tools": {name: version(name) for name in ("torch", "diffusers", "transformers")},
         # Pictures are learned at no more than the base's own pixels.
         **({"whole": base.whole} if base.whole < base.pixels**2 else {}),

@@ -312,8 +312,15 @@ def _facts(
         {**told_mixture(mix), "mask": mask.sha256 if mask else None}
         for mix, mask in zip(chosen.regions, chosen.masks, strict=True)
     ]
-    folder = told_path(mask_folder(job.regions) / ".") if any(chosen.masks) else None
-    return {**facts, "regions": regions, "folder": folder, "ablation": asdict(job.ablation)}
+    # As of a file in it: of a folder elsewhere not even its name is told.
+    place = Path(told_path(mask_folder(job.regions) / "layout")).parent.as_posix()
+    folder = place if any(chosen.masks) else None
+    return {
+        **facts,
+        "regions": regions,
+        "folder": folder,
+        "ablation": asdict(job.ablation),
+    }
 
 
 def _told_part(part: Part) -> dict[str, Any]:

@@ -92,24 +92,11 @@ def sources_of(region: int) -> tuple[int, int]:
 
 
 def told(layout: Layout) -> str:
-    """A layout as pictures tell it: its files by their place in its own folder, not on the maker's disk."""
-
-    def inside(name: str) -> str:
-        path = Path(name)
-        if path.is_absolute() or ".." in path.parts:
-            return (folder / name).resolve().relative_to(folder.resolve()).as_posix()
-        return name
-
-    folder = mask_folder(layout)
-    regions = tuple(
-        region.model_copy(update={"mask": inside(region.mask)}) if region.mask else region
-        for region in layout.regions
-    )
+    """A layout as pictures tell it: its files lie in its own folder, and its model is named as ``told_path`` does."""
     structure = layout.structure
-    if structure:
-        model = structure.model and told_path(Path(structure.model))
-        structure = structure.model_copy(update={"image": inside(structure.image), "model": model})
-    return layout.model_copy(update={"regions": regions, "structure": structure}).to_toml()
+    if structure and structure.model:
+        structure = structure.model_copy(update={"model": told_path(Path(structure.model))})
+    return layout.model_copy(update={"structure": structure}).to_toml()
 
 
 def choose(

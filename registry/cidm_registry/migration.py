@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 from .blobs import sha256_of
-from .disk import Disk, claim, place
+from .disk import Disk, place
 from .errors import RegistryError
 from .head import HEAD_FILE, MIGRATING, Head, encode_head
 from .journal import entry_path, numbers, tombstone_path
@@ -27,9 +27,9 @@ def migrate(disk: Disk, root: Path, head: Head) -> str:
     content = dict(head.content)
     if content["format"] < FORMAT:
         data = _copy(disk, root)
-        # Named by content: a copy is never replaced by a later one, which might be of records half migrated.
+        # Named by content: a copy is never lost to a later one, which might be of records half migrated.
         name = f"format-{content['format']}-{sha256_of(data)[:12]}.zip"
-        claim(disk, root / name, data)
+        place(disk, root / name, data)
         content |= {"format": FORMAT, MIGRATING: name}
         place(disk, root / HEAD_FILE, encode_head(content))
     _rewrite_entries(disk, root)

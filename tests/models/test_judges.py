@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,6 +235,26 @@ def test_a_model_of_another_kind_is_refused_and_not_filled_up_with_random_weight
     error = refused(lambda: clip.Judge(folders / "resnet"))
     assert error.code == ExitCode.INVALID
     assert "weights" in error.message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_type": "mamba"}, "a mamba is not known to look at pictures"),
+        ({"model_type": "timm_wrapper", "architecture": "hf-hub:evil/model"}, "timm_wrapper"),
+        ({"_attn_implementation": "kernels-community/flash-attn2"}, "_attn_implementation"),
+        ({"num_hidden_layers": 10**7}, "num_hidden_layers"),
+    ],
+)
+def test_settings_that_would_fetch_code_or_have_no_end_are_refused_by_name(
+    folders: Path, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    shutil.copytree(folders / "vit", tmp_path / "evil")
+    config = json.loads((tmp_path / "evil" / "config.json").read_text())
+    (tmp_path / "evil" / "config.json").write_text(json.dumps({**config, **change}))
+    error = refused(lambda: Encoder(tmp_path / "evil"))
+    assert error.code == ExitCode.INVALID
+    assert said in error.message
 
 
 def test_a_models_own_code_is_neither_run_nor_asked_about(

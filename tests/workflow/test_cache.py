@@ -53,7 +53,12 @@ def test_a_concept_is_the_same_to_the_byte_without_a_cache_and_with_an_empty_or_
 
 
 def test_only_what_was_encoded_alike_is_taken(
-    base: Base, tiny_registry: Registry, pictures: Path, tmp_path: Path, asked: list[Path]
+    base: Base,
+    tiny_registry: Registry,
+    pictures: Path,
+    tmp_path: Path,
+    asked: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = tmp_path / "kept"
     learned(tiny_registry, base, task(pictures), kept, [])
@@ -74,6 +79,10 @@ def test_only_what_was_encoded_alike_is_taken(
         asked.clear()
         changed()
         assert len(asked) == 3
+    asked.clear()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    learned(tiny_registry, base, task(pictures), kept, [])
+    assert len(asked) == 3, "another processor rounds otherwise"
     asked.clear()
     work = task(pictures)
     for fingerprint in ("a", "b", "b"):

@@ -556,6 +556,40 @@ def test_the_picture_says_what_each_region_was_drawn_with(cidm: Cidm, taught: Re
     assert load_layout("told", text=image["layout"]) == load_layout(scene)
 
 
+def test_a_picture_names_nothing_of_the_makers_disk_and_is_drawn_again_with_its_files_beside_it(
+    cidm: Cidm, taught: Registry, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, there = Path.cwd(), tmp_path / "elsewhere"
+    merged = home / "all.safetensors"
+    assert cidm("merge", "dog", "cat", "--registry", taught.root, "-o", merged).code == 0
+    draw_it = ("generate", home / scene, "--merged", merged, "--registry", taught.root, "-o", there / "p.png")
+    assert cidm(*draw_it).code == 0
+    content = (there / "p.png").read_bytes()
+    told = json.dumps(png.read_facts(there / "p.png"))
+    assert not [part for part in (str(tmp_path), str(home), tmp_path.name) if part in told]
+    monkeypatch.chdir(there)
+    again = ("generate", "--from", "p.png", "--registry", taught.root, "-o", "again.png")
+    for name, source in (("masks", home / "masks"), ("all.safetensors", merged)):
+        ran = cidm(*again)
+        assert ran.code == ExitCode.NOT_FOUND
+        assert ("round.png" if name == "masks" else name) in ran.error
+        source.rename(there / name)
+    assert cidm(*again).code == 0
+    assert Path("again.png").read_bytes() == content
+
+
+def test_a_concept_that_goes_while_the_base_is_loaded_is_missed_by_name(
+    base: Base, taught: Registry, tmp_path: Path
+) -> None:
+    registry = Registry.open(shutil.copytree(taught.root, tmp_path / "copy"))
+    jobs = [job(base, layout((DOG, LEFT)), steps=1)]
+    check(registry, jobs)
+    registry.remove("dog")
+    with pytest.raises(CidmError, match="no concept is called <dog>") as caught:
+        list(draw(registry, base, jobs))
+    assert caught.value.code == ExitCode.NOT_FOUND
+
+
 def test_an_ablations_picture_is_drawn_again_as_such(base: Base, taught: Registry) -> None:
     way = Ablation(attention=False, form="paper")
     (picture,) = draw(taught, base, [job(base, layout((DOG, LEFT)), way)])

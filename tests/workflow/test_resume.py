@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load, save
 
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
@@ -207,6 +209,45 @@ def test_changed_older_concepts_are_not_resumed(
     assert ran.code == ExitCode.FAILED
     assert "the older concepts" in ran.error
     assert "images" not in ran.error
+
+
+FOREIGN: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+    "of something else": lambda tensors: (tensors.clear(), tensors.update(a=torch.zeros(2))),
+    "no safetensors": lambda tensors: tensors.update(a=torch.zeros(0)),
+    "another shape": lambda tensors: tensors.update({"0000.value": torch.zeros(3, 3)}),
+    "another moment": lambda tensors: tensors.update({"0000.exp_avg": torch.zeros(1)}),
+    "no moment": lambda tensors: tensors.pop("0001.exp_avg_sq"),
+    "losses in a square": lambda tensors: tensors.update(losses=torch.zeros(2, 2)),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_whole_checkpoint_of_another_training_is_refused_by_name(
+    what: str, cidm: Cidm, stopped: Registry, pictures: Path
+) -> None:
+    run = stopped.find_run("dog")
+    assert run is not None
+    step, blob = run.latest() or (0, b"")
+    tensors = load(blob)
+    FOREIGN[what](tensors)
+    run.save(step, b"PK nothing" if what == "no safetensors" else save(tensors))
+    ran = cidm("learn", "dog", pictures, *SAME, "--resume", "--registry", stopped.root)
+    assert ran.code == ExitCode.INVALID
+    assert "--restart" in ran.error
+    assert "dog" in ran.error
+
+
+def test_what_is_learned_is_learned_though_its_run_cannot_be_cleared_away(
+    cidm: Cidm, tiny_registry: Registry, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("cidm_registry.disk.Disk.remove_tree", broken)
+    ran = cidm("learn", "dog", pictures, *SAME, "--registry", tiny_registry.root)
+    assert ran.code == 0
+    assert "cidm gc --runs" in ran.err
+    assert tiny_registry.get("dog").name == "dog"
 
 
 def test_an_unfinished_run_is_neither_resumed_nor_dropped_unasked(

@@ -94,10 +94,14 @@ def test_attention_to_many_keys_gives_the_same_gradients_and_keeps_no_map_of_wei
     base: Base, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in pictures of 512 pixels, whose largest maps take half a gigabyte each; here a map is 64 by 64."""
-    stepwise, sizes = gradients(base, pictures), kept_sizes(base, pictures)
     cells = (tiny.PIXELS // 8) ** 2
     # Two pictures, two heads.
     large, small = (4, cells, cells), (4, cells, tiny.TOKENS)
+    fused, sizes = gradients(base, pictures), kept_sizes(base, pictures)
+    assert not {large, small} & {*sizes}, "in float32 no map is kept: it would not be faster"
+    monkeypatch.setattr(trainable, "STEPWISE", (torch.float32,))
+    stepwise, sizes = gradients(base, pictures), kept_sizes(base, pictures)
+    assert_close(stepwise, fused)
     assert sizes.count(large) > 0
     monkeypatch.setattr(trainable, "MANY_KEYS", cells)
     assert_close(gradients(base, pictures), stepwise)
