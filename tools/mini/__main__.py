@@ -1,9 +1,9 @@
 """``python -m tools.mini``: makes the embedded base from the art, or checks it.
 
 Every stage resumes from its checkpoint in the work folder and ends at its preset's number of steps; a larger number
-goes on from there. The order is autoencoder, CLIP (its text tower is frozen on the way), denoiser, sharper decoder,
-self-supervised judge, pack, check, model card. ``--start FOLDER`` keeps the text encoder, CLIP and second judge of an
-earlier base, and begins the autoencoder with its layers. ``judge`` trains and packs the self-supervised judge alone.
+goes on from there. The order is autoencoder, CLIP (its text tower is frozen on the way), self-supervised judge,
+denoiser, pack, check, model card. ``--start FOLDER`` keeps all parts of an earlier base but the denoiser. ``judge``
+trains and packs the self-supervised judge alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 
 from . import autoencoder, card, check, clip, pack, scenes, selfsup, unet, vocabulary
 from .training import load_checkpoint
@@ -31,22 +30,19 @@ class Preset:
     text: int
     """CLIP's step at which its text tower is frozen for the denoiser"""
     clip: int
-    unet: int
-    decoder: int
     selfsup: int
-    batch: int = 128
+    unet: int
+    batch: int = 64
     """Scenes in a step of the denoiser"""
     chunks: int = 16
     """Stretches of 4,096 scenes in each half of its training"""
 
 
-#: A first look in minutes; two cores, in hours; one large GPU, in ten minutes (with --start, which spares CLIP).
+#: A first look in minutes; two cores, in hours; one large GPU, in ten minutes (with --start, which spares the rest).
 PRESETS = {
-    "quick": Preset(autoencoder=60, text=40, clip=80, unet=60, decoder=20, selfsup=60, chunks=1),
-    "cpu": Preset(autoencoder=1500, text=720, clip=3000, unet=2400, decoder=1500, selfsup=2050),
-    "gpu": Preset(
-        autoencoder=2500, text=720, clip=3000, unet=9000, decoder=2500, selfsup=2050, batch=512, chunks=48
-    ),
+    "quick": Preset(autoencoder=60, text=40, clip=80, selfsup=60, unet=60, chunks=1),
+    "cpu": Preset(autoencoder=3500, text=720, clip=3000, selfsup=2050, unet=8000),
+    "gpu": Preset(autoencoder=3500, text=720, clip=3000, selfsup=2050, unet=9000, batch=512, chunks=48),
 }
 
 
@@ -65,7 +61,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("cidm_cli/bases/mini"), help="the diffusers folder")
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--unet-steps", type=int, help="other than the preset's")
-    parser.add_argument("--start", type=Path, help="an earlier base's folder, to keep what does not change")
+    parser.add_argument(
+        "--start", type=Path, help="an earlier base's folder, to keep all its parts but the denoiser"
+    )
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu, cuda")
     parser.add_argument("--crew", type=int, default=0, help="processes that render scenes beside this one")
     parser.add_argument(
@@ -106,26 +104,23 @@ def make(given: argparse.Namespace, art: scenes.Art) -> None:
     work, seed, start, device = given.work, given.seed, given.start, given.device
     # A fresh tokenizer for the pack: one that was used keeps the padding of its last call.
     tokenizer, others = vocabulary.build(), scenes.load_others(given.noto)
-    earlier = AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32) if start else None
-    autoencoder.train(art, others, work, steps=plan.autoencoder, seed=seed, earlier=earlier, device=device)
     if not start:
+        autoencoder.train(art, work, steps=plan.autoencoder, seed=seed, device=device)
         if not (work / "text.safetensors").exists():
             clip.train(art, others, tokenizer, work, steps=plan.clip, stop=plan.text, seed=seed)
             clip.freeze_text(work)
         clip.train(art, others, tokenizer, work, steps=plan.clip, seed=seed)
         selfsup.train(art, others, work, steps=plan.selfsup, seed=seed)
-    towers = pack.load_clip(work, tokenizer, start)
-    vae = pack.load_autoencoder(work, first_stage=True)
-    norm = unet.latent_scale(art, vae, seed)
-    vae.register_to_config(scaling_factor=norm[0], shift_factor=norm[1])
-    steps = given.unet_steps or plan.unet
+    parts = pack.load_parts(work, tokenizer, start)
+    if not start:
+        unet.normalise(art, parts.vae, seed)
     with ProcessPoolExecutor(given.crew) if given.crew else nullcontext() as crew:
         unet.train(
-            art, others, vae, pack.text_encoder(towers), tokenizer, work,
-            steps=steps, batch=plan.batch, chunks=plan.chunks, seed=seed, device=device, crew=crew,
+            art, others, parts.vae, pack.text_encoder(parts.clip), tokenizer, work,
+            steps=given.unet_steps or plan.unet, batch=plan.batch, chunks=plan.chunks,
+            seed=seed, device=device, crew=crew,
         )  # fmt: skip
-    autoencoder.train(art, others, work, steps=plan.decoder, seed=seed, decoder_only=True, device=device)
-    pack.pack(work, given.out, vocabulary.build(), norm, start, given.shard)
+    pack.pack(work, given.out, vocabulary.build(), parts, given.shard)
 
 
 def judge(given: argparse.Namespace, art: scenes.Art) -> None:

@@ -10,7 +10,7 @@ from .selfsup import PICTURES, UNSEEN
 from .unet import CORE_SHARE
 from .world import BACKGROUNDS, CORE, NOUNS, PLAIN, STYLES
 
-STAGES = ("autoencoder", "clip", "text", "unet", "decoder", "selfsup")
+STAGES = ("autoencoder", "clip", "text", "selfsup", "unet")
 WORDS = {
     "outline": "things on a plain background whose outline fits their own noun's drawing best, of all nouns'",
     "class": "single objects whose class CLIP names right, of all core nouns",
@@ -42,7 +42,7 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             "---",
             "# mini: the embedded base of cidm",
             "",
-            "A small latent diffusion model in the form of Stable Diffusion 1.x: 64 px images, 8 x 8 latents of 32",
+            "A small latent diffusion model in the form of Stable Diffusion 1.x: 64 px images, 16 x 16 latents of 8",
             "channels, v-prediction. It draws emoji-like things in simple scenes, and is there so that everything cidm",
             "does can be tried, tested and measured on two CPU cores. `clip/` holds the CLIP model that scores its",
             "images; its text tower is the pipeline's text encoder. `dino/` is a second judge, as DINO is for large",
@@ -93,8 +93,8 @@ def _origin(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if "text" in facts:
         return ["`text` is the moment at which CLIP's text tower was frozen; the image tower went on."]
     return [
-        "Text encoder, CLIP and second judge are kept from the base's first edition, as are the autoencoder's outer",
-        "layers to begin with; they were trained on scenes of several drawings a noun, turned and mirrored.",
+        "Autoencoder, text encoder, CLIP and second judge are kept from the base's first edition; they were trained on",
+        "scenes of several drawings a noun, turned and mirrored.",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,27 +31,49 @@ SCHEDULER = {**unet.SCHEDULE, "timestep_spacing": "trailing", "lambda_min_clippe
 SCHEDULER.pop("clip_sample")
 
 
-def load_autoencoder(work: Path, *, first_stage: bool = False) -> AutoencoderKL:
-    """The autoencoder, with the decoder of the second stage where there is one and it is wanted."""
+@dataclass(frozen=True)
+class Parts:
+    """What a base is made of beside its denoiser, frozen, in float32."""
+
+    vae: AutoencoderKL
+    """Its scaling and shift factors are those the denoiser is trained with."""
+    clip: CLIPModel
+    judge: ResNetModel
+
+
+def load_parts(work: Path, tokenizer: CLIPTokenizer, start: Path | None = None) -> Parts:
+    """Those trained in ``work``, or those of the base in ``start``."""
+    if start:
+        kept = Parts(
+            AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32),
+            CLIPModel.from_pretrained(start / "clip", dtype=torch.float32),
+            ResNetModel.from_pretrained(start / "dino", dtype=torch.float32),
+        )
+    else:
+        kept = Parts(load_autoencoder(work), load_clip(work, tokenizer), load_judge(work))
+    for part in (kept.vae, kept.clip, kept.judge):
+        part.eval().requires_grad_(False)
+    return kept
+
+
+def load_autoencoder(work: Path) -> AutoencoderKL:
+    """The trained autoencoder, on average over its last steps."""
     model = AutoencoderKL(**autoencoder.CONFIG)
-    later = None if first_stage else load_checkpoint(work / "decoder.safetensors")
-    found = later or load_checkpoint(work / "autoencoder.safetensors")
+    found = load_checkpoint(work / "autoencoder.safetensors")
     assert found, "train the autoencoder first"
     model.load_state_dict(found[0]["average"])
-    return model.eval().requires_grad_(False)
+    return model
 
 
-def load_clip(work: Path, tokenizer: CLIPTokenizer, start: Path | None = None) -> CLIPModel:
-    """CLIP, its text tower the one the denoiser was trained on; that of the base in ``start`` where there is one."""
-    if start:
-        return CLIPModel.from_pretrained(start / "clip", dtype=torch.float32).eval().requires_grad_(False)
+def load_clip(work: Path, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """CLIP, its text tower the one the denoiser was trained on."""
     model = CLIPModel(config(tokenizer))
     found, text = load_checkpoint(work / "clip.safetensors"), load_checkpoint(work / "text.safetensors")
     assert found, "train CLIP first"
     assert text, "freeze CLIP's text tower first"
     tower = {name: value for name, value in text[0]["text"].items() if name.startswith("text_model.")}
     model.load_state_dict({**found[0]["average"], **tower})
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def text_encoder(clip: CLIPModel) -> CLIPTextModel:
@@ -66,36 +89,23 @@ def text_encoder(clip: CLIPModel) -> CLIPTextModel:
     return model.eval().requires_grad_(False)
 
 
-def load_judge(work: Path, start: Path | None = None) -> ResNetModel:
-    """The self-supervised image encoder; that of the base in ``start`` where there is one."""
-    if start:
-        return ResNetModel.from_pretrained(start / "dino", dtype=torch.float32).eval().requires_grad_(False)
+def load_judge(work: Path) -> ResNetModel:
+    """The self-supervised image encoder."""
     model = ResNetModel(ResNetConfig(**selfsup.CONFIG))
     found = load_checkpoint(work / "selfsup.safetensors")
     assert found, "train the self-supervised judge first"
     model.load_state_dict(found[0]["average"])
-    return model.eval().requires_grad_(False)
+    return model
 
 
-def pack(
-    work: Path,
-    out: Path,
-    tokenizer: CLIPTokenizer,
-    latent_norm: tuple[float, float],
-    start: Path | None = None,
-    shard: str | None = None,
-) -> None:
-    """Writes the folder anew. ``latent_norm`` is the (scaling_factor, shift_factor) the denoiser was trained with."""
-    vae, clip = load_autoencoder(work), load_clip(work, tokenizer, start)
-    judge = load_judge(work, start)
-    vae.register_to_config(scaling_factor=latent_norm[0], shift_factor=latent_norm[1])
-    text = text_encoder(clip)
+def pack(work: Path, out: Path, tokenizer: CLIPTokenizer, parts: Parts, shard: str | None = None) -> None:
+    """Writes the folder anew; ``shard`` is the most that one file of the denoiser's weights may hold, as "15MB"."""
     denoiser = UNet2DConditionModel(**unet.CONFIG)
     trained = load_checkpoint(work / "unet.safetensors")
     assert trained, "train the denoiser first"
     denoiser.load_state_dict(trained[0]["average"])
     pipe = StableDiffusionPipeline(
-        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=denoiser,
+        vae=parts.vae, text_encoder=text_encoder(parts.clip), tokenizer=tokenizer, unet=denoiser,
         scheduler=DPMSolverMultistepScheduler(**SCHEDULER),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
@@ -105,9 +115,9 @@ def pack(
     if shard:
         shutil.rmtree(out / "unet")
         denoiser.save_pretrained(out / "unet", safe_serialization=True, max_shard_size=shard)
-    clip.to(torch.float16).save_pretrained(out / "clip", safe_serialization=True)
+    parts.clip.to(torch.float16).save_pretrained(out / "clip", safe_serialization=True)
     _image_settings(out / "clip")
-    pack_judge(judge, out)
+    pack_judge(parts.judge, out)
     _vocabulary_files(out / "tokenizer")
     for part in ("text_encoder", "clip"):
         _compute_in_float32(out / part / "config.json")

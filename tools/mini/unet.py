@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from concurrent.futures import Executor
 from functools import partial
@@ -23,12 +24,12 @@ from .training import Average, Clock, MuonAdamW, clip_norm, load_checkpoint, sav
 from .world import CORE
 
 CONFIG = dict(
-    sample_size=8,
-    in_channels=32,
-    out_channels=32,
-    down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    block_out_channels=(160, 256),
+    sample_size=16,
+    in_channels=8,
+    out_channels=8,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    block_out_channels=(64, 160, 256),
     layers_per_block=1,
     cross_attention_dim=128,
     attention_head_dim=4,  # diffusers reads this as the number of heads
@@ -61,12 +62,14 @@ def scene(art: Art, others: Art, seed: int, index: int, manner: Manner) -> Scene
     return render(known, seed, index, manner=manner)
 
 
-def latent_scale(art: Art, autoencoder: AutoencoderKL, seed: int) -> tuple[float, float]:
-    """(scaling_factor, shift_factor) that give the latents of 512 scenes mean 0 and standard deviation 1."""
+def normalise(art: Art, autoencoder: AutoencoderKL, seed: int) -> None:
+    """Sets the factors that give the latents of 512 scenes mean 0 and standard deviation 1."""
     with torch.no_grad():
         images = pixels([render(art, seed + 2, i).image for i in range(512)])
         latents = torch.cat([autoencoder.encode(b).latent_dist.mode() for b in images.split(32)])
-    return float(1 / latents.std()), float(latents.mean())
+    autoencoder.register_to_config(
+        scaling_factor=float(1 / latents.std()), shift_factor=float(latents.mean())
+    )
 
 
 def chunk(
@@ -79,7 +82,7 @@ def chunk(
     manner: Manner,
     crew: Executor | None,
 ) -> tuple[torch.Tensor, list[str]]:
-    """Scaled latents [CHUNK, 32, 8, 8] and captions of one stretch of a scene stream, made once and kept."""
+    """Scaled latents [CHUNK, 8, 16, 16] and captions of one stretch of a scene stream, made once and kept."""
     path = out / "latents" / f"{seed}-{index:03d}.safetensors"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
@@ -95,7 +98,9 @@ def chunk(
                 parts.append(autoencoder.encode(images).latent_dist.mode().float().cpu())
             captions += [s.caption for s in scenes]
         path.with_suffix(".json").write_text(json.dumps(captions))
-        save_file({"latents": torch.cat(parts).half().contiguous()}, path)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        save_file({"latents": torch.cat(parts).half().contiguous()}, temporary)
+        os.replace(temporary, path)
     latents = load_file(path)["latents"].float()
     scaled = (latents - autoencoder.config.shift_factor) * autoencoder.config.scaling_factor
     return scaled, json.loads(path.with_suffix(".json").read_text())
@@ -104,15 +109,19 @@ def chunk(
 def train(
     art: Art, others: Art, autoencoder: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer, out: Path,
     *, steps: int, batch: int, chunks: int, seed: int, device: torch.device = CPU, crew: Executor | None = None,
+    earlier: dict[str, torch.Tensor] | None = None,
 ) -> None:  # fmt: skip
     """Trains for ``steps`` in all; resumes. Outlines first, then their variety.
 
     Args:
         chunks: stretches of 4,096 scenes in each of the two halves, which come round again and again.
         crew: processes that render scenes.
+        earlier: weights that a training that starts anew begins with.
     """
     torch.manual_seed(seed)
     model = UNet2DConditionModel(**CONFIG).to(device)
+    if earlier:
+        model.load_state_dict(earlier)
     text.to(device)
     autoencoder.to(device)
     # On CPU the plain attention's backward pass is a third faster than the fused one.
