@@ -117,3 +117,21 @@ def test_nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     with heralded(lambda: None):
         assert sys.meta_path != before
     assert sys.meta_path == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("learn", "rex", "photo.png", "--class", "dog"),
+        ("stylize", "photo.png", "--style", "ink", "-o", "out.png"),
+        ("edit", "photo.png", "--concept", "dog", "--box", "0,0,1,1", "-o", "out.png"),
+    ],
+)
+def test_photographs_on_the_embedded_base_are_told_to_be_beyond_it(
+    command: tuple[str, ...], shop: Path
+) -> None:
+    Image.new("RGB", (600, 400), "tan").save(shop / "photo.png")
+    warned = [line for line in ran(shop, *command)[1] if "--base sd15" in line]
+    assert len(warned) == 1
+    small = [argument.replace("photo", "0") for argument in command]
+    assert not [line for line in ran(shop, *small)[1] if "--base sd15" in line]

@@ -76,7 +76,7 @@ def edit(
 
     pictures.refuse_swapped("edit", images, concept, registry)
     check_drawable(options.size, registry)
-    given_pictures = pictures.read_all(call, images, out)
+    given_pictures = pictures.read_all(call, registry.base.kind, images, out)
     if mask is not None:
         pictures.refuse_overwriting(mask, out)
     given_mask = None if mask is None else read_mask(mask)

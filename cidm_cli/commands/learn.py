@@ -16,6 +16,7 @@ from ..output import Result
 from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption
 from .learning import concept_name, noun_to_learn, unseen
 from .machine import Machine, machine, open_on
+from .pictures import beyond_mini
 from .watching import (
     BoardOption,
     PreviewEveryOption,
@@ -103,6 +104,8 @@ def learn(
     dataset = load_examples(images, class_noun=noun, caption_template=options.caption)
     captions = [(example.path.name, example.caption) for example in dataset.examples]
     for warning in (*dataset.warnings, *remarks(captions, name, noun), *unseen(dataset, options)):
+        call.output.warn(warning)
+    if warning := beyond_mini(registry.base.kind, [example.image.size for example in dataset.examples]):
         call.output.warn(warning)
 
     from ..interrupts import graceful

@@ -31,6 +31,8 @@ OVER: dict[str, tuple[type[StylizeOptions | EditOptions], str]] = {
     "edit": (EditOptions, "--concept"),
 }
 """Commands that draw over given pictures: their options, and the flag that names the concept."""
+DRAWN_SIDE = 256
+"""Pixels of an image's shorter side up to which it may well be a drawing of the kind that ``mini`` knows."""
 
 
 def is_file(out: Path, pictures: int) -> bool:
@@ -144,8 +146,11 @@ def refuse_swapped(command: str, images: Sequence[Path], name: str, registry: Re
     raise CidmError(what, f"the picture comes first: {shlex.join(line)}", ExitCode.USAGE)
 
 
-def read_all(call: Invocation, paths: list[Path], out: Path) -> list[Given]:
-    """The given pictures. Raises CidmError for one that cannot be read, or that -o would overwrite."""
+def read_all(call: Invocation, kind: str, paths: list[Path], out: Path) -> list[Given]:
+    """The given pictures, for a base of this kind.
+
+    Raises CidmError for one that cannot be read, or that -o would overwrite.
+    """
     from ..data import read_given
 
     given = [read_given(path) for path in paths]
@@ -153,7 +158,28 @@ def read_all(call: Invocation, paths: list[Path], out: Path) -> list[Given]:
         refuse_overwriting(picture.path, out)
         if picture.animated:
             call.output.note(f"{picture.path}: animated; only its first frame is used")
+    if warning := beyond_mini(kind, [picture.image.size for picture in given]):
+        call.output.warn(warning)
     return given
+
+
+def beyond_mini(kind: str, sizes: Sequence[tuple[int, int]]) -> str | None:
+    """What to tell of images that the embedded base cannot do justice to; None for other bases and small images.
+
+    Args:
+        kind: of the registry's base.
+        sizes: width and height of each image given.
+    """
+    from ..models.identity import MINI
+
+    large = sum(min(size) > DRAWN_SIDE for size in sizes)
+    if kind != MINI or not large:
+        return None
+    return (
+        f"{large} of {len(sizes)} images are larger than {DRAWN_SIDE} pixels, as photographs are: the base mini draws "
+        "64 pixels wide, knows 66 kinds of drawn things and no photographs; use Stable Diffusion for them: "
+        "cidm init --registry sd --base sd15"
+    )
 
 
 def refuse_overwriting(given: Path, out: Path) -> None:

@@ -56,7 +56,9 @@ def stylize(
 
     pictures.refuse_swapped("stylize", images, style, registry)
     check_drawable(options.size, registry)
-    task = plan_style(registry, pictures.read_all(call, images, out), style, prompt, options)
+    task = plan_style(
+        registry, pictures.read_all(call, registry.base.kind, images, out), style, prompt, options
+    )
     if not task.record.style:
         call.output.note(f"<{task.record.name}> was learned as an object, not as a style")
     pictures.check_out(out, single)

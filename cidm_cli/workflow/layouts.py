@@ -19,7 +19,6 @@ from cidm_registry import Record
 
 from ..errors import CidmError, ExitCode
 from ..layout import Layout, thin_regions
-from ..layout.masks import mask_folder
 from ..method import regions as method
 from ..models import regional, sampling, text
 from ..models.attention import cross_attention_layers
