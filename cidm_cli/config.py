@@ -129,7 +129,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _checked(value: Any, kind: type, where: str) -> Any:
     if kind is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise CidmError(f"{where} is larger than any number", code=ExitCode.INVALID) from None
     if type(value) is not kind:
         raise CidmError(f"{where} must be {_word_for(kind)}", code=ExitCode.INVALID)
     return value

@@ -11,14 +11,18 @@ LIBRARIES = frozenset({"torch", "transformers", "diffusers", "peft", "accelerate
 
 
 class _Herald:
-    """A finder of modules that finds none: it is asked first, and tells once."""
+    """A finder of modules that finds none: it is asked first, and tells once.
+
+    It stays where it is until the end: taken out while it is asked, it would have the finder after it passed over.
+    """
 
     def __init__(self, tell: Callable[[], None]) -> None:
         self._tell = tell
+        self._told = False
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name in LIBRARIES:
-            sys.meta_path.remove(self)
+        if name in LIBRARIES and not self._told:
+            self._told = True
             self._tell()
 
 
@@ -36,5 +40,4 @@ def heralded(tell: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        if herald in sys.meta_path:
-            sys.meta_path.remove(herald)
+        sys.meta_path.remove(herald)

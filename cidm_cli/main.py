@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import NoReturn
 
 import typer
@@ -133,6 +133,15 @@ def _explain_system(error: OSError) -> CidmError:
     return CidmError(f"{name}{reason}", hint, code)
 
 
+def allow_the_same_kernels(environment: MutableMapping[str, str]) -> None:
+    """Forbids oneDNN what ATEN_CPU_CAPABILITY forbids torch. Before torch is imported.
+
+    In bfloat16, torch's attention asks the one whether a processor has AVX-512, and then computes with the other.
+    """
+    if environment.get("ATEN_CPU_CAPABILITY") in ("default", "avx2"):
+        environment.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+
+
 def _set_up() -> None:
     for number in range(3):
         # A stream that is closed (`>&-`): what is printed goes nowhere, and no file that is opened takes its place.
@@ -147,6 +156,7 @@ def _set_up() -> None:
     # Read when the libraries are imported: their advice to programmers is not for the user.
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    allow_the_same_kernels(os.environ)
     for stream in (sys.stdout, sys.stderr):
         # A name the terminal cannot show must not end the program.
         if hasattr(stream, "reconfigure"):

@@ -89,8 +89,12 @@ def say(stream: TextIO, text: str) -> None:
 
 def divert(stream: TextIO) -> None:
     """Sends a stream nowhere, with what is still in its buffer: the interpreter would complain when it closes it."""
+    try:
+        descriptor = stream.fileno()
+    except OSError:
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
+    os.dup2(nowhere, descriptor)
     os.close(nowhere)
 
 

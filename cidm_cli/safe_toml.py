@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,8 +58,8 @@ def parse_toml(text: str, source: str) -> TomlDocument:
     """Parse TOML 1.0.
 
     Raises CidmError INVALID, beginning with "source:line:", for a syntax error and for a document beyond
-    MAX_BYTES, MAX_TOKENS, MAX_DEPTH brackets, MAX_KEY_PARTS parts in a dotted key, MAX_WORD characters in
-    a number or plain key, or the 64 bits that TOML has for whole numbers.
+    MAX_BYTES, MAX_TOKENS, MAX_DEPTH brackets, MAX_KEY_PARTS parts in a dotted key, or MAX_WORD characters in
+    a number or plain key.
     """
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise _invalid(f"{source} is larger than the {readable_size(MAX_BYTES)} allowed")
@@ -69,20 +68,7 @@ def parse_toml(text: str, source: str) -> TomlDocument:
         data = tomllib.loads(text)
     except ValueError as error:
         raise _invalid(_with_line(str(error), text, source)) from None
-    document = TomlDocument(data, _LineReader(tokens).read())
-    for path, value in _leaves(data):
-        if type(value) is int and not -(2**63) <= value < 2**63:
-            raise _invalid(f"{source}:{document.lines[path]}: a whole number of more than 64 bits")
-    return document
-
-
-def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Every value that is no table or array, with where it stands."""
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _leaves(inner, (*path, key))
-    else:
-        yield path, value
+    return TomlDocument(data, _LineReader(tokens).read())
 
 
 def _with_line(message: str, text: str, source: str) -> str:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cidm_cli.main import allow_the_same_kernels
 from cidm_registry import Registry
 from command import Cidm, Ran
 
 if TYPE_CHECKING:
     from cidm_cli.models.base import Base
+
+allow_the_same_kernels(os.environ)
 
 # torch and diffusers take seconds to import: only the tests that ask for a model wait for them.
 

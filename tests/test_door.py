@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
-from cidm_cli import config, safe_json, safe_toml
+from cidm_cli import config, safe_json
 from cidm_cli.data import read_given
 from cidm_cli.data.benchmarks import load_benchmark
 from cidm_cli.data.captions import read_caption
@@ -107,15 +107,6 @@ def test_json_that_would_end_the_program_later_is_refused(text: str, said: str) 
 
 def test_pairs_of_halves_are_characters() -> None:
     assert safe_json.parse_json(r'"\ud83d\ude00"', "x") == "😀"
-
-
-@pytest.mark.parametrize(
-    "value", ["1" + "0" * 400, "-1" + "0" * 100, "0x" + "f" * 20, "[{a = 9223372036854775808}]"]
-)
-def test_toml_has_whole_numbers_of_64_bits(value: str) -> None:
-    with pytest.raises(CidmError, match=r"its\.file:2: a whole number of more than 64 bits"):
-        safe_toml.parse_toml(f"a = 1\nb = {value}\n", "its.file")
-    assert safe_toml.parse_toml(f"a = {2**63 - 1}", "x").data == {"a": 2**63 - 1}
 
 
 def test_settings_with_an_endless_number_are_refused_with_their_line(tmp_path: Path) -> None:

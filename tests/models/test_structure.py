@@ -305,16 +305,16 @@ def test_a_folder_counts_from_where_it_is_named(folder: Path) -> None:
     assert find(folder.name, folder.parent) == find(str(folder), Path("/"))
 
 
-def test_a_model_that_was_used_is_found_again_only_as_it_was(folder: Path) -> None:
+def test_a_model_that_was_used_is_found_again_only_as_it_was(folder: Path, tmp_path: Path) -> None:
     then = find(str(folder), Path())
-    assert find_again(then.source, then.sha256) == then
+    assert find_again(then.source, then.sha256, tmp_path) == then
     for source in (str(folder) + "x", "somebody/something@abc", "\0", "x" * 9000):
         with pytest.raises(CidmError) as caught:
-            find_again(source, then.sha256)
+            find_again(source, then.sha256, tmp_path)
         assert caught.value.code == ExitCode.NOT_FOUND
     shutil.copy(folder / "config.json", folder / "diffusion_pytorch_model.safetensors")
     with pytest.raises(CidmError, match="changed"):
-        find_again(then.source, then.sha256)
+        find_again(then.source, then.sha256, tmp_path)
 
 
 def test_the_kinds_are_told_apart_by_their_settings(base: Base, folder: Path, tmp_path: Path) -> None:
