@@ -76,7 +76,10 @@ def find_again(source: str, sha256: str, beside: Path) -> ControlFiles:
     Raises:
         CidmError: NOT_FOUND when it is gone or another one by now.
     """
-    for place in (place_of(source), *candidates(source, beside)):
+    there: list[Path | None] = [*candidates(source, beside)]
+    with suppress(CidmError, OSError, ValueError):
+        there.insert(0, place_of(source))
+    for place in there:
         with suppress(CidmError, OSError, ValueError):
             if place is not None and (found := _files(place, source, source)).sha256 == sha256:
                 return found
