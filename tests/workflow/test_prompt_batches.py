@@ -131,6 +131,7 @@ def test_prompts_that_follow_the_same_structure_share_batches(
 ) -> None:
     model = tiny.controlnet(base.unet) if kind == "controlnet" else tiny.adapter("sd15")
     model.save_pretrained(tmp_path / kind)
+    (tmp_path / "beside").mkdir()
     (lines,) = tiny.save_pictures(tmp_path / "lines", ("a dog",)).glob("*.png")
     followed = structure.of_picture(lines, structure.settings({"kind": "as-is"}), str(tmp_path / kind))
     jobs = [
@@ -140,7 +141,10 @@ def test_prompts_that_follow_the_same_structure_share_batches(
     assert denoised == [2]
     alone = list(draw(taught, base, jobs, mixed=False))
     assert max(apart(a, b) for a, b in zip(together, alone, strict=True)) <= 2
-    assert redraw(taught, base, facts(together[1])).image.tobytes() == together[1].image.tobytes()
+    for needed in (lines, tmp_path / kind):
+        shutil.move(needed, tmp_path / "beside" / needed.name)
+    again = redraw(taught, base, facts(together[1]), tmp_path / "beside")
+    assert again.image.tobytes() == together[1].image.tobytes()
 
 
 def test_an_evaluations_batches_stay_those_that_its_keys_name(
