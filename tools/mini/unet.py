@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
@@ -113,6 +114,9 @@ def train(
 ) -> None:  # fmt: skip
     """Trains for ``steps`` in all; resumes. Outlines first, then their variety.
 
+    Where torch.distributed is initialised, each process computes its share of a batch: two processes of one thread do
+    half as much again as one of two threads.
+
     Args:
         chunks: stretches of 4,096 scenes in each of the two halves, which come round again and again.
         crew: processes that render scenes.
@@ -143,6 +147,7 @@ def train(
     # (min-SNR itself goes to zero at full noise, where class and place are decided.)
     weight = torch.clamp(5 * (1 - signal), max=1.0).to(device)
     clock = Clock(steps, step, spent)
+    world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     per_chunk = CHUNK // batch
     losses: list[float] = []
     held = None
@@ -163,14 +168,17 @@ def train(
         t = (spread * 1000).long().clamp(0, 999)[torch.randperm(batch, generator=rng)]
         dropped = torch.rand(batch, generator=rng) < NO_CAPTION
         words = ["" if d else captions[i] for i, d in zip(picked, dropped, strict=True)]
-        clean, noise, t = clean.to(device), noise.to(device), t.to(device)
+        mine = slice(rank, None, world)
+        clean, noise, t = (whole[mine].to(device) for whole in (clean, noise, t))
         with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
-                context = text(input_ids=tokens(tokenizer, words).to(device)).last_hidden_state
+                context = text(input_ids=tokens(tokenizer, words[mine]).to(device)).last_hidden_state
             guess = model(schedule.add_noise(clean, noise, t), t, context).sample.float()
         target = schedule.get_velocity(clean, noise, t)
         loss = (((guess - target) ** 2).mean((1, 2, 3)) * weight[t]).mean()
         loss.backward()
+        if world > 1:
+            _average_gradients(model, world)
         clip_norm(model.parameters(), 1.0)
         optimizer.step(clock.rate())
         average.update(model)
@@ -179,6 +187,8 @@ def train(
         samples += batch
         clock.tick()
         mean = sum(losses[-200:]) / len(losses[-200:])
+        if rank:
+            continue
         if step % 50 == 0 or clock.progress >= 1:
             print(f"unet step {step} {clock.spent_s:.0f} s samples {samples} loss {mean:.5f}", flush=True)
         if time.monotonic() - last_save > 180 or clock.progress >= 1:
@@ -188,3 +198,12 @@ def train(
                 {"model": model.state_dict(), "average": average.shadow, "optimizer": optimizer.state()},
                 {"step": step, "spent_s": clock.spent_s, "samples": samples, "seed": seed, "loss": mean},
             )
+
+
+def _average_gradients(model: UNet2DConditionModel, world: int) -> None:
+    """Makes every process's gradients the mean over all of them."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient) / world)
