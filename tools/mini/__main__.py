@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument(
         "--shard", metavar="SIZE", help="split the denoiser's weights into files of at most, say, 15MB"
     )
+    parser.add_argument("--note", default="", help="a sentence for the card, about how it was trained")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--singles", type=int, default=384, help="pictures of one object to judge")
@@ -94,7 +95,7 @@ def main() -> None:
     if given.work.exists():
         facts = {n: f[1] for n in card.STAGES if (f := load_checkpoint(given.work / f"{n}.safetensors"))}
         hardware = f"{given.threads} CPU cores ({platform.machine()}), torch {torch.__version__}"
-        (given.out / "README.md").write_text(card.write(figures, facts, hardware))
+        (given.out / "README.md").write_text(card.write(figures, facts, hardware, given.note))
     print(json.dumps({**figures, "passed": passed}))
 
 

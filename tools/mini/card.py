@@ -19,7 +19,9 @@ WORDS = {
 }
 
 
-def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], hardware: str) -> str:
+def write(
+    figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], hardware: str, note: str = ""
+) -> str:
     """The card as Markdown, from the figures of ``check`` and the facts of the checkpoints."""
     rows = [
         f"| {WORDS[key]} | {figures[key]:.1%} | {FLOORS[key]:.0%} "
@@ -80,6 +82,7 @@ def write(figures: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]], 
             *made,
             "",
             *_origin(facts),
+            *([note] if note else []),
             "",
             "## Not for",
             "Anything but trying and testing cidm: it knows no people, no photographs, and no word outside its world.",

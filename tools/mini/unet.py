@@ -48,7 +48,7 @@ NO_CAPTION = 0.1
 #: last two keep an outline that was never seen from being foreign.
 CORE_SHARE, NOUN_SHARE = 0.84, 0.08
 #: Share of the steps whose scenes are laid out plainly, so that outlines stand before their variety is learned.
-OUTLINES_UNTIL = 0.55
+OUTLINES_UNTIL = 0.75
 
 
 def scene(art: Art, others: Art, seed: int, index: int, manner: Manner) -> Scene:
