@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from . import autoencoder, card, check, clip, pack, scenes, selfsup, unet, vocabulary
 from .training import load_checkpoint
@@ -78,6 +80,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if "RANK" in os.environ:  # torchrun
+        dist.init_process_group("gloo" if given.device.type == "cpu" else "nccl")
     art = scenes.load_art(given.noto)
     if given.do == "judge":
         judge(given, art)
@@ -121,6 +125,8 @@ def make(given: argparse.Namespace, art: scenes.Art) -> None:
             steps=given.unet_steps or plan.unet, batch=plan.batch, chunks=plan.chunks,
             seed=seed, device=device, crew=crew,
         )  # fmt: skip
+    if dist.is_initialized() and dist.get_rank():
+        raise SystemExit  # the first process packs and checks
     pack.pack(work, given.out, vocabulary.build(), parts, given.shard)
 
 
