@@ -105,8 +105,8 @@ def learn(
     captions = [(example.path.name, example.caption) for example in dataset.examples]
     for warning in (*dataset.warnings, *remarks(captions, name, noun), *unseen(dataset, options)):
         call.output.warn(warning)
-    if warning := beyond_mini(registry.base.kind, [example.image.size for example in dataset.examples]):
-        call.output.warn(warning)
+    if beyond := beyond_mini(registry.base.kind, [example.image.size for example in dataset.examples]):
+        call.output.warn(beyond)
 
     from ..interrupts import graceful
     from ..places import cache_folder
