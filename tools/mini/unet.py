@@ -110,7 +110,6 @@ def chunk(
 def train(
     art: Art, others: Art, autoencoder: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer, out: Path,
     *, steps: int, batch: int, chunks: int, seed: int, device: torch.device = CPU, crew: Executor | None = None,
-    earlier: dict[str, torch.Tensor] | None = None,
 ) -> None:  # fmt: skip
     """Trains for ``steps`` in all; resumes. Outlines first, then their variety.
 
@@ -120,12 +119,9 @@ def train(
     Args:
         chunks: stretches of 4,096 scenes in each of the two halves, which come round again and again.
         crew: processes that render scenes.
-        earlier: weights that a training that starts anew begins with.
     """
     torch.manual_seed(seed)
     model = UNet2DConditionModel(**CONFIG).to(device)
-    if earlier:
-        model.load_state_dict(earlier)
     text.to(device)
     autoencoder.to(device)
     # On CPU the plain attention's backward pass is a third faster than the fused one.
