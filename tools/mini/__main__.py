@@ -2,7 +2,7 @@
 
 Every stage resumes from its checkpoint in the work folder and ends at its preset's number of steps; a larger number
 goes on from there. The order is autoencoder, CLIP (its text tower is frozen on the way), self-supervised judge,
-denoiser, pack, check, model card. ``--start FOLDER`` keeps all parts of an earlier base but the denoiser. ``judge``
+denoiser, pack, check, model card. ``--keep FOLDER`` keeps all parts of an earlier base but the denoiser. ``judge``
 trains and packs the self-supervised judge alone.
 """
 
@@ -40,10 +40,10 @@ class Preset:
     """Stretches of 4,096 scenes in each half of its training"""
 
 
-#: A first look in minutes; two cores, in hours; one large GPU, in ten minutes (with --start, which spares the rest).
+#: A first look in minutes; two cores, in hours; one large GPU, in ten minutes (with --keep, which spares the rest).
 PRESETS = {
     "quick": Preset(autoencoder=60, text=40, clip=80, selfsup=60, unet=60, chunks=1),
-    "cpu": Preset(autoencoder=3500, text=720, clip=3000, selfsup=2050, unet=8000),
+    "cpu": Preset(autoencoder=3500, text=720, clip=3000, selfsup=2050, unet=6800, batch=96),
     "gpu": Preset(autoencoder=3500, text=720, clip=3000, selfsup=2050, unet=9000, batch=512, chunks=48),
 }
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--unet-steps", type=int, help="other than the preset's")
     parser.add_argument(
-        "--start", type=Path, help="an earlier base's folder, to keep all its parts but the denoiser"
+        "--keep", type=Path, help="an earlier base's folder, to keep all its parts but the denoiser"
     )
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu, cuda")
     parser.add_argument("--crew", type=int, default=0, help="processes that render scenes beside this one")
@@ -106,7 +106,7 @@ def main() -> None:
 def make(given: argparse.Namespace, art: scenes.Art) -> None:
     """Trains whatever is not trained yet, and packs it."""
     plan: Preset = PRESETS[given.preset]
-    work, seed, start, device = given.work, given.seed, given.start, given.device
+    work, seed, start, device = given.work, given.seed, given.keep, given.device
     # A fresh tokenizer for the pack: one that was used keeps the padding of its last call.
     tokenizer, others = vocabulary.build(), scenes.load_others(given.noto)
     if not start:

@@ -52,8 +52,8 @@ class Manner:
     """Share of scenes that are photos; the other styles have equal shares of the rest."""
 
 
-OUTLINES = Manner(pairs=0.24, sized=0.08, sided=0.06, sizes=(0.58, 0.72), tinted=0.0, photo=0.80)
-VARIETY = Manner(pairs=0.32, sized=0.12, sided=0.10, sizes=(0.52, 0.74), tinted=0.04, photo=0.66)
+OUTLINES = Manner(pairs=0.36, sized=0.08, sided=0.06, sizes=(0.58, 0.72), tinted=0.0, photo=0.80)
+VARIETY = Manner(pairs=0.36, sized=0.12, sided=0.10, sizes=(0.52, 0.74), tinted=0.04, photo=0.66)
 
 
 def load_art(package: Path, nouns: dict[str, str] = NOUNS) -> Art:

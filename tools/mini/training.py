@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import distributed as dist
 from torch import nn
 
 
@@ -49,10 +50,12 @@ class MuonAdamW:
     """Muon for hidden weight matrices (convolutions flattened to out x rest), AdamW for everything else.
 
     torch's own Muon takes matrices only; the flattened convolution weights are given to it as views that share
-    their storage with the model's parameters.
+    their storage with the model's parameters. Where torch.distributed is initialised, each process orthogonalises its
+    share of the matrices and sends the others what came out.
     """
 
     def __init__(self, model: nn.Module, *, lr: float, adamw_lr: float, skip: Callable[[str], bool]) -> None:
+        self.world, self.rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         self.views: list[tuple[nn.Parameter, nn.Parameter]] = []
         rest = []
         for name, p in model.named_parameters():
@@ -72,17 +75,35 @@ class MuonAdamW:
         )
         self.adamw = torch.optim.AdamW(rest, lr=adamw_lr, betas=(0.9, 0.99), weight_decay=0.0)
 
+    def _shared(self, rank: int) -> list[nn.Parameter]:
+        """The matrices that one process is in charge of: every so-many-th, from the largest to the smallest."""
+        by_size = sorted((view for _, view in self.views), key=lambda view: -view.numel())
+        return by_size[rank :: self.world]
+
     def step(self, rate: float) -> None:
+        """One step of the gradients that every process has alike."""
         for p, view in self.views:
             view.grad = None if p.grad is None else p.grad.flatten(1)
             p.grad = None
+        for rank in range(self.world):
+            for view in self._shared(rank) if rank != self.rank else ():
+                view.grad = None
         for optimizer, lr in zip((self.muon, self.adamw), self.base, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = lr * rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        for rank in range(self.world if self.world > 1 else 0):
+            spread([view.data for view in self._shared(rank)], rank)
 
     def state(self) -> dict[str, torch.Tensor]:
+        """Everything a restart needs; where there are several processes, all have to ask at the same step."""
+        for rank in range(self.world if self.world > 1 else 0):
+            buffers = [
+                self.muon.state[view].setdefault("momentum_buffer", torch.zeros_like(view.data))
+                for view in self._shared(rank)
+            ]
+            spread(buffers, rank)
         out = {}
         for tag, optimizer in (("muon", self.muon), ("adamw", self.adamw)):
             for index, values in optimizer.state_dict()["state"].items():
@@ -147,6 +168,14 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dic
             part, key = name.split("/", 1)
             parts.setdefault(part, {})[key] = file.get_tensor(name)
         return parts, json.loads(file.metadata()["facts"])
+
+
+def spread(tensors: list[torch.Tensor], rank: int) -> None:
+    """Gives every process the values that the tensors have in process ``rank``."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.broadcast(flat, rank)
+    for tensor, values in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(values.view_as(tensor))
 
 
 def clip_norm(parameters: Iterable[nn.Parameter], limit: float) -> float:

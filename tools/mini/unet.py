@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from concurrent.futures import Executor
 from functools import partial
 from itertools import islice
@@ -147,12 +146,15 @@ def train(
     per_chunk = CHUNK // batch
     losses: list[float] = []
     held = None
-    last_save = time.monotonic()
     while clock.progress < 1:
         stage = int(clock.progress >= OUTLINES_UNTIL)
         epoch, within = divmod(step // per_chunk, chunks)
         if held != (stage, within):
             manner = (OUTLINES, VARIETY)[stage]
+            if world > 1 and (held is None or held[0] != stage):  # shared out, so that none is made twice
+                for index in range(rank, chunks, world):
+                    chunk(art, others, autoencoder, out, seed + 10 * stage, index, manner, crew)
+                dist.barrier()
             latents, captions = chunk(art, others, autoencoder, out, seed + 10 * stage, within, manner, crew)
             held = (stage, within)
         order = np.random.default_rng((seed, epoch, within, 3)).permutation(CHUNK)
@@ -183,17 +185,17 @@ def train(
         samples += batch
         clock.tick()
         mean = sum(losses[-200:]) / len(losses[-200:])
-        if rank:
-            continue
-        if step % 50 == 0 or clock.progress >= 1:
+        ended = clock.progress >= 1
+        if (step % 50 == 0 or ended) and not rank:
             print(f"unet step {step} {clock.spent_s:.0f} s samples {samples} loss {mean:.5f}", flush=True)
-        if time.monotonic() - last_save > 180 or clock.progress >= 1:
-            last_save = time.monotonic()
-            save_checkpoint(
-                out / "unet.safetensors",
-                {"model": model.state_dict(), "average": average.shadow, "optimizer": optimizer.state()},
-                {"step": step, "spent_s": clock.spent_s, "samples": samples, "seed": seed, "loss": mean},
-            )
+        if step % 200 == 0 or ended:
+            state = optimizer.state()
+            if not rank:
+                save_checkpoint(
+                    out / "unet.safetensors",
+                    {"model": model.state_dict(), "average": average.shadow, "optimizer": state},
+                    {"step": step, "spent_s": clock.spent_s, "samples": samples, "seed": seed, "loss": mean},
+                )
 
 
 def _average_gradients(model: UNet2DConditionModel, world: int) -> None:
