@@ -18,15 +18,15 @@ from pathlib import Path
 
 import torch
 
+from cidm_cli.draw import images as generate
+from cidm_cli.draw.jobs import Job
 from cidm_cli.formats.concept import ConceptWeights, pack
 from cidm_cli.models import text
 from cidm_cli.models.attention import cross_attention_layers, linear_shapes, lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, identify
-from cidm_cli.options import DrawOptions, resolve_draw
-from cidm_cli.workflow import generate
-from cidm_cli.workflow.bases import open_base
-from cidm_cli.workflow.jobs import Job
+from cidm_cli.models.opening import open_base
+from cidm_cli.options.draw import DrawOptions, resolve_draw
 from cidm_registry import Against, Draft, Registry
 
 

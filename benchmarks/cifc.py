@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cidm_cli.data import Task, load_tasks
+from cidm_cli.judge.tasks import Task, load_tasks
 
 REPOSITORY = "https://github.com/JiahuaDong/CIFC"
 TASKS = (

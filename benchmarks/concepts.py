@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cidm_cli.report import Strip, sheet
-from cidm_cli.workflow.demo import tasks_folder
+from cidm_cli.demo import tasks_folder
+from cidm_cli.terminal.pages import Strip, sheet
 from tools.mini.concepts import load_drawing
 from tools.mini.painters import paint_background
 from tools.mini.scenes import background_phrase, paste_object

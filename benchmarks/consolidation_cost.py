@@ -30,17 +30,19 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from benchmarks.aggregation_cost import fill
-from cidm_cli.data import load_examples, load_tasks
+from cidm_cli.data import load_examples
+from cidm_cli.demo import tasks_folder
+from cidm_cli.judge.tasks import load_tasks
+from cidm_cli.learn import methods
+from cidm_cli.learn import run as learn
+from cidm_cli.learn.batches import Prepared, prepare
+from cidm_cli.learn.step import PLAIN, Method, Trainee, train_step, training
 from cidm_cli.method.consolidation import Consolidation, Factors
 from cidm_cli.method.literal import LiteralConsolidation
 from cidm_cli.models.attention import linear_shapes, lora_sites
 from cidm_cli.models.identity import MINI, identify
-from cidm_cli.options import LearnOptions, resolve_learn
-from cidm_cli.workflow import learn, methods
-from cidm_cli.workflow.bases import open_base
-from cidm_cli.workflow.batches import Prepared, prepare
-from cidm_cli.workflow.demo import tasks_folder
-from cidm_cli.workflow.training import PLAIN, Method, Trainee, train_step, training
+from cidm_cli.models.opening import open_base
+from cidm_cli.options.learn import LearnOptions, resolve_learn
 from cidm_registry import Registry
 
 Shapes = Mapping[str, tuple[int, int]]

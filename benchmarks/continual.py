@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from cidm_cli.data import Task, load_tasks
-from cidm_cli.eval_options import EvalOptions
-from cidm_cli.workflow.demo import tasks_folder
-from cidm_cli.workflow.evaluate import State, states_of
+from cidm_cli.demo import tasks_folder
+from cidm_cli.judge.concepts import State, states_of
+from cidm_cli.judge.tasks import Task, load_tasks
+from cidm_cli.options.judge import EvalOptions
 from cidm_registry import Registry
 
 from .lab import Lab, add_arguments, cells, ending, protocol, told

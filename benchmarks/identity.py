@@ -23,14 +23,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cidm_cli.data import Task, load_examples, load_tasks
+from cidm_cli.data import load_examples
+from cidm_cli.demo import tasks_folder
+from cidm_cli.draw import images as generate
+from cidm_cli.draw.jobs import Job
+from cidm_cli.judge.tasks import Task, load_tasks
+from cidm_cli.learn import run as learn
 from cidm_cli.models.clip import Judge
 from cidm_cli.models.identity import MINI, identify, mini_folder
-from cidm_cli.options import DrawOptions, LearnOptions, resolve_draw, resolve_learn
-from cidm_cli.workflow import generate, learn
-from cidm_cli.workflow.bases import open_base
-from cidm_cli.workflow.demo import tasks_folder
-from cidm_cli.workflow.jobs import Job
+from cidm_cli.models.opening import open_base
+from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.learn import LearnOptions, resolve_learn
 from cidm_registry import Registry
 from tools.mini.outline import cut_out, fits, scaled
 from tools.mini.world import CORE, PLAIN, article

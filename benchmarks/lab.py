@@ -7,23 +7,24 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cidm_cli.data import Dataset, Task, load_examples
+from cidm_cli.data import Dataset, load_examples
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.eval_options import EvalOptions
-from cidm_cli.interrupts import graceful
+from cidm_cli.judge import concepts as evaluation
+from cidm_cli.judge.encoders import Choice, Judges, choose, open_judges
+from cidm_cli.judge.report import Cell
+from cidm_cli.judge.subjects import match
+from cidm_cli.judge.tasks import Task
+from cidm_cli.learn import run as learn
+from cidm_cli.machine.interrupts import graceful
 from cidm_cli.models.base import Base, choose_device
 from cidm_cli.models.identity import MINI, folder_of, identify
-from cidm_cli.models.judges import Choice, Judges, choose, open_judges
-from cidm_cli.options import LEARN_METHODS, LearnOptions, as_config, resolve_learn
-from cidm_cli.workflow import evaluate as evaluation
-from cidm_cli.workflow import learn
-from cidm_cli.workflow.bases import open_base
-from cidm_cli.workflow.evaluation import Cell
-from cidm_cli.workflow.subjects import match
+from cidm_cli.models.opening import open_base
+from cidm_cli.options.judge import EvalOptions
+from cidm_cli.options.learn import LEARN_METHODS, LearnOptions, resolve_learn
 from cidm_registry import BaseRef, Record, Registry, canonical_key
 
 
@@ -96,7 +97,7 @@ class Lab:
                 continue
             run = there.find_run(key)
             same = run is not None and (run.config["data"], run.config["options"]) == (
-                dataset.digest, as_config(chosen),
+                dataset.digest, asdict(chosen),
             )  # fmt: skip
             work = learn.Task(
                 task.name, task.class_noun, task.style, dataset, chosen,
@@ -149,7 +150,7 @@ class Lab:
 
 def _check_same(root: Path, record: Record, dataset: Dataset, options: LearnOptions) -> None:
     """Refuses a concept from a former run that was learned from other data, or with other settings of its method."""
-    had, wanted = record.config["options"], as_config(options)
+    had, wanted = record.config["options"], asdict(options)
     others = {name for method, names in LEARN_METHODS.items() if method != options.method for name in names}
     other = [name for name in wanted if name in had and name not in others and had[name] != wanted[name]]
     if record.data_hash != dataset.digest:

@@ -20,16 +20,17 @@ from pathlib import Path
 import torch
 
 from benchmarks.aggregation_cost import fill
+from cidm_cli.draw import scenes as layouts
+from cidm_cli.draw import views
+from cidm_cli.draw.jobs import COMPLETE
+from cidm_cli.draw.mixtures import Loader
 from cidm_cli.layout import Layout
 from cidm_cli.models import sampling, text
 from cidm_cli.models.attention import cross_attention_layers
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, identify
-from cidm_cli.options import DrawOptions, resolve_draw
-from cidm_cli.workflow import layouts, views
-from cidm_cli.workflow.bases import open_base
-from cidm_cli.workflow.jobs import COMPLETE
-from cidm_cli.workflow.mixtures import Loader
+from cidm_cli.models.opening import open_base
+from cidm_cli.options.draw import DrawOptions, resolve_draw
 from cidm_registry import Registry
 
 KINDS = {"fast": ("fast", False), "full": ("full", False), "crops": ("full", True)}

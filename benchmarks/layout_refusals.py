@@ -1,4 +1,4 @@
-"""How long malformed layouts take to be refused, each of tests/data/malformed.toml. Prints one JSON object.
+"""How long malformed layouts take to be refused, each of tests/support/malformed.toml. Prints one JSON object.
 
 ``mean_ms`` and ``slowest_ms`` are processor time, the best of ``rounds`` for each layout; ``slowest`` names one.
 ``refused`` of ``cases`` were refused at all, with the line that the table says.
@@ -17,7 +17,7 @@ from typing import Any
 from cidm_cli.errors import CidmError
 from cidm_cli.layout import load_layout
 
-TABLE = Path(__file__).parents[1] / "tests" / "data" / "malformed.toml"
+TABLE = Path(__file__).parents[1] / "tests" / "support" / "malformed.toml"
 
 
 def main() -> None:

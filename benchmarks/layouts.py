@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from cidm_cli.data import Task
+from cidm_cli.judge.concepts import Events
+from cidm_cli.judge.layout_files import write
+from cidm_cli.judge.layout_scores import NeglectScores
+from cidm_cli.judge.layouts import evaluate_layouts
+from cidm_cli.judge.rivals import ALONE, BASE, RIVALS, SINGLE
+from cidm_cli.judge.subjects import match
+from cidm_cli.judge.tasks import Task
 from cidm_cli.layout import Layout, load_layout
-from cidm_cli.workflow.evaluate import Events
-from cidm_cli.workflow.neglect import evaluate_layouts
-from cidm_cli.workflow.neglect_files import write
-from cidm_cli.workflow.neglect_scores import NeglectScores
-from cidm_cli.workflow.rivals import ALONE, BASE, RIVALS, SINGLE
-from cidm_cli.workflow.subjects import match
 
 from .continual import TRAININGS, learned, whole
 from .lab import Lab, add_arguments, ending, protocol, quiet, say, told

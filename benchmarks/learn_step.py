@@ -22,15 +22,16 @@ from peft import LoraConfig
 from torch import nn
 from torch.nn import functional as F
 
-from cidm_cli.data import load_examples, load_tasks
+from cidm_cli.data import load_examples
+from cidm_cli.demo import tasks_folder
+from cidm_cli.judge.tasks import load_tasks
+from cidm_cli.learn import run as learn
+from cidm_cli.learn.batches import Prepared, prepare
+from cidm_cli.learn.step import train_step, training
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, identify
-from cidm_cli.options import LearnOptions, resolve_learn
-from cidm_cli.workflow import learn
-from cidm_cli.workflow.bases import open_base
-from cidm_cli.workflow.batches import Prepared, prepare
-from cidm_cli.workflow.demo import tasks_folder
-from cidm_cli.workflow.training import train_step, training
+from cidm_cli.models.opening import open_base
+from cidm_cli.options.learn import LearnOptions, resolve_learn
 from cidm_registry import Registry
 
 

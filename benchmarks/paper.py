@@ -20,10 +20,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cidm_cli.data import Task
-from cidm_cli.eval_options import EvalOptions, drawing
+from cidm_cli.judge.tasks import Task
 from cidm_cli.models.identity import identify
-from cidm_cli.options import LearnOptions, resolve_draw, resolve_learn
+from cidm_cli.options.draw import resolve_draw
+from cidm_cli.options.judge import EvalOptions, drawing
+from cidm_cli.options.learn import LearnOptions, resolve_learn
 
 from .cifc import tasks_of
 from .continual import ROWS, Pass, made

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cidm_cli.data import Task
+from cidm_cli.judge.tasks import Task
 
 SOURCE = (
     "Dong et al., NeurIPS 2024, arXiv 2410.17594: means over V1 to V10 as printed there, not measured here"

@@ -24,15 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from cidm_cli.data import Task, load_tasks
+from cidm_cli.draw import images as generate
+from cidm_cli.draw.jobs import Job
 from cidm_cli.formats.diffusers_lora import pack_diffusers
-from cidm_cli.merge_options import MergeOptions
+from cidm_cli.judge.concepts import State
+from cidm_cli.judge.tasks import Task, load_tasks
 from cidm_cli.models.identity import MINI
-from cidm_cli.options import DrawOptions, resolve_draw
-from cidm_cli.workflow import generate, merge
-from cidm_cli.workflow.evaluate import State
-from cidm_cli.workflow.jobs import Job
-from cidm_cli.workflow.selection import Selection
+from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.merge import MergeOptions
+from cidm_cli.share import merge
+from cidm_cli.share.selection import Selection
 from cidm_registry import Record, Registry
 
 from . import together

@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 
 from benchmarks.aggregation_cost import fill
+from cidm_cli.draw import images as generate
+from cidm_cli.draw.jobs import Job
+from cidm_cli.draw.mixtures import Loader, applied, mixture
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, identify
-from cidm_cli.options import DrawOptions, resolve_draw
-from cidm_cli.workflow import generate
-from cidm_cli.workflow.bases import open_base
-from cidm_cli.workflow.jobs import Job
-from cidm_cli.workflow.mixtures import Loader, applied, mixture
+from cidm_cli.models.opening import open_base
+from cidm_cli.options.draw import DrawOptions, resolve_draw
 from cidm_registry import Registry
 
 PLACES = (

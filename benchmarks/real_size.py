@@ -39,14 +39,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from benchmarks.aggregation_cost import fill
 from cidm_cli.data import Dataset, load_examples
+from cidm_cli.learn import methods
+from cidm_cli.learn import run as learn
+from cidm_cli.learn.batches import Prepared, draw, prepare
+from cidm_cli.learn.step import Trainee, train_step, training
 from cidm_cli.models import text
 from cidm_cli.models.attention import cross_attention_layers, lora_sites
 from cidm_cli.models.base import Base, choose_compute, choose_device, peak_memory
 from cidm_cli.models.loading import clip_tokenizer, settings_folder
-from cidm_cli.options import LearnOptions, resolve_learn
-from cidm_cli.workflow import learn, methods
-from cidm_cli.workflow.batches import Prepared, draw, prepare
-from cidm_cli.workflow.training import Trainee, train_step, training
+from cidm_cli.options.learn import LearnOptions, resolve_learn
 from cidm_registry import BaseRef, Registry
 
 SIDES = {"sd15": 512, "sdxl": 1024}

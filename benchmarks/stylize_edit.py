@@ -28,17 +28,21 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from cidm_cli.data import Example, Given, Task, load_examples, load_tasks, read_given
-from cidm_cli.edit_options import EditOptions, StylizeOptions
+from cidm_cli.data import Example, load_examples
+from cidm_cli.demo import tasks_folder
+from cidm_cli.draw import edit, stylize
+from cidm_cli.draw import images as generate
+from cidm_cli.draw import over as redrawing
+from cidm_cli.draw.jobs import Job
+from cidm_cli.draw.over_jobs import OBJECT_PROMPT, plan_edit, plan_style
+from cidm_cli.files.given import Given, read_given
+from cidm_cli.judge.encoders import Judges, choose, open_judges
+from cidm_cli.judge.tasks import Task, load_tasks
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, mini_folder
-from cidm_cli.models.judges import Judges, choose, open_judges
-from cidm_cli.options import DrawOptions, resolve_draw
-from cidm_cli.workflow import edit, generate, redrawing, stylize
-from cidm_cli.workflow.bases import open_base
-from cidm_cli.workflow.demo import tasks_folder
-from cidm_cli.workflow.jobs import Job
-from cidm_cli.workflow.overdrawing import OBJECT_PROMPT, plan_edit, plan_style
+from cidm_cli.models.opening import open_base
+from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.over import EditOptions, StylizeOptions
 from cidm_registry import Registry
 
 

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cidm_cli.data import Task, load_examples
+from cidm_cli.data import load_examples
+from cidm_cli.draw import images as generate
+from cidm_cli.draw.jobs import Job
+from cidm_cli.judge.tasks import Task
 from cidm_cli.models.identity import MINI
-from cidm_cli.options import DrawOptions, resolve_draw
-from cidm_cli.workflow import generate
-from cidm_cli.workflow.jobs import Job
+from cidm_cli.options.draw import DrawOptions, resolve_draw
 from cidm_registry import Registry
 
 from .lab import Lab

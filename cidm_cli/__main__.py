@@ -5,14 +5,14 @@ def run() -> None:
     """Runs the process's own command line and ends it with its exit code."""
     # Imported here, so that nothing is before the boundary.
     try:
-        from .interrupts import end_while_loading
+        from .machine.interrupts import end_while_loading
 
         end_while_loading()
-        from .main import run as program
+        from .shell.main import run as program
 
         program()
     except KeyboardInterrupt:
-        from .interrupts import end_interrupted
+        from .machine.interrupts import end_interrupted
 
         end_interrupted()
 

@@ -1,6 +1,7 @@
 """The one kind of error a user is meant to see, and the exit codes scripts rely on."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -73,3 +74,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The word of `known` most like `word`, upper and lower case alike, or None if none is like it."""
+    folded = {candidate.casefold(): candidate for candidate in known}
+    matches = difflib.get_close_matches(word.casefold(), folded, n=1)
+    return folded[matches[0]] if matches else None

@@ -6,11 +6,11 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cidm_cli.main import allow_the_same_kernels
+from cidm_cli.shell.main import allow_the_same_kernels
 from cidm_registry import Registry
 from command import Cidm, Ran
 
@@ -117,7 +117,7 @@ def plain_signals() -> Iterator[None]:
 @pytest.fixture
 def cidm(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> Cidm:
     """Runs the command line as the installed program does, in this process and an empty working folder."""
-    from cidm_cli.main import main
+    from cidm_cli.shell.main import main
 
     def run(*arguments: object) -> Ran:
         capsys.readouterr()
@@ -126,3 +126,48 @@ def cidm(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> Cidm:
         return Ran(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails whoever loads a base: what is refused must be refused before."""
+
+    from cidm_cli.models import base
+
+    def load(*_args: Any, **_kwargs: Any) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(base, "load", load)
+
+
+@pytest.fixture
+def denoised(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by the number of pictures each time some are drawn."""
+    from cidm_cli.models import sampling
+
+    drawn: list[int] = []
+    real = sampling.denoise
+
+    def count(*args: object, **options: object) -> object:
+        drawn.append(args[2].shape[0])  # type: ignore[attr-defined]
+        return real(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sampling, "denoise", count)
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def place(base: Base, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry that knows <dog> and <cat>, data for both, and judges. Do not change."""
+    import judging
+    from cidm_cli.models.identity import identify
+    from learning import learn_direct, task
+
+    folder = tmp_path_factory.mktemp("place")
+    judging.save_data(folder / "data", dog="dog", cat="cat")
+    judging.save_clip(folder / "clip", with_tokenizer=True)
+    judging.save_resnet(folder / "dino")
+    registry = Registry.create(folder / "registry", identify(str(tiny_base)))
+    for name in ("dog", "cat"):
+        learn_direct(registry, base, task(folder / "data" / "pictures" / name, name=name, noun=name))
+    return folder

@@ -10,10 +10,10 @@ import pytest
 import typer
 
 import tiny
-from cidm_cli.app import COMMANDS, app
 from cidm_cli.data import load_examples, marked
 from cidm_cli.data.nouns import in_folder
 from cidm_cli.errors import CidmError
+from cidm_cli.shell.app import COMMANDS, app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

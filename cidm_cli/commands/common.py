@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..prompts import noun_in
+from ..options.prompts import noun_in
 
 PicturesOption = Annotated[
     Path,

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from ..invocation import Invocation
-from ..output import Result
+from ..terminal.output import Result
 from .common import DeviceOption, PrecisionOption
+from .invocation import Invocation
 
 
 def demo(
@@ -23,8 +23,8 @@ def demo(
     precision: PrecisionOption = None,
 ) -> Result:
     """Learn three concepts on the embedded base, draw them, and write a report. A few minutes on two cores."""
-    from ..interrupts import graceful
-    from ..workflow import demo as workflow
+    from .. import demo as workflow
+    from ..machine.interrupts import graceful
 
     @contextmanager
     def stage(label: str, total: int) -> Iterator[Callable[[int, float | None], None]]:

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ..errors import CidmError
-from ..invocation import Invocation
-from ..output import Result, Table
+from ..terminal.output import Result, Table
 from .common import DeviceOption, PrecisionOption
+from .invocation import Invocation
 
 
 def doctor(
@@ -23,7 +23,7 @@ def doctor(
 
     Exit code 1 if something is missing that nothing works without.
     """
-    from ..workflow.doctor import FAIL, examine
+    from ..plan.doctor import FAIL, examine
 
     findings = examine(
         call.settings, call.registry_path, device=call.choice("device", device),

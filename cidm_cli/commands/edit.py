@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..edit_options import EditOptions, check
 from ..errors import CidmError, ExitCode
-from ..flags import chosen, flags
-from ..invocation import Invocation
-from ..output import Result
+from ..options.flags import chosen, flags
+from ..options.over import EditOptions, check
+from ..terminal.output import Result
 from . import pictures
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .invocation import Invocation
 from .layout_files import check_drawable
 from .machine import machine, open_on
 
@@ -71,8 +71,8 @@ def edit(
     check(options)
     single = pictures.is_file(out, len(images) * options.count)
 
-    from ..data import read_mask
-    from ..workflow.overdrawing import plan_edit
+    from ..draw.over_jobs import plan_edit
+    from ..files.given import read_mask
 
     pictures.refuse_swapped("edit", images, concept, registry)
     check_drawable(options.size, registry)
@@ -85,7 +85,7 @@ def edit(
         call.output.note(f"<{task.record.name}> was learned as a style, not as an object")
     pictures.check_out(out, single)
 
-    from ..workflow import edit as workflow
+    from ..draw import edit as workflow
 
     base = open_on(call, registry, where)
     return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)
@@ -93,7 +93,7 @@ def edit(
 
 def _check_box(box: str, images: list[Path]) -> None:
     """Raises CidmError USAGE for a box that is none, with what was meant where its edges stand apart."""
-    from ..data.patches import parse_box
+    from ..draw.patches import parse_box
 
     stray = [str(image) for image in images if not os.path.exists(image)]
     apart = [text for text in stray if _NUMBER.fullmatch(text.strip(","))]

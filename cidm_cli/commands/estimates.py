@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..invocation import Invocation
-from ..output import Result, Table, readable_bytes
-from ..progress import duration
+from ..options.draw import DrawOptions, resolve_draw
+from ..options.flags import chosen, flags
+from ..options.learn import LearnOptions, check_said, resolve_learn
+from ..terminal.output import Result, Table, readable_bytes
+from ..terminal.progress import duration
+from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption, class_noun
+from .generate import told
+from .invocation import Invocation
+from .machine import machine
 
 if TYPE_CHECKING:
-    from ..workflow.estimate import Phase
-    from ..workflow.estimate_bases import Described
-    from ..workflow.hardware import Hardware
+    from ..machine.hardware import Hardware
+    from ..plan.estimate_bases import Described
+    from ..plan.estimate_learn import Phase
 
 BaseOption = Annotated[
     str | None,
@@ -35,7 +42,7 @@ def described(call: Invocation, base: str | None, speed: float | None) -> Descri
     """The base that is meant: named, or the registry's. Raises CidmError for one that there is not."""
     from cidm_registry import NotFound
 
-    from ..workflow import estimate_bases
+    from ..plan import estimate_bases
 
     if speed is not None and not 0 < speed < float("inf"):
         raise CidmError(f"--tflops {speed:g}: must be above 0", code=ExitCode.USAGE)
@@ -64,8 +71,8 @@ def shown(
         speed: in TFLOP/s, as it was said; else it is measured, where the device is here.
         advice: what to do against too much memory.
     """
-    from ..workflow.estimate import holds, smallest_card
-    from ..workflow.hardware import free_memory, throughput
+    from ..machine.hardware import free_memory, throughput
+    from ..plan.estimate_learn import holds, smallest_card
 
     here = wanted.device
     rate, source = None, ""
@@ -102,7 +109,7 @@ def shown(
 
 
 def _table(phases: Sequence[Phase]) -> Table:
-    from ..workflow.estimate import ROWS
+    from ..plan.estimate_learn import ROWS
 
     names = [name for name in ROWS if any(name in phase.memory for phase in phases)]
     rows = [
@@ -125,7 +132,7 @@ def _data(
     card: int | None,
     advice: str,
 ) -> dict[str, Any]:
-    from ..workflow.estimate import holds
+    from ..plan.estimate_learn import holds
 
     peak = max(phase.total for phase in phases)
     return {
@@ -146,3 +153,118 @@ def _data(
         "seconds": seconds,
         "advice": advice,
     }
+
+
+@flags(LearnOptions)
+def estimate_learn(
+    call: Invocation,
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="As for learn.", show_default=False)
+    ] = "concept",
+    images: Annotated[
+        Path | None, typer.Argument(metavar="[IMAGES]", help="As for learn. [default: one square picture]")
+    ] = None,
+    noun: Annotated[
+        str | None, typer.Option("--class", metavar="NOUN", help="What kind of thing it is.")
+    ] = None,
+    base: BaseOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    offload: OffloadOption = None,
+    vram: VramOption = None,
+    speed: SpeedOption = None,
+    *,
+    given: dict[str, Any],
+) -> Result:
+    """Say what memory and time a training would take, without loading the base.
+
+    It needs neither the base's weights nor the device: `--base sdxl --device cuda` works anywhere. The training's
+    own steps are gone through with tensors that hold no numbers, and counted. Time is the least it can take: that of
+    the products alone. `cidm learn --dry-run` loads the base and does three steps instead: slower, needs all of it,
+    and tells the real time.
+    """
+    about = described(call, base, speed)
+    where = machine(call, about.kind, "learn", device=device, precision=precision, offload=offload, vram=vram)
+    said = chosen(LearnOptions, "learn", given, call.settings)
+    options = resolve_learn(LearnOptions(**where.completed(said)), about.kind)
+    check_said(given, options)
+    noun = class_noun(noun, name)
+
+    from ..data import load_examples
+    from ..learn.admission import check_method
+    from ..learn.run import Task
+    from ..machine.hardware import hardware
+    from ..plan import estimate_learn as estimate
+    from ..plan.estimate_bases import without_weights
+
+    dataset = load_examples(images, class_noun=noun, caption_template=options.caption) if images else None
+    check_method(about.records, options)
+    wanted = hardware(where.device, where.precision)
+    skeleton = without_weights(about, wanted, offload=where.offload, whole=where.whole)
+    dataset = dataset or estimate.example_dataset(skeleton.pixels, noun, options.caption)
+    task = Task(name, noun, False, dataset, options, update=False, resume=False, restart=False)
+    phases = estimate.learning(about.registry, about.records, skeleton, task)
+    sizes = ", ".join(f"{width}x{height}" for width, height in estimate.sizes_of(skeleton, task))
+    each = f"{options.batch}" if options.accumulate == 1 else f"{options.accumulate} times {options.batch}"
+    return shown(
+        f"learning a {noun}: {options.steps} steps of {each}, pictures at {sizes} pixels",
+        about, wanted, phases, speed, estimate.advice(skeleton, options, phases),
+    )  # fmt: skip
+
+
+@flags(DrawOptions)
+def estimate_generate(
+    call: Invocation,
+    layout: Annotated[
+        str | None, typer.Argument(metavar="[LAYOUT.toml]", help="A layout file; - reads standard input.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="A prompt.")] = None,
+    base: BaseOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    offload: OffloadOption = None,
+    vram: VramOption = None,
+    speed: SpeedOption = None,
+    *,
+    given: dict[str, Any],
+) -> Result:
+    """Say what memory and time drawing would take, without loading the base.
+
+    Of a prompt, or of a layout with its regions. With --base, the concepts that are named need not be learned yet. Time
+    is the least it can take: that of the products alone.
+    """
+    if (layout is None) == (prompt is None):
+        raise CidmError("one thing at a time", "give a layout file or --prompt", ExitCode.USAGE)
+    about = described(call, base, speed)
+
+    from ..draw.jobs import Job, check, check_size
+    from ..layout import load_layout
+
+    loaded = load_layout(layout) if layout is not None else None
+    where = machine(call, about.kind, "draw", device=device, precision=precision, offload=offload, vram=vram)
+    settings = where.completed(chosen(DrawOptions, "draw", {}, call.settings))
+    flags_given = chosen(DrawOptions, "draw", given, call.settings)
+    said = {**settings, **(told(loaded) if loaded else {}), **{key: flags_given[key] for key in given}}
+    job = Job(loaded.base.prompt if loaded else prompt or "", DrawOptions(**said), loaded)
+    resolve_draw(job.options, about.kind, 64)  # refuses before a base is made
+    if about.registry is not None:
+        check(about.registry, [job])
+
+    from ..machine.hardware import hardware
+    from ..plan import estimate_draw as estimate
+    from ..plan.estimate_bases import without_weights
+
+    wanted = hardware(where.device, where.precision)
+    skeleton = without_weights(about, wanted, offload=where.offload, whole=where.whole)
+    options = resolve_draw(job.options, about.kind, skeleton.pixels)
+    check_size(options.size, skeleton.multiple)
+    job = Job(job.prompt, options, loaded)
+    records = list(about.records) if about.registry else estimate.made_up(estimate.named_in(job))
+    phases = estimate.drawing(about.registry, records, skeleton, job)
+    assert options.size
+    width, height = options.size
+    regions = f", {len(loaded.regions)} regions" if loaded and loaded.regions else ""
+    return shown(
+        f"drawing {options.count} of {width}x{height} pixels in {options.steps} steps{regions}",
+        about, wanted, phases, speed, estimate.advice(skeleton, options),
+    )  # fmt: skip

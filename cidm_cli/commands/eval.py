@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..eval_options import EvalOptions, check, drawing
-from ..flags import chosen, flags
-from ..invocation import Invocation
-from ..options import resolve_draw
-from ..output import Result
-from ..writing import check_place
+from ..files.writing import check_place
+from ..options.draw import resolve_draw
+from ..options.flags import chosen, flags
+from ..options.judge import EvalOptions, check, drawing
+from ..terminal.output import Result
 from .common import CompileOption, DeviceOption, OffloadOption, PrecisionOption, VramOption
+from .invocation import Invocation
 from .judging import evaluate_layouts, events, going_on, opened
 from .machine import Machine, machine
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
 
-    from ..workflow.evaluation import Evaluation
-    from ..workflow.subjects import Subject
+    from ..judge.report import Evaluation
+    from ..judge.subjects import Subject
 
 
 @flags(EvalOptions)
@@ -110,7 +110,7 @@ def evaluate(
     options = EvalOptions(**where.completed(chosen(EvalOptions, "eval", given, call.settings)))
     check(options)
 
-    from ..workflow.jobs import check_negative
+    from ..draw.jobs import check_negative
 
     resolve_draw(drawing(options), registry.base.kind, 64)
     check_negative(registry.records(), options.negative)
@@ -126,8 +126,8 @@ def evaluate(
         )
     if not call.crew.main:
         return Result({}, ())
-    from ..workflow.evaluate import keep_scores
-    from ..workflow.evaluation_files import table, write
+    from ..judge.concepts import keep_scores
+    from ..judge.report_files import table, write
 
     paths = write(evaluation, out, out / "samples", subjects)
     if options.save:
@@ -152,9 +152,10 @@ def _subjects(
     """The concepts to judge, all concepts with pictures, and (name, why) of those that are not judged."""
     from cidm_registry import canonical_key
 
-    from ..data import load_benchmark, tasks_folder
+    from ..judge.benchmarks import load_benchmark
+    from ..judge.subjects import match, prompts_from
+    from ..judge.tasks import tasks_folder
     from ..models.identity import MINI
-    from ..workflow.subjects import match, prompts_from
 
     if not registry.records():
         raise CidmError(
@@ -205,9 +206,9 @@ def _evaluate(
     pictures: Path,
     where: Machine,
 ) -> Evaluation:
-    from ..workflow import evaluate as workflow
-    from ..workflow.generate import read_static
-    from ..workflow.jobs import check_static
+    from ..draw.images import read_static
+    from ..draw.jobs import check_static
+    from ..judge import concepts as workflow
 
     if merged is not None:
         check_static(registry, merged, [subject.record.name for subject in subjects])

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..flags import chosen
-from ..invocation import Invocation
-from ..options import DrawOptions, resolve_draw
-from ..output import Result, Table
+from ..options.draw import DrawOptions, resolve_draw
+from ..options.flags import chosen
+from ..terminal.output import Result, Table
 from .common import DeviceOption, PrecisionOption
+from .invocation import Invocation
 from .pictures import check_png
 
 SHADES = " ░▒▓█"
@@ -52,12 +52,12 @@ def explain(
     resolve_draw(options, registry.base.kind, 64)
     how = call.precision(precision)
 
-    from ..workflow.jobs import Job, check
+    from ..draw.jobs import Job, check
 
     check(registry, [Job(prompt, options)])
 
-    from ..workflow import explain as workflow
-    from ..workflow.bases import open_base
+    from ..draw import explain as workflow
+    from ..models.opening import open_base
 
     base = open_base(registry, device=call.choice("device", device), precision=how)
     whole = resolve_draw(options, registry.base.kind, base.pixels)

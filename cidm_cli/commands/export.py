@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..invocation import Invocation
-from ..output import Result, readable_bytes
+from ..terminal.output import Result, readable_bytes
 from .common import DeviceOption, PrecisionOption
+from .invocation import Invocation
 
 if TYPE_CHECKING:
     from cidm_registry import Record, Registry
@@ -73,7 +73,7 @@ def export(
     registry = call.open_registry()
     if to == "bundle":
         return _bundle(registry, names or [], out, force=force)
-    from ..workflow.selection import to_export
+    from ..share.selection import to_export
 
     how = call.precision(precision)
     records = [] if merged is not None else to_export(registry, names or [], to)
@@ -81,8 +81,8 @@ def export(
     targets = _targets(to, out, titles)
     _check_free([path for target in targets for path in target.paths(_file_names(to))], force=force)
 
-    from ..workflow import export as workflow
-    from ..workflow.bases import open_base, outlined
+    from ..models.opening import open_base, outlined
+    from ..share import export as workflow
 
     if registry.base.kind == "mini":
         call.output.note("note: the embedded base is known to this program alone; others cannot load it")
@@ -113,7 +113,7 @@ def export(
 def _embeddings(
     registry: Registry, base: Any, records: Sequence[Record], targets: Sequence[Target]
 ) -> Result:
-    from ..workflow import export as workflow
+    from ..share import export as workflow
 
     done = [workflow.tokens(registry, base, record) for record in records]
     entries, lines, paths = [], [], []
@@ -134,14 +134,14 @@ def _embeddings(
 
 
 def _bundle(registry: Registry, names: Sequence[str], out: Path, *, force: bool) -> Result:
-    from ..workflow.selection import to_export
+    from ..share.selection import to_export
 
     if out.suffix != SUFFIX or out.is_dir():
         raise CidmError(f"-o {out}: a bundle is one {SUFFIX} file", code=ExitCode.USAGE)
     _check_free([out], force=force)
     records = to_export(registry, names, "bundle")
 
-    from ..workflow import export as workflow
+    from ..share import export as workflow
 
     content = workflow.bundle(registry, records)
     _write(Target(out, False), {"": content})
@@ -185,7 +185,7 @@ def _file_names(kind: str) -> tuple[str, ...]:
 
 def _check_free(paths: Sequence[Path], *, force: bool) -> None:
     """Raises CidmError FAILED where a file is already, unless ``force``, or none can be written."""
-    from ..writing import check_place
+    from ..files.writing import check_place
 
     for path in paths:
         if path.is_dir() or (path.exists() and not force):
@@ -196,7 +196,7 @@ def _check_free(paths: Sequence[Path], *, force: bool) -> None:
 
 
 def _write(target: Target, files: Mapping[str, bytes]) -> list[Path]:
-    from ..writing import write_whole
+    from ..files.writing import write_whole
 
     paths = target.paths(list(files))
     for path, content in zip(paths, files.values(), strict=True):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..flags import chosen, flags
-from ..invocation import Invocation
-from ..options import DrawOptions, resolve_draw
-from ..output import Result
-from ..progress import counting
-from ..prompts import parse_prompt, unmarked
+from ..options.draw import DrawOptions, resolve_draw
+from ..options.flags import chosen, flags
+from ..options.prompts import parse_prompt, unmarked
+from ..terminal.output import Result
+from ..terminal.progress import counting
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .invocation import Invocation
 from .layout_files import check_drawable, picture_of
 from .machine import Machine, machine, open_on
 from .pictures import check_out, command_for, is_file
@@ -36,8 +36,8 @@ from .structures import (
 if TYPE_CHECKING:
     from cidm_registry import Registry
 
+    from ..draw.images import Picture
     from ..layout import Layout
-    from ..workflow.generate import Picture
 
 
 @flags(DrawOptions)
@@ -139,8 +139,8 @@ def _draw(
     out: Path,
     where: Machine,
 ) -> list[tuple[Path, dict[str, Any]]]:
+    from ..draw.jobs import Job, check, check_size, check_static
     from ..layout import load_layout, unfit_size
-    from ..workflow.jobs import Job, check, check_size, check_static
 
     settings = where.completed(chosen(DrawOptions, "draw", {}, call.settings))
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
@@ -170,7 +170,7 @@ def _draw(
     check_out(out, single)
 
     # All that can be refused without a model is refused by now: this takes seconds to import.
-    from ..workflow import generate as workflow
+    from ..draw import images as workflow
 
     base = open_on(call, registry, where)
     jobs = [
@@ -196,7 +196,7 @@ def _draw(
 def _again(
     call: Invocation, registry: Registry, pictures: list[Path], out: Path, where: Machine
 ) -> list[tuple[Path, dict[str, Any]]]:
-    from ..formats.png import read_facts
+    from ..draw.png import read_facts
 
     given = [read_facts(path) for path in pictures]
     folders = [path.parent for path in pictures]
@@ -217,9 +217,9 @@ def _again(
     single = is_file(out, len(given))
     check_out(out, single)
 
+    from ..draw.again import redraw
     from ..models.base import WHOLE
-    from ..workflow.again import redraw
-    from ..workflow.bases import open_base
+    from ..models.opening import open_base
 
     def redrawn() -> Iterator[Picture]:
         for number, (facts, beside) in enumerate(zip(given, folders, strict=True)):

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..invocation import Invocation
-from ..output import Result
+from ..terminal.output import Result
 from .common import class_noun
+from .invocation import Invocation
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
 
     from ..models.base import Base
-    from ..workflow.importing import Source
+    from ..share.importing import Source
 
 
 def import_concepts(
@@ -43,8 +43,8 @@ def import_concepts(
     A LoRA of kohya, diffusers or PEFT becomes a concept without tokens: <NAME> in a prompt adds its weights, and
     its class noun's words stand there. A bundle's concepts arrive byte for byte, on the same base only.
     """
-    from ..workflow import importing
-    from ..workflow.bases import outlined
+    from ..models.opening import outlined
+    from ..share import importing
 
     registry = call.open_registry()
     source = importing.read(file)
@@ -99,7 +99,7 @@ def import_concepts(
 def _bundle(
     call: Invocation, registry: Registry, base: Base, source: Source, wanted: dict[str, str]
 ) -> Result:
-    from ..workflow import importing
+    from ..share import importing
 
     records = importing.bring_bundle(registry, base, source, wanted)
     if lonely := importing.without_older(source, wanted):

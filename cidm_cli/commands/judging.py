@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CidmError, ExitCode
-from ..eval_options import EvalOptions, drawing
-from ..invocation import Invocation
-from ..output import Result
+from ..options.judge import EvalOptions, drawing
+from ..terminal.output import Result
+from .invocation import Invocation
 from .machine import Machine, open_on
 from .structures import usual_control
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
 
+    from ..judge.concepts import Events
+    from ..judge.encoders import Judges
+    from ..judge.subjects import Subject
     from ..layout import Layout
     from ..models.base import Base
-    from ..models.judges import Judges
-    from ..workflow.evaluate import Events
-    from ..workflow.subjects import Subject
 
 
 def evaluate_layouts(
@@ -40,8 +40,8 @@ def evaluate_layouts(
         ways: rivals, comma separated; None for all.
         where: how computing is done.
     """
+    from ..judge.rivals import RIVALS, check_rivals
     from ..layout import check_concepts
-    from ..workflow.rivals import RIVALS, check_rivals
 
     rivals = check_rivals(
         [w.strip() for w in ways.split(",") if w.strip()] if ways is not None else [*RIVALS]
@@ -50,13 +50,13 @@ def evaluate_layouts(
     names = [record.name for record in registry.records()]
     for layout in layouts.values():
         check_concepts(layout, names)
-    from ..workflow.jobs import check_layout
+    from ..draw.jobs import check_layout
 
     for layout in layouts.values():
         check_layout(layout, drawing(options))
 
-    from ..workflow import neglect
-    from ..workflow.neglect_files import table, write
+    from ..judge import layouts as neglect
+    from ..judge.layout_files import table, write
 
     with going_on(out / "samples"):
         base, judges = opened(call, registry, options, where)
@@ -105,9 +105,9 @@ def _with_control(call: Invocation, layout: Layout) -> Layout:
 
 def opened(call: Invocation, registry: Registry, options: EvalOptions, where: Machine) -> tuple[Base, Judges]:
     """The registry's base, and the judges that are meant."""
+    from ..judge.encoders import choose, open_judges
     from ..models.base import choose_device
     from ..models.identity import MINI, folder_of
-    from ..models.judges import choose, open_judges
 
     own = registry.base.kind == MINI
     choice = choose(folder_of(registry.base), options.clip, options.dino, own=own)
@@ -119,7 +119,7 @@ def opened(call: Invocation, registry: Registry, options: EvalOptions, where: Ma
 
 def events(call: Invocation) -> Events:
     """Shows an evaluation's progress and notes."""
-    from ..workflow.evaluate import Events
+    from ..judge.concepts import Events
 
     @contextmanager
     def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:

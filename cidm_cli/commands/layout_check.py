@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..invocation import Invocation
-from ..output import Result
+from ..terminal.output import Result
+from .invocation import Invocation
 from .layout_files import picture_of, registry_if_any
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _check(call: Invocation, path: str, registry: Registry | None, names: list[s
 
 
 def _holds(layout: Layout, picture: Picture) -> dict[str, Any]:
-    from ..prompts import parse_prompt
+    from ..options.prompts import parse_prompt
 
     prompts = [layout.base.prompt, *(region.prompt for region in layout.regions)]
     named = {name.casefold(): name for prompt in prompts for name in parse_prompt(prompt).names}

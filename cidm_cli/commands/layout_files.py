@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CidmError
-from ..invocation import Invocation
-from ..writing import unwritable
+from ..files.writing import unwritable
+from .invocation import Invocation
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -51,7 +51,7 @@ def registry_if_any(call: Invocation) -> Registry | None:
 
 def check_drawable(size: tuple[int, int] | None, registry: Registry) -> None:
     """Raises CidmError USAGE for a size that the base cannot draw, as far as its configuration files tell."""
-    from ..workflow.jobs import check_size
+    from ..draw.jobs import check_size
 
     if size is not None and (multiple := picture_of(size, registry).multiple):
         check_size(size, multiple)

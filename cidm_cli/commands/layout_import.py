@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..invocation import Invocation
-from ..output import Result
+from ..terminal.output import Result
+from .invocation import Invocation
 from .layout_files import write_layout
 
 

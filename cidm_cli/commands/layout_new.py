@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..invocation import Invocation
-from ..output import Result, Table
+from ..terminal.output import Result, Table
+from .invocation import Invocation
 from .layout_files import picture_of, registry_if_any, write_layout
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _list() -> Result:
 def _no_such(template: str) -> CidmError:
     import cidm_templates
 
-    from ..suggest import nearest
+    from ..errors import nearest
 
     meant = nearest(template, cidm_templates.layouts())
     hint = f"did you mean {meant}?" if meant else "`cidm layout new` lists them"
@@ -90,7 +90,7 @@ def _with_concepts(
     from cidm_registry.names import canonical_key, display_name
 
     from ..layout.templates import filled, noun_of, slots
-    from ..prompts import find_unknown, parse_prompt
+    from ..options.prompts import find_unknown, parse_prompt
 
     wanted = slots(text)
     if len(names) != len(wanted):

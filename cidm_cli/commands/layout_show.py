@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..invocation import Invocation
-from ..output import Result, Table
+from ..terminal.output import Result, Table
+from .invocation import Invocation
 from .layout_files import picture_of, registry_if_any
 from .pictures import check_png
 
@@ -53,8 +53,8 @@ def show(
 
     import io
 
+    from ..files.writing import write_whole
     from ..layout.picture import draw_layout
-    from ..writing import write_whole
 
     stream = io.BytesIO()
     draw_layout(loaded, about.size or (512, 512), masks).save(stream, "PNG")

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..flags import chosen, flags
-from ..invocation import Invocation
-from ..options import LearnOptions, check_said, resolve_learn
-from ..output import Result
+from ..options.flags import chosen, flags
+from ..options.learn import LearnOptions, check_said, resolve_learn
+from ..terminal.output import Result
 from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption
+from .invocation import Invocation
 from .learning import concept_name, noun_to_learn, unseen
 from .machine import Machine, machine, open_on
 from .pictures import beyond_mini
@@ -90,7 +90,7 @@ def learn(
     options = resolve_learn(LearnOptions(**where.completed(said)), registry.base.kind)
     check_said(given, options)
 
-    from ..workflow import admission
+    from ..learn import admission
 
     crew = call.crew
     existing = admission.check(registry, name, options, update=update, crew=crew)
@@ -108,9 +108,9 @@ def learn(
     if beyond := beyond_mini(registry.base.kind, [example.image.size for example in dataset.examples]):
         call.output.warn(beyond)
 
-    from ..interrupts import graceful
-    from ..places import cache_folder
-    from ..workflow import learn as workflow
+    from ..files.places import cache_folder
+    from ..learn import run as workflow
+    from ..machine.interrupts import graceful
 
     task = workflow.Task(name, noun, style, dataset, options, update=update, resume=resume, restart=restart)
     if dry_run:
@@ -153,8 +153,8 @@ def _example(name: str, style: bool) -> str:
 def _plan(task: Any, plan: Any, where: Machine) -> Result:
     from dataclasses import asdict
 
-    from ..output import readable_bytes
-    from ..progress import duration
+    from ..terminal.output import readable_bytes
+    from ..terminal.progress import duration
 
     thrift = where.told(task.options) if where.preset else {}
     words = ", ".join(f"{name.replace('_', '-')} {str(value).lower()}" for name, value in thrift.items())

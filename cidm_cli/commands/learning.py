@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CidmError, ExitCode
-from ..options import LearnOptions
-from ..output import Output
+from ..options.learn import LearnOptions
+from ..terminal.output import Output
 
 if TYPE_CHECKING:
     from cidm_registry import Record

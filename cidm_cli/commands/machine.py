@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ..invocation import Invocation
-from ..presets import Preset, preset
+from ..machine.vram import Preset, preset
+from .invocation import Invocation
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -99,7 +99,7 @@ def machine(
 
 def open_on(call: Invocation, registry: Registry, where: Machine) -> Base:
     """The registry's base, opened as the machine is meant to compute. Raises what `open_base` raises."""
-    from ..workflow.bases import open_base
+    from ..models.opening import open_base
 
     base = open_base(
         registry, device=where.device, precision=where.precision, offload=where.offload,

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..flags import chosen, flags
-from ..invocation import Invocation
-from ..merge_options import MergeOptions, check_merge
-from ..output import Result, Table, readable_bytes
-from ..progress import counting
+from ..options.flags import chosen, flags
+from ..options.merge import MergeOptions, check_merge
+from ..terminal.output import Result, Table, readable_bytes
+from ..terminal.progress import counting
 from .common import DeviceOption, PrecisionOption
+from .invocation import Invocation
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
 
-    from ..workflow.export import TokenFile
-    from ..workflow.merge import Merge
+    from ..share.export import TokenFile
+    from ..share.merge import Merge
 
 
 @flags(MergeOptions)
@@ -83,7 +83,7 @@ def _merge(
     device: str,
     precision: str,
 ) -> Result:
-    from ..workflow.selection import has_tokens, to_merge
+    from ..share.selection import has_tokens, to_merge
 
     selection = to_merge(registry, names, factors, prompt, options)
     with_tokens = [record for record in selection.records if has_tokens(registry, record)]
@@ -91,10 +91,10 @@ def _merge(
     places = [folder / f"{record.name}.safetensors" for record in with_tokens]
     _check_out(out, places)
 
-    from ..workflow import export
-    from ..workflow import merge as workflow
-    from ..workflow.bases import open_base
-    from ..writing import write_whole
+    from ..files.writing import write_whole
+    from ..models.opening import open_base
+    from ..share import export
+    from ..share import merge as workflow
 
     base = open_base(registry, device=device, precision=precision)
     with call.output.progress("looking at features", max(workflow.work(selection), 1)) as progress:
@@ -127,7 +127,7 @@ def _check_out(out: Path, embeddings: Sequence[Path]) -> None:
     Args:
         embeddings: the files of tokens beside it.
     """
-    from ..writing import check_place
+    from ..files.writing import check_place
 
     for path in (out, *embeddings):
         check_place(path)
@@ -194,8 +194,8 @@ def _analyze(
             ExitCode.NOT_FOUND,
         )
 
-    from ..workflow import interference
-    from ..workflow.bases import open_base
+    from ..models.opening import open_base
+    from ..share import interference
 
     base = open_base(registry, device=device, precision=precision)
     with call.output.progress("drawing", interference.work(records, options)) as progress:

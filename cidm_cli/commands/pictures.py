@@ -11,20 +11,20 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..edit_options import EditOptions, StylizeOptions
 from ..errors import CidmError, ExitCode
-from ..invocation import Invocation
-from ..output import Result
-from ..progress import counting
+from ..options.over import EditOptions, StylizeOptions
+from ..terminal.output import Result
+from ..terminal.progress import counting
+from .invocation import Invocation
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from cidm_registry import Registry
 
-    from ..data import Given
+    from ..draw.over import Work
+    from ..files.given import Given
     from ..models.base import Base
-    from ..workflow.redrawing import Work
 
 OVER: dict[str, tuple[type[StylizeOptions | EditOptions], str]] = {
     "stylize": (StylizeOptions, "--style"),
@@ -55,7 +55,7 @@ def check_out(out: Path, single: bool) -> None:
     Raises:
         CidmError: USAGE where -o is a file that did not come from here, FAILED where nothing can be written.
     """
-    from ..writing import check_place
+    from ..files.writing import check_place
 
     if out.is_file() and not (single and _drawn_here(out)):
         what = "a file that cidm did not draw" if single else "a file, and no .png"
@@ -65,7 +65,7 @@ def check_out(out: Path, single: bool) -> None:
 
 def check_png(out: Path) -> None:
     """Raises CidmError where -o is no place for the one picture that there will be: USAGE for another ending."""
-    from ..writing import check_place
+    from ..files.writing import check_place
 
     if out.suffix.lower() != ".png":
         raise CidmError(f"-o {out}: not a .png file", "give a name that ends in .png", ExitCode.USAGE)
@@ -73,7 +73,7 @@ def check_png(out: Path) -> None:
 
 
 def _drawn_here(path: Path) -> bool:
-    from ..formats import png
+    from ..draw import png
 
     try:
         png.read_facts(path)
@@ -92,8 +92,8 @@ def write(image: Image.Image, facts: dict[str, Any], out: Path, single: bool, st
 
     An equal picture of that name is written again; a different one is left, and a number is added.
     """
-    from ..formats import png
-    from ..writing import write_whole
+    from ..draw import png
+    from ..files.writing import write_whole
 
     content = png.encode(image, facts)
     if single:
@@ -151,7 +151,7 @@ def read_all(call: Invocation, kind: str, paths: list[Path], out: Path) -> list[
 
     Raises CidmError for one that cannot be read, or that -o would overwrite.
     """
-    from ..data import read_given
+    from ..files.given import read_given
 
     given = [read_given(path) for path in paths]
     for picture in given:
@@ -190,7 +190,7 @@ def refuse_overwriting(given: Path, out: Path) -> None:
 
 def paint(call: Invocation, base: Base, work: Work, out: Path, single: bool) -> Result:
     """Draws over the given pictures and writes what comes, picture by picture. The result tells paths and facts."""
-    from ..workflow import redrawing
+    from ..draw import over as redrawing
 
     written: list[tuple[Path, dict[str, Any]]] = []
     with (

@@ -7,11 +7,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..invocation import Invocation
+from .invocation import Invocation
 from .pictures import telling_kept, words, write
 
 if TYPE_CHECKING:
-    from ..workflow.generate import Picture
+    from ..draw.images import Picture
 
 
 def stem(prompt: str, seed: int) -> str:

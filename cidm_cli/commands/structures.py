@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..invocation import Invocation, path_from
+from .invocation import Invocation, path_from
 
 if TYPE_CHECKING:
+    from ..draw.structure import Followed
     from ..layout import Layout
-    from ..workflow.structure import Followed
 
 ImageOption = Annotated[
     Path | None,
@@ -103,7 +103,7 @@ def followed(call: Invocation, wish: Wish, layouts: list[Layout], prompts: int) 
             "layouts name their own: image = FILE under [structure], beside the layout",
             ExitCode.USAGE,
         )
-    from ..workflow import structure as workflow
+    from ..draw import structure as workflow
 
     usual, note = usual_control(call), call.output.note
     out = [workflow.of_layout(layout, wish.control, usual, note) for layout in layouts]

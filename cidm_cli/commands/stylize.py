@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ..edit_options import StylizeOptions, check
-from ..flags import chosen, flags
-from ..invocation import Invocation
-from ..output import Result
+from ..options.flags import chosen, flags
+from ..options.over import StylizeOptions, check
+from ..terminal.output import Result
 from . import pictures
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .invocation import Invocation
 from .layout_files import check_drawable
 from .machine import machine, open_on
 
@@ -52,7 +52,7 @@ def stylize(
     check(options)
     single = pictures.is_file(out, len(images) * options.count)
 
-    from ..workflow.overdrawing import plan_style
+    from ..draw.over_jobs import plan_style
 
     pictures.refuse_swapped("stylize", images, style, registry)
     check_drawable(options.size, registry)
@@ -63,7 +63,7 @@ def stylize(
         call.output.note(f"<{task.record.name}> was learned as an object, not as a style")
     pictures.check_out(out, single)
 
-    from ..workflow import stylize as workflow
+    from ..draw import stylize as workflow
 
     base = open_on(call, registry, where)
     return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..flags import chosen
-from ..invocation import Invocation
-from ..options import DrawOptions
-from ..prompts import find_unknown, parse_prompt
+from ..options.draw import DrawOptions
+from ..options.flags import chosen
+from ..options.prompts import find_unknown, parse_prompt
+from .invocation import Invocation
 from .pictures import words
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
 
+    from ..learn.run import Task
+    from ..learn.step import Trainee
     from ..models.base import Base
-    from ..workflow.learn import Task
-    from ..workflow.training import Trainee
 
 EVERY = 100
 """Steps between previews where nothing is said."""
@@ -124,9 +124,10 @@ def watcher(
     call: Invocation, registry: Registry, base: Base, task: Task, wanted: Wish
 ) -> Iterator[Callable[[Trainee], None]]:
     """While open, what it gives is to be called after each step."""
-    from ..formats import png
-    from ..workflow import board, previews
-    from ..writing import write_whole
+    from ..draw import png
+    from ..files.writing import write_whole
+    from ..learn import previews
+    from ..learn import tensorboard as board
 
     settings = chosen(DrawOptions, "draw", {}, call.settings)
     paint = previews.painter(

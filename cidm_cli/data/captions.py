@@ -6,7 +6,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from cidm_cli.reading import read_text
+from ..files.reading import read_text
 
 MAX_CAPTION_BYTES = 10 << 10
 DEFAULT_TEMPLATE = "a photo of a {noun}"

@@ -9,10 +9,11 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageStat
 
 from cidm_cli.data.captions import DEFAULT_TEMPLATE, caption_from_template, read_caption
-from cidm_cli.data.decode import MAX_FILE_BYTES, decode_mask, decode_picture
 from cidm_cli.data.listing import list_pictures
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.reading import read_bounded
+
+from ..files.images import MAX_FILE_BYTES, decode_mask, decode_picture
+from ..files.reading import read_bounded
 
 MAX_KEPT_SIDE = 2048
 MAX_KEPT_PIXELS = 1_000_000_000

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cidm_cli.data.captions import read_caption
-from cidm_cli.data.decode import picture_format
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.reading import read_start
-from cidm_cli.suggest import nearest
+
+from ..errors import nearest
+from ..files.images import picture_format
+from ..files.reading import read_start
 
 MAX_ENTRIES = 10_000
 

@@ -11,7 +11,8 @@ import unicodedata
 from collections.abc import Sequence
 
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.prompts import noun_in
+
+from ..options.prompts import noun_in
 
 THINGS = frozenset(
     """

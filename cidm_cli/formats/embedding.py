@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import CidmError
-from ..safe_tensors import read_header
+from ..files.tensor_files import read_header
 from .tensors import facts_as_metadata, write_tensors
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..reading import read_bounded
+from ..files.reading import read_bounded
 from .diffusers_lora import json_object, read_adapter
 from .file_names import PEFT_CONFIG, PEFT_WEIGHTS
 from .lora import Factors, LoraFile, as_stored, one_rank, refusal

@@ -17,8 +17,8 @@ from safetensors.torch import load, save
 from cidm_registry import Header, Invalid, check_header
 
 from ..errors import CidmError, ExitCode
-from ..reading import read_bounded
-from ..safe_tensors import read_header
+from ..files.reading import read_bounded
+from ..files.tensor_files import read_header
 
 LARGEST_FILE = 4 << 30
 """Bytes of a file of weights that is read at all."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cidm_cli.layout.model import Box, Layout, Region, shown_key, thin_regions
-from cidm_cli.safe_toml import KeyPath
+
+from ..files.toml_files import KeyPath
 
 LATENT_CELL = 8
 """Pixels that one cell of the latent picture spans in Stable Diffusion: nothing smaller is drawn by itself."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from cidm_cli.layout.model import MAX_SIDE, SIDE_FITTING, SIDE_STEP, Box, fitting
 from cidm_cli.layout.templates import noun_of
-from cidm_cli.prompts import parse_prompt
+
+from ..options.prompts import parse_prompt
 
 _RANGES = {"seed": (0, 2**63 - 1), "steps": (1, 1000), "guidance": (0, 100), "count": (1, 1000)}
 

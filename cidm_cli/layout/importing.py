@@ -15,9 +15,10 @@ from cidm_cli.layout import a1111, comfyui
 from cidm_cli.layout.drafts import Draft, Wishes, drafted
 from cidm_cli.layout.load import STANDARD_INPUT, layout_from
 from cidm_cli.layout.model import Layout, Origin
-from cidm_cli.output import plain
-from cidm_cli.reading import decode_utf8, read_bounded, read_standard_input
-from cidm_cli.safe_json import MAX_BYTES, parse_json
+
+from ..files.json_files import MAX_BYTES, parse_json
+from ..files.reading import decode_utf8, read_bounded, read_standard_input
+from ..terminal.output import plain
 
 __all__ = ["Imported", "Wishes", "import_file", "import_text"]
 

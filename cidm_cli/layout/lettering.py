@@ -12,7 +12,8 @@ from PIL import ImageDraw, ImageFont
 
 from cidm_cli.layout.advice import overlap
 from cidm_cli.layout.model import Box
-from cidm_cli.output import plain
+
+from ..terminal.output import plain
 
 SIZES = (24, 20, 17, 14)
 """Pixels, the largest that fits is taken; the last is the smallest one can read."""

@@ -29,10 +29,11 @@ from cidm_cli.layout.model import (
     fitting,
     shown_key,
 )
-from cidm_cli.prompts import find_unknown, parse_prompt
-from cidm_cli.reading import decode_utf8, read_standard_input, read_start, read_text
-from cidm_cli.safe_toml import MAX_BYTES, KeyPath, parse_toml
-from cidm_cli.suggest import nearest
+
+from ..errors import nearest
+from ..files.reading import decode_utf8, read_standard_input, read_start, read_text
+from ..files.toml_files import MAX_BYTES, KeyPath, parse_toml
+from ..options.prompts import find_unknown, parse_prompt
 
 STANDARD_INPUT = "-"
 MAX_FAULTS = 100

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.layout.model import Layout, shown_key
-from cidm_cli.reading import read_bounded
-from cidm_cli.safe_toml import KeyPath
+
+from ..files.reading import read_bounded
+from ..files.toml_files import KeyPath
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,7 +38,7 @@ def read_masks(layout: Layout, folder: Path) -> dict[int, Image.Image]:
 
 def read_mask(layout: Layout, index: int, folder: Path) -> Image.Image:
     """The mask of one region. Raises CidmError as `read_masks` does."""
-    from cidm_cli.data.decode import decode_mask
+    from ..files.images import decode_mask
 
     name = layout.regions[index].mask
     assert name is not None
@@ -53,7 +54,7 @@ def read_mask(layout: Layout, index: int, folder: Path) -> Image.Image:
 
 def read_structure(layout: Layout, folder: Path) -> Image.Image:
     """The picture (mode RGB) whose lines a layout follows. Raises CidmError as `read_masks` does."""
-    from cidm_cli.data.decode import decode_picture
+    from ..files.images import decode_picture
 
     assert layout.structure
     place, name = _place(layout, ("structure", "image")), layout.structure.image

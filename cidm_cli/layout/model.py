@@ -25,8 +25,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cidm_cli.errors import CidmError
-from cidm_cli.prompts import parse_prompt
-from cidm_cli.safe_toml import KeyPath
+
+from ..files.toml_files import KeyPath
+from ..options.prompts import parse_prompt
 
 FORMAT_VERSION = 1
 OTHER_VERSION = (f"is not {FORMAT_VERSION}, the one this program reads", "a newer cidm may read it")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import tomlkit
 
-from cidm_cli.prompts import noun_in, parse_prompt
+from ..options.prompts import noun_in, parse_prompt
 
 _VOWELS = frozenset("aeiouAEIOU")
 

@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass, field
 
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.prompts import parse_prompt
+
+from ..options.prompts import parse_prompt
 
 MAX_TEXT = 20_000
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CidmError, ExitCode
-from ..safe_tensors import read_header
+from ..files.tensor_files import read_header
 
 _UNET = "model.diffusion_model."
 _FIRST = f"{_UNET}input_blocks.0.0.weight"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CidmError, ExitCode
-from ..places import candidates, expanded
-from ..safe_json import read_json
+from ..files.json_files import read_json
+from ..files.places import candidates, expanded
 from . import hub
 from .digests import digest_weights
 from .identity import alone, need_hub_name, place_of, wanted_alone

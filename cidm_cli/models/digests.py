@@ -10,8 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ..places import cache_folder
-from ..safe_tensors import read_header
+from ..files.places import cache_folder
+from ..files.tensor_files import read_header
 
 #: Bytes from which on a hash is worth remembering.
 LARGE = 64 << 20

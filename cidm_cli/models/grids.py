@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CidmError, ExitCode
-from ..safe_json import read_json
+from ..files.json_files import read_json
 
 _MAX_BYTES = 1 << 20
 _MID = "UNetMidBlock2DCrossAttn"

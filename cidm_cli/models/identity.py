@@ -12,8 +12,8 @@ from typing import Any
 from cidm_registry import BaseRef
 
 from ..errors import CidmError, ExitCode
-from ..places import expanded
-from ..safe_json import read_json
+from ..files.json_files import read_json
+from ..files.places import expanded
 from . import checkpoint, hub
 from .digests import digest_weights
 from .settings import check_base

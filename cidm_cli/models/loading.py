@@ -19,7 +19,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..errors import CidmError, ExitCode
-from ..safe_json import read_json
+from ..files.json_files import read_json
 from .building import building
 from .checkpoint import inspect
 from .identity import PARTS, alone, part_weights

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import CidmError, ExitCode
-from ..safe_tensors import read_header
+from ..files.tensor_files import read_header
 from . import hub
 from .building import building
 from .settings import check_settings

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CidmError, ExitCode
-from ..reading import opened
-from ..safe_json import read_json
+from ..files.json_files import read_json
+from ..files.reading import opened
 
 LARGEST = {
     "model_index.json": 1 << 20,

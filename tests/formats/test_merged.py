@@ -27,7 +27,7 @@ from cidm_cli.formats.merged import concepts_in, is_merged, open_merged, read_me
 from cidm_cli.formats.tensors import facts_as_metadata
 from cidm_cli.models.attention import linear_shapes, lora_sites, merged
 from cidm_cli.models.base import Base
-from cidm_cli.workflow.bases import lora_fit
+from cidm_cli.models.opening import lora_fit
 
 SHAPES = {"down.attn2.to_q": (6, 4), "down.attn2.to_k": (6, 5), "up.attn2.to_out.0": (3, 6)}
 FIT = Fit(SHAPES, layers_per_block=1, family="sd15")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from cidm_cli.draw import png
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.formats import png
 
 FACTS: dict[str, Any] = {
     "format": 1,

@@ -39,8 +39,8 @@ def test_an_unknown_precision_is_refused_by_name() -> None:
 @pytest.mark.parametrize("allowed", ["default", "avx2"])
 def test_bfloat16_is_computed_also_where_torch_is_forbidden_what_the_processor_has(allowed: str) -> None:
     program = (
-        "import os, cidm_cli.main\n"
-        "cidm_cli.main.allow_the_same_kernels(os.environ)\n"
+        "import os, cidm_cli.shell.main\n"
+        "cidm_cli.shell.main.allow_the_same_kernels(os.environ)\n"
         "import torch\n"
         "q = torch.ones(1, 2, 64, 8, dtype=torch.bfloat16)\n"
         "print(torch.nn.functional.scaled_dot_product_attention(q, q, q).mean().item())\n"

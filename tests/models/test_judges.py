@@ -18,8 +18,9 @@ import hubs
 import judging
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.models import clip, judges
-from cidm_cli.models.judges import CLIP, DINO, Choice, Encoder, Judges, choose, open_judges
+from cidm_cli.judge import encoders as judges
+from cidm_cli.judge.encoders import CLIP, DINO, Choice, Encoder, Judges, choose, open_judges
+from cidm_cli.models import clip
 
 RNG = np.random.default_rng(4)
 PICTURES = [

@@ -16,7 +16,7 @@ from cidm_cli.models.base import load, outline
 from cidm_cli.models.building import building
 from cidm_cli.models.identity import identify
 from cidm_cli.models.loading import load_parts
-from cidm_cli.workflow.bases import open_base
+from cidm_cli.models.opening import open_base
 from cidm_registry import Registry
 
 FILES = {

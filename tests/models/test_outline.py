@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 import original
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
+from cidm_cli.learn.step import token_copies
 from cidm_cli.models import loading, text
 from cidm_cli.models.attention import (
     convolutions,
@@ -22,8 +23,7 @@ from cidm_cli.models.attention import (
     lora_sites,
 )
 from cidm_cli.models.base import Base, load, outline
-from cidm_cli.options import LearnOptions
-from cidm_cli.workflow.training import token_copies
+from cidm_cli.options.learn import LearnOptions
 
 FAMILIES = ("sd15", "sdxl")
 

@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import tiny
-from cidm_cli.data.lines import edges, lines
+from cidm_cli.draw.lines import edges, lines
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.models import structure
 from cidm_cli.models.base import Base

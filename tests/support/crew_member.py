@@ -17,11 +17,11 @@ from unittest import mock
 
 import torch
 
-from cidm_cli.main import main
+from cidm_cli.shell.main import main
 
 
 def nan_loss() -> Any:
-    from cidm_cli.workflow import training
+    from cidm_cli.learn import step as training
 
     sound = training.denoising
 
@@ -47,7 +47,7 @@ def stop_after_two() -> Any:
         asked = iter([False, True])
         yield lambda: next(asked)
 
-    return mock.patch("cidm_cli.interrupts.graceful", graceful)
+    return mock.patch("cidm_cli.machine.interrupts.graceful", graceful)
 
 
 BREAKS: dict[str, tuple[int, Callable[[], Any]]] = {
@@ -72,4 +72,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     found = [run(command) for command in json.load(sys.stdin)]
     print(json.dumps(found), flush=True)
-    os._exit(0)  # as the program ends, see cidm_cli.main.run
+    os._exit(0)  # as the program ends, see cidm_cli.shell.main.run

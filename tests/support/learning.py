@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cidm_cli.data import load_examples
+from cidm_cli.learn.run import Events, Task, learn
 from cidm_cli.models.base import Base
-from cidm_cli.options import LearnOptions, resolve_learn
-from cidm_cli.workflow.learn import Events, Task, learn
+from cidm_cli.options.learn import LearnOptions, resolve_learn
 from cidm_registry import Record, Registry
 
 FAST = ("--steps", 4, "--batch", 2, "--lr", 0.02, "--token-lr", 0.05, "--variants", 2)

@@ -1,0 +1,278 @@
+"""The registry's own verbs: `cidm init`, `list`, `show`, `rename`, `rm`, `path`, `verify`, `gc`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import CidmError, ExitCode
+from ..terminal.output import Result, Table, readable_bytes
+from .invocation import Invocation
+
+if TYPE_CHECKING:
+    from cidm_registry import Record
+
+DEFAULT_BASE = "mini"
+
+
+def init(
+    call: Invocation,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="BASE", help=f"The model to learn on. [default: {DEFAULT_BASE}]"),
+    ] = None,
+    vae: Annotated[
+        str, typer.Option("--vae", metavar="VAE", help="A VAE to use in place of the base's own.")
+    ] = "",
+) -> Result:
+    """Make a registry for concepts learned on one base.
+
+    BASE is `mini`, the small model that comes along; `sd15`, `sdxl` or OWNER/NAME[@REVISION], fetched from the
+    Hugging Face hub unless it is there; a diffusers folder; or a single .safetensors checkpoint. VAE is a folder or
+    OWNER/NAME on the hub. A registry that is already there for the same base is left as it is.
+    """
+    from cidm_registry import Exists, Registry
+    from cidm_registry.disk import Disk
+
+    from ..models.identity import identify
+
+    if base is None:
+        found = call.settings.find("base")
+        base = DEFAULT_BASE if found is None else found.value
+    reference = identify(base, vae, call.output.note)
+    path = call.registry_path
+    try:
+        registry = Registry.create(path, reference, disk=Disk(call.output.warn))
+        created = True
+    except Exists:
+        registry = Registry.open(path)
+        created = False
+    if registry.base.fingerprint != reference.fingerprint:
+        raise CidmError(
+            f"{path} is a registry for another base, {registry.base.source}",
+            "give another folder with --registry",
+        )
+    verb = "made" if created else "there already is"
+    return Result(
+        data={"registry": registry.root, "base": registry.base, "created": created},
+        human=[f"{verb} a registry for {registry.base.source} in {registry.root}"],
+        ids=[str(registry.root)],
+    )
+
+
+SUMMARY = (
+    "name",
+    "key",
+    "sequence",
+    "version",
+    "class_noun",
+    "style",
+    "tokens",
+    "rank",
+    "scale",
+    "method",
+    "blob",
+    "preview",
+    "created",
+    "scores",
+)
+"""Fields of a record that a list shows under `--json`; `show` shows the others."""
+
+
+def list_concepts(
+    call: Invocation,
+    all_versions: Annotated[bool, typer.Option("--all", "-a", help="Older versions too.")] = False,
+) -> Result:
+    """List the concepts learned so far, in the order they were learned. Also `cidm ls`."""
+    registry = call.open_registry()
+    records, problems = registry.listing(all_versions)
+    for problem in problems:
+        call.output.warn(f"{problem.path}: {problem.message}")
+    table = Table(
+        ("#", "NAME", "CLASS", "KIND", "VERSION", "METHOD", "LEARNED"),
+        [_row(record) for record in records],
+    )
+    return Result(
+        data={
+            "registry": registry.root,
+            "base": registry.base,
+            "concepts": [{name: getattr(record, name) for name in SUMMARY} for record in records],
+            "problems": problems,
+        },
+        human=[table] if records else ["no concepts yet: `cidm learn NAME IMAGES` learns one"],
+        ids=[record.name for record in records],
+    )
+
+
+def _row(record: Record) -> tuple[Any, ...]:
+    return (
+        str(record.sequence),
+        record.name,
+        record.class_noun,
+        "style" if record.style else "object",
+        str(record.version),
+        record.method,
+        record.created[:16].replace("T", " "),
+    )
+
+
+SHOWN = 20
+"""Names of older concepts that are listed."""
+
+
+def show(call: Invocation, name: Annotated[str, typer.Argument(metavar="NAME", help="A concept.")]) -> Result:
+    """Show everything that is known about a concept."""
+    registry = call.open_registry()
+    record, older = registry.get_with_older(name)
+    file = registry.blob_path(record.blob)
+    size = file.stat().st_size if file.exists() else None
+    lines = {
+        "name": record.name,
+        "class": record.class_noun,
+        "kind": "style" if record.style else "object",
+        "number": f"{record.sequence}, version {record.version}",
+        "tokens": " ".join(record.tokens),
+        "learned": f"{record.created} by {record.method}",
+        "rank": f"{record.rank}, scale {record.scale:g}",
+        "against": _against(record, [one.name for one in older]),
+        "weights": f"{file} ({'missing' if size is None else readable_bytes(size)})",
+        "settings": json.dumps(record.config, ensure_ascii=False),
+        "losses": json.dumps(record.losses, ensure_ascii=False),
+        "scores": json.dumps(record.scores, ensure_ascii=False),
+        "made with": ", ".join(f"{tool} {version}" for tool, version in record.tools.items()),
+    }
+    return Result(
+        data={"concept": record.to_json(), "path": file, "size": size},
+        human=[f"{label:<10} {text}" for label, text in lines.items() if text and text != "{}"],
+        ids=[record.blob],
+    )
+
+
+def _against(record: Record, names: list[str]) -> str:
+    """The older concepts it was learned against: the names of those that are still here, and how many are not."""
+    against = record.against
+    if not against.count:
+        return "nothing: it came from a file" if record.method == "import" else "nothing: it was the first"
+    if not against.sequence:
+        return f"{against.count} of the registry it comes from"
+    parts = names[:SHOWN]
+    if len(names) > SHOWN:
+        parts.append(f"{len(names) - SHOWN} more")
+    if gone := against.count - len(names):
+        parts.append(f"{gone} no longer here")
+    return ", ".join(parts)
+
+
+def rename(
+    call: Invocation,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A concept.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+) -> Result:
+    """Give a concept another name. Prompts and layouts then use `<NEW>`."""
+    registry = call.open_registry()
+    record = registry.rename(old, new)
+    return Result(
+        data={"old": old, "name": record.name, "key": record.key},
+        human=[f"{old} is now called {record.name}"],
+        ids=[record.name],
+    )
+
+
+def remove(
+    call: Invocation,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Concepts.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, also on a terminal.")] = False,
+) -> Result:
+    """Remove concepts, with all their versions. Their weights stay on disk until `cidm gc`."""
+    registry = call.open_registry()
+    # All are looked up before any goes: a misspelt second name must not leave half the work done.
+    by_key = {registry.get(name).key: registry.remove_plan(name) for name in names}
+    plans = list(by_key.values())
+    removed = [plan.records[-1].name for plan in plans]
+    for name, plan in zip(removed, plans, strict=True):
+        left = [other for other in plan.dependents if other not in removed]
+        if left:
+            call.output.note(f"{', '.join(left)} learned to keep clear of {name}, and will go on working")
+    if not dry_run:
+        if not yes and call.output.interactive():
+            typer.confirm(f"Remove {', '.join(removed)}?", abort=True, err=True)
+        for name in removed:
+            registry.remove(name)
+    size = sum(plan.size for plan in plans)
+    verb = "would remove" if dry_run else "removed"
+    return Result(
+        data={"removed": removed, "dry_run": dry_run, "size": size},
+        human=[
+            *(
+                f"{verb} {name} ({len(plan.records)} version(s))"
+                for name, plan in zip(removed, plans, strict=True)
+            ),
+            f"`cidm gc` frees {readable_bytes(size)} an hour after they were last used",
+        ],
+        ids=removed,
+    )
+
+
+def path(
+    call: Invocation,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A concept.")] = None,
+) -> Result:
+    """Print where the registry is, or the file with a concept's weights."""
+    if name is None:
+        place = call.registry_path
+    else:
+        registry = call.open_registry()
+        place = registry.blob_path(registry.get(name).blob)
+    place = place.absolute()
+    return Result(data={"path": place, "exists": place.exists()}, human=[str(place)], ids=[str(place)])
+
+
+def verify(call: Invocation) -> Result:
+    """Read and check everything in the registry. Exit code 6 if anything is wrong."""
+    registry = call.open_registry()
+    problems = registry.verify()
+    count = len(registry.listing()[0])
+    failure = None
+    if problems:
+        failure = CidmError(
+            f"{len(problems)} problem(s) in {registry.root}", problems[0].hint, ExitCode.REGISTRY
+        )
+    lines = [f"{problem.path}: {problem.message}; {problem.hint}" for problem in problems]
+    return Result(
+        data={"registry": registry.root, "concepts": count, "problems": problems},
+        human=lines or [f"{registry.root} is sound: {count} concept(s)"],
+        ids=[str(problem.path) for problem in problems],
+        failure=failure,
+    )
+
+
+def collect(
+    call: Invocation,
+    now: Annotated[
+        bool,
+        typer.Option("--now", help="Also files younger than an hour. Not while others use the registry."),
+    ] = False,
+    runs: Annotated[bool, typer.Option("--runs", help="Also training runs nobody resumed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> Result:
+    """Delete files that no concept uses: weights of removed concepts, leftovers of interrupted work."""
+    from cidm_registry import GRACE
+
+    registry = call.open_registry()
+    grace = 0.0 if now else GRACE
+    plan = registry.gc_plan(grace=grace, runs=runs) if dry_run else registry.gc(grace=grace, runs=runs)
+    verb = "would delete" if dry_run else "deleted"
+    lines = [f"{verb} {path}" for path in plan.files]
+    lines.append(f"{verb} {len(plan.files)} file(s), {readable_bytes(plan.size)}")
+    if plan.waiting:
+        call.output.note(
+            f"{plan.waiting} unused file(s) are younger than an hour and stay; --now takes them too"
+        )
+    return Result(
+        data={"deleted": plan.files, "size": plan.size, "waiting": plan.waiting, "dry_run": dry_run},
+        human=lines,
+        ids=[str(path) for path in plan.files],
+    )

@@ -1,0 +1,1 @@
+"""Drawing images from prompts and layouts, and over given images."""

@@ -1,0 +1,1 @@
+"""The one guarded door for whatever is read or written."""

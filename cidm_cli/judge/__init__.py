@@ -1,0 +1,1 @@
+"""Evaluating concepts and layouts, and reporting it."""

@@ -1,0 +1,1 @@
+"""Learning a concept: what is checked, prepared, trained and kept."""

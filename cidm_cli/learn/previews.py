@@ -1,0 +1,125 @@
+"""Pictures of a concept while it is learned: drawn with what is trained so far, and without a trace in the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from cidm_registry import Record, Registry, canonical_key
+
+from ..draw.facts import told_base
+from ..draw.jobs import check_negative, check_size
+from ..draw.mixtures import Loader, Mixture, deltas, nouns, prompt_tokens
+from ..judge.rivals import with_nouns
+from ..models import sampling, text
+from ..models.attention import cross_attention_layers, merged
+from ..models.base import Base
+from ..options.draw import DrawOptions, resolve_draw
+from ..options.learn import CARRIED, SUMMED
+from ..options.prompts import find_unknown, parse_prompt
+from . import methods
+from .run import Task
+from .step import Trainee
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture drawn during a training."""
+
+    number: int
+    """Of its prompt, from 1."""
+    prompt: str
+    step: int
+    """Steps done when it was drawn."""
+    image: Image.Image
+    facts: Mapping[str, Any]
+    """What its file tells."""
+
+
+def painter(
+    registry: Registry,
+    base: Base,
+    task: Task,
+    prompts: Sequence[str],
+    options: DrawOptions,
+    on_note: Callable[[str], None],
+) -> Callable[[Trainee], list[Preview]]:
+    """Draws a picture of each prompt with a concept in training, on the base that carries its adapter.
+
+    The concept's weights are those of the adapter; those of older concepts that a prompt names are added as
+    ``generate`` would add them.
+
+    Args:
+        options: steps, guidance, size, sampler, negative and seed of every picture; the others are not looked at.
+
+    Raises:
+        CidmError: USAGE for a size the base cannot draw, or a prompt so long that a concept in it is cut off.
+    """
+    drawing = resolve_draw(options, registry.base.kind, base.pixels)
+    check_size(drawing.size, base.multiple)
+    assert drawing.guidance is not None
+    assert drawing.steps is not None
+    assert drawing.size is not None
+    guidance, steps, size = drawing.guidance, drawing.steps, drawing.size
+    key, load = canonical_key(task.name), Loader(registry, base)
+    words = len(text.noun_ids(base, task.noun)) if methods.keeps_noun(task.options.method) else 0
+    known = [task.name, *(record.name for record in registry.records())]
+    for said in prompts:
+        # Asked before the base was loaded, too: a concept may be gone since.
+        if unknown := find_unknown(parse_prompt(said), known):
+            raise unknown
+    older = {record.key: record for record in methods.older_than(registry.records(), task.name)}
+    layers = len(cross_attention_layers(base.unet))
+    check_negative([*older.values()], with_nouns(drawing.negative, {key: task.noun}))
+
+    def heard(
+        said: str, what: str = "prompt"
+    ) -> tuple[tuple[Record, ...], text.Tokens, dict[str, torch.Tensor]]:
+        """The older concepts in a text, its tokens, and those concepts' own."""
+        keys = [canonical_key(name) for name in parse_prompt(said).names]
+        named = tuple(older[one] for one in keys if one != key)
+        vectors = {record.key: load(record).tokens for record in named}
+        told = {**nouns(named), key: task.noun}
+        places = {**vectors, key: torch.empty(1, 1 + words, 0)}
+        return named, prompt_tokens(base, said, places, on_note, nouns=told, what=what), vectors
+
+    _, negative, without = heard(drawing.negative, "negative prompt")
+    scenes = []
+    for prompt in prompts:
+        named, tokens, vectors = heard(prompt)
+        # Where one LoRA is carried on or all are summed up, the adapter's base already has what the older ones need.
+        own = () if task.options.method in (*CARRIED, *SUMMED) else named
+        scenes.append((prompt, tokens, vectors, Mixture("named", named, own, ((1.0,) * layers,) * len(own))))
+
+    @torch.no_grad()
+    def paint(trainee: Trainee) -> list[Preview]:
+        out = []
+        for number, (prompt, tokens, vectors, mixture) in enumerate(scenes, 1):
+            given = {**vectors, key: trainee.tokens.detach()}
+            estimate = sampling.guided(
+                base, text.encode(base, [tokens], given, layers=layers),
+                text.encode(base, [negative], {**without, **given}, layers=layers), guidance,
+                pooled=(text.pooled(base, [tokens]), text.pooled(base, [negative])),
+            )  # fmt: skip
+            noise = sampling.initial_noise(base, [drawing.seed], size)
+            with merged(base.unet, deltas(base, mixture, load)):
+                latents = sampling.denoise(base, estimate, noise, sampler=drawing.sampler, steps=steps)
+            (image,) = sampling.decode(base, latents)
+            facts = {
+                "format": 1,
+                "command": "learn",
+                "concept": task.name,
+                "step": trainee.step,
+                "prompt": prompt,
+                "seed": drawing.seed,
+                "options": asdict(drawing),
+                **told_base(registry, base, size),
+            }
+            out.append(Preview(number, prompt, trainee.step, image, facts))
+        return out
+
+    return paint

@@ -1,0 +1,1 @@
+"""Processes, signals, hardware and its memory."""

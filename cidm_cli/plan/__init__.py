@@ -1,0 +1,1 @@
+"""What a plan would take, and what this machine has."""

@@ -1,0 +1,1 @@
+"""Merging, exporting and importing concepts."""
