@@ -35,6 +35,7 @@ from cidm_cli.demo import tasks_folder
 from cidm_cli.judge.tasks import load_tasks
 from cidm_cli.learn import methods
 from cidm_cli.learn import run as learn
+from cidm_cli.learn.assignment import Task
 from cidm_cli.learn.batches import Prepared, prepare
 from cidm_cli.learn.step import PLAIN, Method, Trainee, train_step, training
 from cidm_cli.method.consolidation import Consolidation, Factors
@@ -97,7 +98,7 @@ def embedded(
     records = registry.records()
     task = load_tasks(tasks_folder())[0]
     dataset = load_examples(task.images, class_noun=task.class_noun)
-    work = learn.Task(task.name, task.class_noun, task.style, dataset, options, False, False, False)
+    work = Task(task.name, task.class_noun, task.style, dataset, options, False, False, False)
     data = prepare(base, dataset, learn.caption_tokens(base, work, learn.Events()), options)
 
     def against(count: int, **said: object) -> Method:

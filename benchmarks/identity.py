@@ -23,18 +23,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cidm_cli import Workspace
 from cidm_cli.data import load_examples
-from cidm_cli.demo import tasks_folder
-from cidm_cli.draw import images as generate
-from cidm_cli.draw.jobs import Job
-from cidm_cli.judge.tasks import Task, load_tasks
-from cidm_cli.learn import run as learn
+from cidm_cli.judge.tasks import Task, load_tasks, tasks_folder
 from cidm_cli.models.clip import Judge
-from cidm_cli.models.identity import MINI, identify, mini_folder
-from cidm_cli.models.opening import open_base
-from cidm_cli.options.draw import DrawOptions, resolve_draw
-from cidm_cli.options.learn import LearnOptions, resolve_learn
-from cidm_registry import Registry
+from cidm_cli.models.identity import mini_folder
 from tools.mini.outline import cut_out, fits, scaled
 from tools.mini.world import CORE, PLAIN, article
 
@@ -68,6 +61,7 @@ def main() -> None:
     parser.add_argument("--token-lr", type=float, help="token learning rate, else the base's default")
     parser.add_argument("--guidance", type=float, help="guidance, else the base's default")
     parser.add_argument("--rank", type=int, help="rank, else the base's default")
+    parser.add_argument("--targets", help="layers with low-rank weights, else the base's default")
     parser.add_argument(
         "--tasks", type=Path, default=tasks_folder(), help="another set, such as the tuning set of tools/mini"
     )
@@ -87,28 +81,18 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
     wanted = [task for task in tasks if not given.only or task.name in given.only]
     objects = [task for task in wanted if not task.style]
     styles = [task for task in wanted if task.style]
-    registry = Registry.create(folder / "registry", identify(MINI))
-    base = open_base(registry, device="auto", precision="auto")
-    said = {
-        "steps": given.steps,
-        "lr": given.lr,
-        "token_lr": given.token_lr,
-        "rank": given.rank,
-        "seed": given.seed,
-    }
-    options = resolve_learn(LearnOptions(**said), MINI)
+    workspace = Workspace.create(folder / "registry")
+    said = {name: getattr(given, name) for name in ("steps", "lr", "token_lr", "rank", "targets", "seed")}
     for task in wanted:
-        dataset = load_examples(task.images, class_noun=task.class_noun)
-        work = learn.Task(task.name, task.class_noun, task.style, dataset, options, False, False, False)
-        record = learn.learn(registry, base, work, learn.Events())
+        record = workspace.learn(
+            task.name, task.images, noun=task.class_noun, style=task.style, cache=False, **said
+        )
         print(f"learned {task.name}, loss {record.losses['last_tenth']:.4f}", file=sys.stderr, flush=True)
     judge = Judge(mini_folder() / "clip")
 
     def drawn(prompts: list[str], each: int) -> list[Image.Image]:
-        draw = resolve_draw(
-            DrawOptions(count=each, batch=8, guidance=given.guidance, seed=1000), MINI, base.pixels
-        )
-        images = [p.image for p in generate.draw(registry, base, [Job(p, draw) for p in prompts])]
+        drawn = workspace.generate(*prompts, count=each, batch=8, guidance=given.guidance, seed=1000)
+        images = [picture.image for picture in drawn]
         if given.keep:
             target = folder / "samples"
             target.mkdir(exist_ok=True)
@@ -163,13 +147,8 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
         "subject_kept": kept,
         "subject_of_photos": named("photo") if styles else None,
         "samples": given.samples,
-        "options": {
-            "steps": options.steps,
-            "lr": options.lr,
-            "token_lr": options.token_lr,
-            "seed": options.seed,
-        },
-        "compute": str(base.compute).removeprefix("torch."),
+        "options": {name: workspace.concepts[0].config["options"][name] for name in said},
+        "compute": str(workspace.session.base().compute).removeprefix("torch."),
         "torch": torch.__version__,
     }
 

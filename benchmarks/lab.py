@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cidm_cli.api import Workspace, made
 from cidm_cli.data import Dataset, load_examples
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.judge import concepts as evaluation
@@ -18,11 +19,11 @@ from cidm_cli.judge.encoders import Choice, Judges, choose, open_judges
 from cidm_cli.judge.report import Cell
 from cidm_cli.judge.subjects import match
 from cidm_cli.judge.tasks import Task
-from cidm_cli.learn import run as learn
+from cidm_cli.machine.computing import Computing
 from cidm_cli.machine.interrupts import graceful
+from cidm_cli.machine.session import Listener, Session
 from cidm_cli.models.base import Base, choose_device
 from cidm_cli.models.identity import MINI, folder_of, identify
-from cidm_cli.models.opening import open_base
 from cidm_cli.options.judge import EvalOptions
 from cidm_cli.options.learn import LEARN_METHODS, LearnOptions, resolve_learn
 from cidm_registry import BaseRef, Record, Registry, canonical_key
@@ -45,7 +46,7 @@ class Lab:
         default_factory=lambda: quiet
     )
     """Shows how far drawing and judging are."""
-    _base: list[Base] = field(default_factory=list)
+    _session: list[Session] = field(default_factory=list)
     _judges: list[Judges] = field(default_factory=list)
 
     @property
@@ -54,13 +55,19 @@ class Lab:
         return self.reference.kind
 
     @property
+    def session(self) -> Session:
+        """Of a registry without concepts: another registry's shares its base, which is loaded once."""
+        if not self._session:
+            root = self.folder / "empty"
+            registry, _ = made(root, self.reference, Listener())
+            computing = Computing(self.device, self.precision)
+            self._session.append(Session(registry, computing, Listener(stopping=graceful)))
+        return self._session[0]
+
+    @property
     def base(self) -> Base:
         """The base, loaded once."""
-        if not self._base:
-            root = self.folder / "empty"
-            registry = Registry.open(root) if root.exists() else Registry.create(root, self.reference)
-            self._base.append(open_base(registry, device=self.device, precision=self.precision))
-        return self._base[0]
+        return self.session.base()
 
     @property
     def choice(self) -> Choice:
@@ -85,8 +92,9 @@ class Lab:
             CidmError: INTERRUPTED when stopped, FAILED where a concept was learned from other data or otherwise.
         """
         root = self.folder / "registries" / name
-        there = Registry.open(root) if root.exists() else Registry.create(root, self.reference)
-        known = {record.key: record for record in there.records()}
+        there, _ = made(root, self.reference, Listener())
+        workspace = Workspace(self.session.on(there))
+        known = {record.key: record for record in workspace.concepts}
         wanted = list(tasks)[:count]
         chosen = resolve_learn(LearnOptions(**options), self.kind)
         for number, task in enumerate(wanted, 1):
@@ -99,12 +107,10 @@ class Lab:
             same = run is not None and (run.config["data"], run.config["options"]) == (
                 dataset.digest, asdict(chosen),
             )  # fmt: skip
-            work = learn.Task(
-                task.name, task.class_noun, task.style, dataset, chosen,
-                update=False, resume=same, restart=not same,
+            record = workspace.learn(
+                task.name, task.images, noun=task.class_noun, style=task.style, resume=same, restart=not same,
+                cache=False, **options,
             )  # fmt: skip
-            with graceful() as stop:
-                record = learn.learn(there, self.base, work, learn.Events(stop=stop))
             say(
                 f"{name}: learned {number} of {len(wanted)}, {task.name}, loss {record.losses['last_tenth']:.4f}"
             )

@@ -26,6 +26,7 @@ from cidm_cli.data import load_examples
 from cidm_cli.demo import tasks_folder
 from cidm_cli.judge.tasks import load_tasks
 from cidm_cli.learn import run as learn
+from cidm_cli.learn.assignment import Task
 from cidm_cli.learn.batches import Prepared, prepare
 from cidm_cli.learn.step import train_step, training
 from cidm_cli.models.base import Base
@@ -50,7 +51,7 @@ def measure(folder: Path, rounds: int, block: int) -> dict[str, object]:
     task = load_tasks(tasks_folder())[0]
     dataset = load_examples(task.images, class_noun=task.class_noun)
     options = resolve_learn(LearnOptions(steps=100_000), MINI)
-    work = learn.Task(task.name, task.class_noun, task.style, dataset, options, False, False, False)
+    work = Task(task.name, task.class_noun, task.style, dataset, options, False, False, False)
 
     def base() -> Base:
         return open_base(registry, device="auto", precision="auto")

@@ -41,6 +41,7 @@ from benchmarks.aggregation_cost import fill
 from cidm_cli.data import Dataset, load_examples
 from cidm_cli.learn import methods
 from cidm_cli.learn import run as learn
+from cidm_cli.learn.assignment import Task
 from cidm_cli.learn.batches import Prepared, draw, prepare
 from cidm_cli.learn.step import Trainee, train_step, training
 from cidm_cli.models import text
@@ -172,7 +173,7 @@ def ours(
     )
     fill(registry, base, older)
     dataset = pictures(folder, base.pixels)
-    work = learn.Task("rex", "dog", False, dataset, options, False, False, False)
+    work = Task("rex", "dog", False, dataset, options, False, False, False)
     captions = learn.caption_tokens(base, work, learn.Events())
     method = methods.build(registry, base, registry.records(), "rex", learn.placed_captions(work), options)
     data = prepare(base, dataset, captions, options)

@@ -6,34 +6,23 @@ import io
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from cidm_registry import Registry
-
+from .api import Workspace, made
 from .data import load_examples
-from .draw import images as generate
 from .draw import png
-from .draw.jobs import Job
 from .errors import CidmError
 from .files.writing import write_whole
-from .judge.tasks import Task as Assignment
-from .judge.tasks import load_tasks, tasks_folder
+from .judge.tasks import Task, load_tasks, tasks_folder
 from .layout import load_layout
-from .learn import run as learn
-from .models.base import Base
+from .machine.computing import Computing
+from .machine.session import Listener, Session
 from .models.identity import MINI, identify
-from .models.opening import open_base
-from .options.draw import DrawOptions, resolve_draw
-from .options.learn import LearnOptions, resolve_learn
 from .terminal.pages import Strip, page, sheet
-from .terminal.progress import counting
 
-#: Learned in this order: two animals and a style.
 CONCEPTS = ("dog", "cat", "ink_painting")
 OBJECT_SCENES = (
     "a photo of a {} on the beach",
@@ -91,42 +80,28 @@ class Demo:
     compared: int
 
 
-@dataclass(frozen=True)
-class Stage:
-    """How the caller shows one part of the work: a progress bar that takes (done, loss or None)."""
-
-    open: Callable[[str, int], AbstractContextManager[Callable[[int, float | None], None]]]
-    note: Callable[[str], None]
-    stop: Callable[[], bool]
-
-
-def run(folder: Path, *, device: str, precision: str, stage: Stage) -> Demo:
+def run(folder: Path, computing: Computing, listener: Listener) -> Demo:
     """Learns, draws and reports into ``folder``; a demo that was there before is replaced, anything else is not.
 
     Raises:
         CidmError: FAILED when the folder holds something else.
     """
     root = _fresh(folder)
-    registry = Registry.create(root, identify(MINI))
-    base = open_base(registry, device=device, precision=precision)
+    registry, _ = made(root, identify(MINI), listener)
+    workspace = Workspace(Session(registry, computing, listener))
     assignments = {task.name: task for task in load_tasks(tasks_folder())}
     strips = []
     first: list[bytes] = []
     for name in CONCEPTS:
         task = assignments[name]
-        dataset = load_examples(task.images, class_noun=task.class_noun)
-        options = resolve_learn(LearnOptions(), MINI)
-        work = learn.Task(name, task.class_noun, task.style, dataset, options, False, False, False)
-        with stage.open(f"learning <{name}>", options.steps or 0) as update:
-            events = learn.Events(on_step=update, on_note=stage.note, stop=stage.stop)
-            learn.learn(registry, base, work, events)
+        workspace.learn(name, task.images, noun=task.class_noun, style=task.style, cache=False)
         if not first:
-            first = _keep(registry, base, name, stage)
-    after = _keep(registry, base, CONCEPTS[0], stage)
+            first = _keep(workspace, name)
+    after = _keep(workspace, CONCEPTS[0])
     unchanged = sum(old == new for old, new in zip(first, after, strict=True))
-    first_sight = _side_by_side(registry, base, stage)
+    first_sight = _side_by_side(workspace)
     for name in CONCEPTS:
-        strips += _strips(registry, base, assignments[name], stage)
+        strips += _strips(workspace, assignments[name])
     strips.append(_then_and_now(CONCEPTS[0], first, after))
     (folder / LAYOUT_FILE).write_text(LAYOUT, encoding="utf-8")
     shutil.copytree(assignments[NEXT].images, folder / NEXT, dirs_exist_ok=True)
@@ -146,30 +121,17 @@ def _fresh(folder: Path) -> Path:
     return root
 
 
-def _pictures(
-    registry: Registry, base: Base, prompts: list[str], count: int, stage: Stage
-) -> list[generate.Picture]:
-    options = resolve_draw(DrawOptions(count=count, seed=1), MINI, base.pixels)
-    return _drawn(registry, base, [Job(prompt, options) for prompt in prompts], stage)
-
-
-def _drawn(registry: Registry, base: Base, jobs: list[Job], stage: Stage) -> list[generate.Picture]:
-    with stage.open("drawing", generate.work(jobs)) as update:
-        step = counting(lambda done: update(done, None))
-        return list(generate.draw(registry, base, jobs, on_step=step, on_note=stage.note))
-
-
-def _keep(registry: Registry, base: Base, name: str, stage: Stage) -> list[bytes]:
+def _keep(workspace: Workspace, name: str) -> list[bytes]:
     """PNG files of one concept, to compare."""
-    pictures = _pictures(registry, base, [OBJECT_SCENES[0].format(f"<{name}>")], COUNT, stage)
-    return [png.encode(picture.image, picture.facts) for picture in pictures]
+    drawn = workspace.generate(OBJECT_SCENES[0].format(f"<{name}>"), count=COUNT, seed=1)
+    return [png.encode(picture.image, picture.facts) for picture in drawn]
 
 
-def _strips(registry: Registry, base: Base, task: Assignment, stage: Stage) -> list[Strip]:
+def _strips(workspace: Workspace, task: Task) -> list[Strip]:
     scenes = STYLE_SCENES if task.style else OBJECT_SCENES
     plain = [scene.format(task.class_noun) for scene in scenes]
     learned = [scene.format(f"<{task.name}>") for scene in scenes]
-    pictures = [p.image for p in _pictures(registry, base, plain + learned, 1, stage)]
+    pictures = [picture.image for picture in workspace.generate(*plain, *learned, seed=1)]
     examples = load_examples(task.images, class_noun=task.class_noun).examples[:5]
     what = f"<{task.name}>"
     return [
@@ -182,12 +144,11 @@ def _strips(registry: Registry, base: Base, task: Assignment, stage: Stage) -> l
     ]  # fmt: skip
 
 
-def _side_by_side(registry: Registry, base: Base, stage: Stage) -> list[Strip]:
+def _side_by_side(workspace: Workspace) -> list[Strip]:
     """The first two concepts by layout, and by a prompt without boxes from the same seeds."""
     told = load_layout(LAYOUT_FILE, text=LAYOUT)
-    options = resolve_draw(DrawOptions(count=3, seed=1, size=told.image.size), MINI, base.pixels)
-    jobs = [Job(told.base.prompt, options, told), Job(PLAIN, options)]
-    drawn = [(p.image, f"seed {1 + k % 3}") for k, p in enumerate(_drawn(registry, base, jobs, stage))]
+    pictures = workspace.generate(told, PLAIN, count=3, seed=1, size=told.image.size)
+    drawn = [(picture.image, f"seed {1 + k % 3}") for k, picture in enumerate(pictures)]
     first, second = CONCEPTS[:2]
     return [
         Strip(

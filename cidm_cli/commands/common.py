@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from ..options.prompts import noun_in
-
 PicturesOption = Annotated[
     Path,
     typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture."),
@@ -41,15 +39,3 @@ CompileOption = Annotated[
         show_default=False,
     ),
 ]
-
-
-def class_noun(noun: str | None, name: str) -> str:
-    """What kind of thing a concept is: as said, else the noun in its name, else the name's own words.
-
-    Raises:
-        CidmError: USAGE for what is no noun of a line.
-    """
-    # Imported here: data sets come with libraries for pictures.
-    from ..data.nouns import in_name, stated
-
-    return stated(noun or in_name(name) or noun_in(name), name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -23,21 +21,9 @@ def demo(
     precision: PrecisionOption = None,
 ) -> Result:
     """Learn three concepts on the embedded base, draw them, and write a report. A few minutes on two cores."""
-    from .. import demo as workflow
-    from ..machine.interrupts import graceful
+    from .. import demo as story
 
-    @contextmanager
-    def stage(label: str, total: int) -> Iterator[Callable[[int, float | None], None]]:
-        with call.output.progress(label, total) as progress:
-            yield lambda done, loss: progress.update(done, **({} if loss is None else {"loss": loss}))
-
-    with graceful() as stop:
-        made = workflow.run(
-            out,
-            device=call.choice("device", device),
-            precision=call.precision(precision),
-            stage=workflow.Stage(stage, call.output.note, stop),
-        )
+    made = story.run(out, call.computing(device=device, precision=precision), call.listener)
     return Result(
         data={"demo": made},
         human=[
@@ -48,7 +34,7 @@ def demo(
             f"report:   {made.report}",
             "",
             "try next:",
-            *(f"  {command}" for command in workflow.next_steps(made.registry)),
+            *(f"  {command}" for command in story.next_steps(made.registry)),
         ],
         ids=[str(made.report)],
     )

@@ -26,8 +26,8 @@ def doctor(
     from ..plan.doctor import FAIL, examine
 
     findings = examine(
-        call.settings, call.registry_path, device=call.choice("device", device),
-        precision=call.choice("precision", precision), online=online,
+        call.settings, call.registry_path, device=call.setting("device", device) or "auto",
+        precision=call.setting("precision", precision) or "auto", online=online,
     )  # fmt: skip
     bad = [finding for finding in findings if finding.state == FAIL]
     failure = None

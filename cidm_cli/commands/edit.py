@@ -10,14 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..options.flags import chosen, flags
-from ..options.over import EditOptions, check
+from ..options.flags import flags
+from ..options.over import EditOptions
 from ..terminal.output import Result
 from . import pictures
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
 from .invocation import Invocation
-from .layout_files import check_drawable
-from .machine import machine, open_on
 
 _NUMBER = re.compile(r"\d*\.?\d+")
 
@@ -58,37 +56,16 @@ def edit(
 
     The result has the picture's own size. Outside the box or mask every pixel stays as it was.
     """
-    if (box is None) == (mask is None):
-        raise CidmError("give either --box or --mask", "--box 0,0,0.5,1 is the left half", ExitCode.USAGE)
     if box is not None:
         _check_box(box, images)
-    registry = call.open_registry()
-    where = machine(
-        call, registry.base.kind, "draw", device=device, precision=precision, offload=offload, vram=vram,
-        compiled=compile_blocks,
-    )  # fmt: skip
-    options = EditOptions(**where.completed(chosen(EditOptions, "edit", given, call.settings)))
-    check(options)
-    single = pictures.is_file(out, len(images) * options.count)
-
-    from ..draw.over_jobs import plan_edit
-    from ..files.given import read_mask
-
-    pictures.refuse_swapped("edit", images, concept, registry)
-    check_drawable(options.size, registry)
-    given_pictures = pictures.read_all(call, registry.base.kind, images, out)
-    if mask is not None:
-        pictures.refuse_overwriting(mask, out)
-    given_mask = None if mask is None else read_mask(mask)
-    task = plan_edit(registry, given_pictures, concept, prompt, options, box=box, mask=given_mask)
-    if task.record.style:
-        call.output.note(f"<{task.record.name}> was learned as a style, not as an object")
+    workspace = call.workspace(
+        device=device, precision=precision, offload=offload, vram=vram, compiled=compile_blocks
+    )
+    pictures.refuse_overwriting([*images, *([mask] if mask else [])], out)
+    task = workspace.editing(images, concept, prompt, box=box, mask=mask, **given)
+    single = pictures.is_file(out, len(images) * task.options.count)
     pictures.check_out(out, single)
-
-    from ..draw import edit as workflow
-
-    base = open_on(call, registry, where)
-    return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)
+    return pictures.paint(workspace.paint(task), len(images) * task.options.count, out, single)
 
 
 def _check_box(box: str, images: list[Path]) -> None:

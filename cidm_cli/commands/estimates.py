@@ -14,10 +14,8 @@ from ..options.flags import chosen, flags
 from ..options.learn import LearnOptions, check_said, resolve_learn
 from ..terminal.output import Result, Table, readable_bytes
 from ..terminal.progress import duration
-from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption, class_noun
-from .generate import told
+from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption
 from .invocation import Invocation
-from .machine import machine
 
 if TYPE_CHECKING:
     from ..machine.hardware import Hardware
@@ -184,23 +182,26 @@ def estimate_learn(
     and tells the real time.
     """
     about = described(call, base, speed)
-    where = machine(call, about.kind, "learn", device=device, precision=precision, offload=offload, vram=vram)
+    how = call.computing(device=device, precision=precision, offload=offload, vram=vram)
+    where = how.settled(about.kind, "learn", call.output.note)
     said = chosen(LearnOptions, "learn", given, call.settings)
     options = resolve_learn(LearnOptions(**where.completed(said)), about.kind)
     check_said(given, options)
-    noun = class_noun(noun, name)
 
     from ..data import load_examples
+    from ..data.nouns import class_noun
     from ..learn.admission import check_method
-    from ..learn.run import Task
+    from ..learn.assignment import Task
     from ..machine.hardware import hardware
+    from ..models.base import WHOLE
     from ..plan import estimate_learn as estimate
     from ..plan.estimate_bases import without_weights
 
+    noun = class_noun(noun, name)
     dataset = load_examples(images, class_noun=noun, caption_template=options.caption) if images else None
     check_method(about.records, options)
     wanted = hardware(where.device, where.precision)
-    skeleton = without_weights(about, wanted, offload=where.offload, whole=where.whole)
+    skeleton = without_weights(about, wanted, offload=where.offload, whole=where.whole or WHOLE)
     dataset = dataset or estimate.example_dataset(skeleton.pixels, noun, options.caption)
     task = Task(name, noun, False, dataset, options, update=False, resume=False, restart=False)
     phases = estimate.learning(about.registry, about.records, skeleton, task)
@@ -237,25 +238,28 @@ def estimate_generate(
         raise CidmError("one thing at a time", "give a layout file or --prompt", ExitCode.USAGE)
     about = described(call, base, speed)
 
+    from ..draw.drawing import told_by
     from ..draw.jobs import Job, check, check_size
     from ..layout import load_layout
 
     loaded = load_layout(layout) if layout is not None else None
-    where = machine(call, about.kind, "draw", device=device, precision=precision, offload=offload, vram=vram)
+    how = call.computing(device=device, precision=precision, offload=offload, vram=vram)
+    where = how.settled(about.kind, "draw", call.output.note)
     settings = where.completed(chosen(DrawOptions, "draw", {}, call.settings))
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
-    said = {**settings, **(told(loaded) if loaded else {}), **{key: flags_given[key] for key in given}}
+    said = {**settings, **(told_by(loaded) if loaded else {}), **{key: flags_given[key] for key in given}}
     job = Job(loaded.base.prompt if loaded else prompt or "", DrawOptions(**said), loaded)
     resolve_draw(job.options, about.kind, 64)  # refuses before a base is made
     if about.registry is not None:
         check(about.registry, [job])
 
     from ..machine.hardware import hardware
+    from ..models.base import WHOLE
     from ..plan import estimate_draw as estimate
     from ..plan.estimate_bases import without_weights
 
     wanted = hardware(where.device, where.precision)
-    skeleton = without_weights(about, wanted, offload=where.offload, whole=where.whole)
+    skeleton = without_weights(about, wanted, offload=where.offload, whole=where.whole or WHOLE)
     options = resolve_draw(job.options, about.kind, skeleton.pixels)
     check_size(options.size, skeleton.multiple)
     job = Job(job.prompt, options, loaded)

@@ -8,9 +8,6 @@ from typing import Annotated
 
 import typer
 
-from ..errors import CidmError, ExitCode
-from ..options.draw import DrawOptions, resolve_draw
-from ..options.flags import chosen
 from ..terminal.output import Result, Table
 from .common import DeviceOption, PrecisionOption
 from .invocation import Invocation
@@ -41,31 +38,15 @@ def explain(
     """
     if out is not None:
         check_png(out)
-    registry = call.open_registry()
-    if not registry.records():
-        raise CidmError(
-            "the registry holds no concept yet", "learn one: cidm learn NAME FOLDER", ExitCode.NOT_FOUND
-        )
     said = {"method": method, "power": power}
     given = {name: value for name, value in said.items() if value is not None}
-    options = DrawOptions(**chosen(DrawOptions, "draw", given, call.settings))
-    resolve_draw(options, registry.base.kind, 64)
-    how = call.precision(precision)
-
-    from ..draw.jobs import Job, check
-
-    check(registry, [Job(prompt, options)])
-
-    from ..draw import explain as workflow
-    from ..models.opening import open_base
-
-    base = open_base(registry, device=call.choice("device", device), precision=how)
-    whole = resolve_draw(options, registry.base.kind, base.pixels)
-    found = workflow.explain(registry, base, prompt, whole, call.output.note)
+    found = call.workspace(device=device, precision=precision).explain(prompt, **given)
     lines: list[str | Table] = [f"method {found.method}; named: {', '.join(found.named) or 'no concept'}"]
     lines.append(_table(found.layers, found.weights))
     if out is not None:
-        workflow.heat_map(found, out)
+        from ..draw.explain import heat_map
+
+        heat_map(found, out)
         lines.append(str(out))
     return Result(
         data=asdict(found), human=lines, ids=[name for name, row in found.weights.items() if any(row)]

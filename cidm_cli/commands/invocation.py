@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ..files.places import expanded
+from cidm_registry import Registry
+from cidm_registry.disk import Disk
+
+from ..api import Workspace
+from ..files.places import expanded, user_registry
+from ..machine.computing import Computing
+from ..machine.interrupts import graceful
 from ..machine.processes import SOLO, Crew
+from ..machine.session import Listener, Session, Update
 from ..options.settings import Found, Settings
 from ..options.values import check_precision
 from ..terminal.output import Output
-
-if TYPE_CHECKING:
-    from cidm_registry import Registry
 
 
 @dataclass(frozen=True)
@@ -34,35 +40,58 @@ class Invocation:
         """The registry's folder: flag, environment, settings files, else the user's data folder."""
         if self.registry_flag is not None:
             return expanded(self.registry_flag)
-        if found := self.settings.find("registry"):
-            return path_from(found)
-        from platformdirs import user_data_path
+        found = self.settings.find("registry")
+        return path_from(found) if found else user_registry()
 
-        return user_data_path("cidm", appauthor=False)
+    @property
+    def listener(self) -> Listener:
+        """Tells of the work where this command prints; Ctrl-C and its kin stop a training at a good place."""
+        return Listener(self.output.note, self.output.warn, self._stage, graceful)
 
-    def choice(self, name: str, flag: str | None) -> str:
-        """A setting that is "auto" unless said otherwise: flag, environment, settings files."""
-        if flag is not None:
-            return flag
-        found = self.settings.find(name)
-        return found.value if found else "auto"
+    def computing(
+        self,
+        *,
+        device: str | None = None,
+        precision: str | None = None,
+        offload: bool | None = None,
+        vram: int | None = None,
+        compiled: bool | None = None,
+    ) -> Computing:
+        """How is computed: each argument is what its flag says, else environment and settings files do.
 
-    def precision(self, flag: str | None) -> str:
-        """What to compute in. Raises CidmError USAGE for no name of a precision."""
-        name = self.choice("precision", flag)
-        check_precision(name)
-        return name
+        Raises:
+            CidmError: USAGE for no name of a precision.
+        """
+        how = Computing(
+            device=self.setting("device", device) or "auto",
+            precision=self.setting("precision", precision) or "auto",
+            offload=self.setting("offload", offload),
+            compiled=bool(self.setting("compile", compiled)),
+            vram=self.setting("vram", vram),
+        )
+        check_precision(how.precision)
+        return how
 
-    def device(self, flag: str | None) -> str:
-        """The device this process works on; several processes have a GPU each unless one is named."""
-        return self.crew.device(self.choice("device", flag))
+    def workspace(self, **flags: Any) -> Workspace:
+        """The registry that is meant, at work; flags are those of ``computing``. Raises what `Registry.open` raises."""
+        registry = self.open_registry()
+        return Workspace(Session(registry, self.computing(**flags), self.listener, self.settings, self.crew))
 
     def open_registry(self) -> Registry:
         """The registry that is meant. Raises what `Registry.open` raises."""
-        from cidm_registry import Registry
-        from cidm_registry.disk import Disk
-
         return Registry.open(self.registry_path, disk=Disk(self.output.warn), tell=self.output.warn)
+
+    def setting(self, name: str, flag: Any) -> Any:
+        """A setting: flag, environment, settings files; None where none says it."""
+        if flag is not None:
+            return flag
+        found = self.settings.find(name)
+        return None if found is None else found.value
+
+    @contextmanager
+    def _stage(self, label: str, total: int) -> Iterator[Update]:
+        with self.output.progress(label, total) as progress:
+            yield progress.update
 
 
 def path_from(found: Found) -> Path:

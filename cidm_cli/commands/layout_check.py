@@ -11,7 +11,7 @@ import typer
 from ..errors import CidmError, ExitCode
 from ..terminal.output import Result
 from .invocation import Invocation
-from .layout_files import picture_of, registry_if_any
+from .layout_files import registry_if_any
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -67,6 +67,8 @@ def _check(call: Invocation, path: str, registry: Registry | None, names: list[s
     layout = all_faults(path)
     if isinstance(layout, list):
         return Checked(path, layout, {})
+    from ..draw.drawing import picture_of
+
     picture = picture_of(layout.image.size, registry)
     faults = [] if names is None else [*unknown_concepts(layout, names)]
     if unfit := unfit_size(layout, picture.multiple):

@@ -12,8 +12,6 @@ from .invocation import Invocation
 if TYPE_CHECKING:
     from cidm_registry import Registry
 
-    from ..layout.advice import Picture
-
 
 def write_layout(call: Invocation, text: str, out: Path, *, force: bool) -> Path | None:
     """Writes a layout file, and returns its path; None for -, which is to be printed.
@@ -47,28 +45,3 @@ def registry_if_any(call: Invocation) -> Registry | None:
         if call.registry_flag is not None:
             raise
         return None
-
-
-def check_drawable(size: tuple[int, int] | None, registry: Registry) -> None:
-    """Raises CidmError USAGE for a size that the base cannot draw, as far as its configuration files tell."""
-    from ..draw.jobs import check_size
-
-    if size is not None and (multiple := picture_of(size, registry).multiple):
-        check_size(size, multiple)
-
-
-def picture_of(size: tuple[int, int] | None, registry: Registry | None) -> Picture:
-    """What the registry's base would draw in a size, or its own, as far as its configuration files tell."""
-    from ..layout.advice import Picture
-    from ..models.grids import coarsest_cells, default_size, side_multiple
-    from ..models.identity import folder_of
-
-    if registry is None:
-        return Picture(size, None)
-    try:
-        folder = folder_of(registry.base)
-        drawn = size or default_size(folder)
-        return Picture(drawn, coarsest_cells(folder, drawn), side_multiple(folder))
-    except CidmError:
-        # A base that is not there, or not as a folder: what it would draw is not known, and nothing else is wrong.
-        return Picture(size, None)

@@ -10,7 +10,7 @@ import typer
 from ..errors import CidmError, ExitCode
 from ..terminal.output import Result, Table
 from .invocation import Invocation
-from .layout_files import picture_of, registry_if_any, write_layout
+from .layout_files import registry_if_any, write_layout
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
@@ -44,6 +44,7 @@ def new(
     if concepts is not None:
         text = _with_concepts(call, registry, template, text, [name.strip() for name in concepts.split(",")])
 
+    from ..draw.drawing import picture_of
     from ..layout import load_layout
     from ..layout.templates import sized
 

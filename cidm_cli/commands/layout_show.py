@@ -9,7 +9,7 @@ import typer
 
 from ..terminal.output import Result, Table
 from .invocation import Invocation
-from .layout_files import picture_of, registry_if_any
+from .layout_files import registry_if_any
 from .pictures import check_png
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def show(
 
     loaded = load_layout(layout, overrides=overrides or [])
     masks = read_masks(loaded, mask_folder(loaded))
+    from ..draw.drawing import picture_of
+
     about = picture_of(loaded.image.size, registry_if_any(call))
     for warning in advice(loaded, about):
         call.output.warn(warning)

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import CidmError, ExitCode
-from ..options.flags import chosen, flags
-from ..options.learn import LearnOptions, check_said, resolve_learn
-from ..terminal.output import Result
+from ..learn.watching import EVERY, watch
+from ..options.flags import flags
+from ..options.learn import LearnOptions
+from ..terminal.output import Result, readable_bytes
+from ..terminal.progress import duration
 from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption
 from .invocation import Invocation
-from .learning import concept_name, noun_to_learn, unseen
-from .machine import Machine, machine, open_on
-from .pictures import beyond_mini
-from .watching import (
-    BoardOption,
-    PreviewEveryOption,
-    PreviewOption,
-    PreviewToOption,
-    unwatched,
-    watcher,
-    wish,
-)
+
+if TYPE_CHECKING:
+    from ..api import Workspace
+    from ..learn.assignment import Task
 
 
 @flags(LearnOptions)
@@ -63,10 +56,26 @@ def learn(
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep and use encoded pictures on disk. [default: on]")
     ] = True,
-    previews: PreviewOption = None,
-    preview_every: PreviewEveryOption = None,
-    preview_to: PreviewToOption = None,
-    board: BoardOption = None,
+    previews: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--preview", metavar="PROMPT", help="Draw this now and then while learning; again for more."
+        ),
+    ] = None,
+    preview_every: Annotated[
+        int | None,
+        typer.Option(
+            "--preview-every", metavar="N", min=1, help=f"Steps between two previews. [default: {EVERY}]"
+        ),
+    ] = None,
+    preview_to: Annotated[
+        Path | None,
+        typer.Option("--preview-to", metavar="DIR", help="Folder for previews. [default: NAME-preview]"),
+    ] = None,
+    board: Annotated[
+        Path | None,
+        typer.Option("--tensorboard", metavar="DIR", help="Write loss, rates and previews to DIR/NAME."),
+    ] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     offload: OffloadOption = None,
@@ -79,66 +88,18 @@ def learn(
     Captions are read from .txt files beside the pictures; <NAME> in them is the concept, or else the class noun is.
     Ctrl-C saves a checkpoint, and the same command with --resume goes on from it.
     """
-    if resume and restart:
-        raise CidmError("--resume and --restart exclude each other", "give one of them", ExitCode.USAGE)
-    registry = call.open_registry()
-    name = concept_name(name, images)
-    where = machine(
-        call, registry.base.kind, "learn", device=device, precision=precision, offload=offload, vram=vram
+    workspace = call.workspace(device=device, precision=precision, offload=offload, vram=vram)
+    task = workspace.task(
+        name, images, noun=noun, style=style, update=update, resume=resume, restart=restart, **given
     )
-    said = chosen(LearnOptions, "learn", given, call.settings)
-    options = resolve_learn(LearnOptions(**where.completed(said)), registry.base.kind)
-    check_said(given, options)
-
-    from ..learn import admission
-
-    crew = call.crew
-    existing = admission.check(registry, name, options, update=update, crew=crew)
-    wanted = wish(registry, name, previews, preview_every, preview_to, board)
-
-    from ..data import list_pictures, load_examples, remarks
-
-    listing = list_pictures(images)
-    noun = noun_to_learn(call.output, name, noun, listing, existing, style=style)
-    call.output.note(f"reading {len(listing.pictures)} pictures of {images} …")
-    dataset = load_examples(images, class_noun=noun, caption_template=options.caption)
-    captions = [(example.path.name, example.caption) for example in dataset.examples]
-    for warning in (*dataset.warnings, *remarks(captions, name, noun), *unseen(dataset, options)):
-        call.output.warn(warning)
-    if beyond := beyond_mini(registry.base.kind, [example.image.size for example in dataset.examples]):
-        call.output.warn(beyond)
-
-    from ..files.places import cache_folder
-    from ..learn import run as workflow
-    from ..machine.interrupts import graceful
-
-    task = workflow.Task(name, noun, style, dataset, options, update=update, resume=resume, restart=restart)
+    wanted = watch(workspace.registry, task.name, previews, preview_every, preview_to, board)
     if dry_run:
-        events = workflow.Events(on_note=call.output.note)
-        return _plan(task, workflow.plan(registry, open_on(call, registry, where), task, events, crew), where)
-    with call.output.waiting_for_others(registry.training_lock) if crew.main else nullcontext():
-        crew.meet()
-        admission.check(registry, name, options, update=update, crew=crew)
-        base = open_on(call, registry, where)
-        watching = watcher(call, registry, base, task, wanted) if crew.main else nullcontext(unwatched)
-        with (
-            watching as after_step,
-            graceful() as stop,
-            call.output.progress(f"learning <{name}>", options.steps or 0) as progress,
-        ):
-            events = workflow.Events(
-                on_step=lambda step, loss: progress.update(step, loss=loss),
-                on_note=call.output.note,
-                stop=stop,
-                after_step=after_step,
-            )
-            record = workflow.learn(
-                registry, base, task, events, cache_folder() / "latents" if cache else None, crew
-            )
+        return _plan(workspace, task)
+    record = workspace.train(task, cache=cache, watch=wanted)
     return Result(
-        data={"concept": record.to_json(), "path": registry.blob_path(record.blob)},
+        data={"concept": record.to_json(), "path": workspace.registry.blob_path(record.blob)},
         human=[
-            f"learned <{record.name}>, a {record.class_noun}, from {len(dataset.examples)} pictures "
+            f"learned <{record.name}>, a {record.class_noun}, from {len(task.dataset.examples)} pictures "
             f"(number {record.sequence}, version {record.version})",
             f'draw it with: cidm generate --prompt "{_example(record.name, style)}"',
         ],
@@ -150,13 +111,9 @@ def _example(name: str, style: bool) -> str:
     return f"a <{name}> of a house" if style else f"a photo of a <{name}> on the beach"
 
 
-def _plan(task: Any, plan: Any, where: Machine) -> Result:
-    from dataclasses import asdict
-
-    from ..terminal.output import readable_bytes
-    from ..terminal.progress import duration
-
-    thrift = where.told(task.options) if where.preset else {}
+def _plan(workspace: Workspace, task: Task) -> Result:
+    plan = workspace.plan(task)
+    thrift = workspace.session.machine("learn").told(task.options)
     words = ", ".join(f"{name.replace('_', '-')} {str(value).lower()}" for name, value in thrift.items())
     return Result(
         data={"dry_run": True, "plan": asdict(plan)} | ({"vram": thrift} if thrift else {}),
@@ -169,7 +126,7 @@ def _plan(task: Any, plan: Any, where: Machine) -> Result:
             f"{readable_bytes(plan.memory)} of memory",
             *([f"the base would draw {plan.prior} pictures first, to learn beside"] if plan.prior else []),
             f"pictures at {', '.join(f'{width}x{height}' for width, height in plan.sizes)} pixels",
-            *([f"for {where.vram} GB: {words}"] if thrift else []),
+            *([f"for {workspace.session.computing.vram} GB: {words}"] if thrift else []),
             *(f"caption: {caption}" for caption in plan.captions),
         ],
         ids=[task.name],

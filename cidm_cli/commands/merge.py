@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,17 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..options.flags import chosen, flags
-from ..options.merge import MergeOptions, check_merge
+from ..options.flags import flags
+from ..options.merge import MergeOptions
 from ..terminal.output import Result, Table, readable_bytes
-from ..terminal.progress import counting
 from .common import DeviceOption, PrecisionOption
 from .invocation import Invocation
 
 if TYPE_CHECKING:
-    from cidm_registry import Registry
-
     from ..share.export import TokenFile
+    from ..share.interference import Analysis
     from ..share.merge import Merge
 
 
@@ -57,94 +54,29 @@ def merge(
     FILE-embeddings; cidm generate --merged FILE takes them from the registry, one set for each layer. With --analyze,
     nothing is written and a table of interference is printed.
     """
-    options = MergeOptions(**chosen(MergeOptions, "merge", given, call.settings))
-    check_merge(options)
     if analyze and (out or prompt or weights):
         raise CidmError("--analyze writes no file and takes no prompt or weights", code=ExitCode.USAGE)
     if not analyze and out is None:
         raise CidmError("nowhere to write to", "give -o FILE.safetensors, or --analyze", ExitCode.USAGE)
-    if out is not None and (out.suffix != ".safetensors" or out.is_dir()):
-        raise CidmError(f"-o {out}: not the name of a .safetensors file", code=ExitCode.USAGE)
-    registry = call.open_registry()
-    where = call.choice("device", device), call.precision(precision)
+    workspace = call.workspace(device=device, precision=precision)
     if out is None:
-        return _analyze(call, registry, names or [], options, *where)
-    return _merge(call, registry, names or [], _factors(weights or []), prompt, options, out, *where)
-
-
-def _merge(
-    call: Invocation,
-    registry: Registry,
-    names: list[str],
-    factors: dict[str, float],
-    prompt: str | None,
-    options: MergeOptions,
-    out: Path,
-    device: str,
-    precision: str,
-) -> Result:
-    from ..share.selection import has_tokens, to_merge
-
-    selection = to_merge(registry, names, factors, prompt, options)
-    with_tokens = [record for record in selection.records if has_tokens(registry, record)]
-    folder = out.with_name(f"{out.stem}-embeddings")
-    places = [folder / f"{record.name}.safetensors" for record in with_tokens]
-    _check_out(out, places)
-
-    from ..files.writing import write_whole
-    from ..models.opening import open_base
-    from ..share import export
-    from ..share import merge as workflow
-
-    base = open_base(registry, device=device, precision=precision)
-    with call.output.progress("looking at features", max(workflow.work(selection), 1)) as progress:
-        merged = workflow.merge(
-            registry, base, selection, on_step=counting(progress.update), on_note=call.output.note
-        )
-    item = export.merged_item(registry, out.stem, merged.factors, merged.facts)
-    content = export.lora(base, "kohya", registry.base.kind, item).files[""]
-    tokens = [export.tokens(registry, base, record) for record in with_tokens]
-    for place, one in zip(places, tokens, strict=True):
-        write_whole(place, one.content)
-    write_whole(out, content)
-    report = {"difference": merged.difference, "lost": merged.lost, "strayed": merged.strayed}
-    embeddings = [
-        {"path": place, **one.told()} for place, one in zip(places, tokens, strict=True)
-    ]  # fmt: skip
+        return _analysis(workspace.analyze(names or [], **given))
+    factors = _factors(weights or [])
+    made = workspace.merge(out, names or [], prompt=prompt, weights=factors, **given)
+    merged = made.merge
+    tokens = [one for _, one in made.embeddings]
     return Result(
         data={
-            "path": out, "bytes": len(content), "layers": len(merged.factors), "embeddings": embeddings, **report,
-            **merged.facts,
+            "path": out, "bytes": made.size, "layers": len(merged.factors),
+            "embeddings": [{"path": path, **one.told()} for path, one in made.embeddings],
+            "difference": merged.difference, "lost": merged.lost, "strayed": merged.strayed, **merged.facts,
         },
-        human=[str(out), *_lines(merged, len(content)), *_token_lines(folder, tokens)],
+        human=[
+            str(out), *_lines(merged, made.size),
+            *_token_lines(out.with_name(f"{out.stem}-embeddings"), tokens),
+        ],
         ids=[str(out)],
     )  # fmt: skip
-
-
-def _check_out(out: Path, embeddings: Sequence[Path]) -> None:
-    """Raises CidmError USAGE where -o would replace a file that was not merged here, FAILED where none can be written.
-
-    Args:
-        embeddings: the files of tokens beside it.
-    """
-    from ..files.writing import check_place
-
-    for path in (out, *embeddings):
-        check_place(path)
-        if os.path.lexists(path) and not _is_ours(path, embedding=path != out):
-            raise CidmError(
-                f"-o {out}: {path} is there, and cidm merge did not write it",
-                "give another name",
-                ExitCode.USAGE,
-            )
-
-
-def _is_ours(path: Path, *, embedding: bool) -> bool:
-    # Torch comes with these: only a file that is there is worth its second.
-    from ..formats.embedding import is_embedding
-    from ..formats.merged import is_merged
-
-    return is_embedding(path) if embedding else is_merged(path)
 
 
 def _token_lines(folder: Path, tokens: Sequence[TokenFile]) -> list[str]:
@@ -178,28 +110,8 @@ def _lines(merged: Merge, size: int) -> list[str]:
     return lines
 
 
-def _analyze(
-    call: Invocation,
-    registry: Registry,
-    names: list[str],
-    options: MergeOptions,
-    device: str,
-    precision: str,
-) -> Result:
-    records = registry.chosen(names)
-    if len(records) < 2:
-        raise CidmError(
-            f"--analyze compares concepts with each other, and there is {len(records)}",
-            "learn or name at least two",
-            ExitCode.NOT_FOUND,
-        )
-
-    from ..models.opening import open_base
-    from ..share import interference
-
-    base = open_base(registry, device=device, precision=precision)
-    with call.output.progress("drawing", interference.work(records, options)) as progress:
-        found = interference.analyze(registry, base, records, options, on_step=counting(progress.update))
+def _analysis(found: Analysis) -> Result:
+    """The table of interference."""
     table = Table(
         ("CONCEPT", "WITH", "OVERLAP", "CHANGE", "LIKENESS"),
         [

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..api import made
 from ..errors import CidmError, ExitCode
 from ..terminal.output import Result, Table, readable_bytes
 from .invocation import Invocation
@@ -33,27 +34,12 @@ def init(
     Hugging Face hub unless it is there; a diffusers folder; or a single .safetensors checkpoint. VAE is a folder or
     OWNER/NAME on the hub. A registry that is already there for the same base is left as it is.
     """
-    from cidm_registry import Exists, Registry
-    from cidm_registry.disk import Disk
-
     from ..models.identity import identify
 
     if base is None:
-        found = call.settings.find("base")
-        base = DEFAULT_BASE if found is None else found.value
-    reference = identify(base, vae, call.output.note)
+        base = call.setting("base", None) or DEFAULT_BASE
     path = call.registry_path
-    try:
-        registry = Registry.create(path, reference, disk=Disk(call.output.warn))
-        created = True
-    except Exists:
-        registry = Registry.open(path)
-        created = False
-    if registry.base.fingerprint != reference.fingerprint:
-        raise CidmError(
-            f"{path} is a registry for another base, {registry.base.source}",
-            "give another folder with --registry",
-        )
+    registry, created = made(path, identify(base, vae, call.output.note), call.listener)
     verb = "made" if created else "there already is"
     return Result(
         data={"registry": registry.root, "base": registry.base, "created": created},

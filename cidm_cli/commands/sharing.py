@@ -7,8 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files.places import words
 from .invocation import Invocation
-from .pictures import telling_kept, words, write
+from .pictures import telling_kept, write
 
 if TYPE_CHECKING:
     from ..draw.images import Picture
@@ -51,9 +52,3 @@ def write_all(
     if call.crew.count > 1:
         done = {number: each for some in call.crew.gathered([*done.items()]) for number, each in some}
     return [(Path(path), facts) for _, (path, facts) in sorted(done.items())]
-
-
-def say_once(call: Invocation, notes: Sequence[str]) -> None:
-    """Says what any process noted, each note once."""
-    for note in dict.fromkeys(note for some in call.crew.gathered([*notes]) for note in some):
-        call.output.note(note)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +11,7 @@ from ..errors import CidmError, ExitCode
 from .invocation import Invocation, path_from
 
 if TYPE_CHECKING:
-    from ..draw.structure import Followed
-    from ..layout import Layout
+    from ..draw.structure import Sketch
 
 ImageOption = Annotated[
     Path | None,
@@ -47,27 +45,14 @@ ControlOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What the flags say."""
-
-    image: Path | None
-    how: dict[str, Any]
-    """By key of a layout's `[structure]`."""
-    control: str | None
-
-    def __bool__(self) -> bool:
-        return bool(self.image or self.how or self.control)
-
-
-def wish(
+def sketch(
     image: Path | None,
     kind: str | None,
     scale: float | None,
     start: float | None,
     until: float | None,
     control: str | None,
-) -> Wish:
+) -> Sketch:
     """The flags together. Raises CidmError USAGE for some that say nothing without --structure."""
     said = {"kind": kind, "scale": scale, "from": start, "until": until}
     how = {key: value for key, value in said.items() if value is not None}
@@ -77,7 +62,9 @@ def wish(
             f"layouts say it themselves: --set structure.{next(iter(how))}=…",
             ExitCode.USAGE,
         )
-    return Wish(image, how, control)
+    from ..draw.structure import Sketch
+
+    return Sketch(image, how, control)
 
 
 def usual_control(call: Invocation) -> str | None:
@@ -87,28 +74,3 @@ def usual_control(call: Invocation) -> str | None:
         return None
     place = path_from(found)
     return str(place) if place.is_dir() else str(found.value)
-
-
-def followed(call: Invocation, wish: Wish, layouts: list[Layout], prompts: int) -> list[Followed | None]:
-    """What each layout's pictures follow, then those of each prompt.
-
-    Raises:
-        CidmError: USAGE for --structure without a prompt, or no model; what `structure.of_layout` raises.
-    """
-    if not wish.image and not any(layout.structure for layout in layouts):
-        return [None] * (len(layouts) + prompts)
-    if wish.image and not prompts:
-        raise CidmError(
-            "--structure is for --prompt, and there is none",
-            "layouts name their own: image = FILE under [structure], beside the layout",
-            ExitCode.USAGE,
-        )
-    from ..draw import structure as workflow
-
-    usual, note = usual_control(call), call.output.note
-    out = [workflow.of_layout(layout, wish.control, usual, note) for layout in layouts]
-    own = None
-    if wish.image:
-        how = workflow.settings(wish.how)
-        own = workflow.of_picture(wish.image, how, wish.control or usual, note)
-    return [*out, *[own] * prompts]

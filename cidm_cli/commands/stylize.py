@@ -7,14 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ..options.flags import chosen, flags
-from ..options.over import StylizeOptions, check
+from ..options.flags import flags
+from ..options.over import StylizeOptions
 from ..terminal.output import Result
 from . import pictures
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
 from .invocation import Invocation
-from .layout_files import check_drawable
-from .machine import machine, open_on
 
 
 @flags(StylizeOptions)
@@ -43,27 +41,11 @@ def stylize(
     The result has the picture's shape and as many pixels as the base is used to; --size says otherwise. A prompt
     that says what is to be seen keeps it better than the style alone.
     """
-    registry = call.open_registry()
-    where = machine(
-        call, registry.base.kind, "draw", device=device, precision=precision, offload=offload, vram=vram,
-        compiled=compile_blocks,
-    )  # fmt: skip
-    options = StylizeOptions(**where.completed(chosen(StylizeOptions, "stylize", given, call.settings)))
-    check(options)
-    single = pictures.is_file(out, len(images) * options.count)
-
-    from ..draw.over_jobs import plan_style
-
-    pictures.refuse_swapped("stylize", images, style, registry)
-    check_drawable(options.size, registry)
-    task = plan_style(
-        registry, pictures.read_all(call, registry.base.kind, images, out), style, prompt, options
+    workspace = call.workspace(
+        device=device, precision=precision, offload=offload, vram=vram, compiled=compile_blocks
     )
-    if not task.record.style:
-        call.output.note(f"<{task.record.name}> was learned as an object, not as a style")
+    pictures.refuse_overwriting(images, out)
+    task = workspace.styling(images, style, prompt, **given)
+    single = pictures.is_file(out, len(images) * task.options.count)
     pictures.check_out(out, single)
-
-    from ..draw import stylize as workflow
-
-    base = open_on(call, registry, where)
-    return pictures.paint(call, base, workflow.prepare(registry, base, task, call.output.note), out, single)
+    return pictures.paint(workspace.paint(task), len(images) * task.options.count, out, single)

@@ -175,3 +175,12 @@ def _singular(word: str) -> str | None:
 
 def _quoted(noun: str) -> str:
     return f'"{noun}"' if " " in noun else noun
+
+
+def class_noun(noun: str | None, name: str) -> str:
+    """What kind of thing a concept is: as said, else the noun in its name, else the name's own words.
+
+    Raises:
+        CidmError: USAGE for what is no noun of a line.
+    """
+    return stated(noun or in_name(name) or noun_in(name), name)

@@ -85,7 +85,10 @@ class Texts:
 
         Of each picture without its prompt, then of each with it.
         """
-        pairs = [structure.heard_of(said.prompt, said.negative, said.chosen) for said in batch]
+        pairs = [
+            structure.heard_of(said.prompt, said.negative, said.chosen.named, said.chosen.against)
+            for said in batch
+        ]
         self._heard = _once(
             self._heard, {pair: partial(control.plain_texts, self.base, pair) for pair in pairs}
         )

@@ -17,6 +17,7 @@ from PIL import Image
 from cidm_registry import Record, Registry
 
 from ..files.places import told_path
+from ..files.writing import write_whole
 from ..formats.merged import read_merged
 from ..layout.masks import mask_folder
 from ..machine.processes import SOLO, Crew
@@ -28,8 +29,8 @@ from ..models.base import Base
 from ..models.opening import lora_fit
 from ..options.draw import DrawOptions
 from ..terminal.progress import once
+from . import png, structure, views
 from . import scenes as layouts
-from . import structure, views
 from .encoded import Said, Texts, estimate
 from .facts import told_base, told_mixture
 from .jobs import Job
@@ -59,6 +60,10 @@ class Picture:
     facts: dict[str, Any]
     number: int = 0
     """Its place among all that were asked for."""
+
+    def save(self, path: str | Path) -> None:
+        """Writes it as a PNG that says how it was drawn."""
+        write_whole(Path(path), png.encode(self.image, self.facts))
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,7 @@ def _heard(base: Base, job: Job, chosen: Chosen) -> torch.Tensor:
     said = [
         words
         for (prompt, options), mix in zip(job.parts, mixes, strict=True)
-        for words in structure.heard_of(prompt, options.negative, mix)
+        for words in structure.heard_of(prompt, options.negative, mix.named, mix.against)
     ]
     return control.plain_texts(base, said)
 

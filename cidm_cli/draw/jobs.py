@@ -146,6 +146,15 @@ def check_negative(records: Sequence[Record], negative: str) -> None:
         raise CidmError(f"negative prompt: {unknown}", unknown.hint, unknown.code)
 
 
+def named_in(registry: Registry, prompt: str) -> list[Record]:
+    """The concepts that a prompt names. Raises CidmError NOT_FOUND, with a suggestion, for an unknown one."""
+    records = {record.key: record for record in registry.records()}
+    named = parse_prompt(prompt)
+    if unknown := find_unknown(named, [record.name for record in records.values()]):
+        raise unknown
+    return [records[canonical_key(name)] for name in named.names]
+
+
 def find(registry: Registry, name: str) -> Record:
     """A learned concept, by its name or as a prompt has it. Raises CidmError NOT_FOUND, with a suggestion.
 

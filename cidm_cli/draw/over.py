@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from cidm_registry import Registry
 
 from ..files.given import Given
+from ..files.writing import write_whole
 from ..method import editing
 from ..models import memory, sampling
 from ..models.base import Base
@@ -19,6 +21,7 @@ from ..models.offload import present
 from ..models.prediction import predict
 from ..options.draw import DrawOptions, resolve_draw
 from ..options.over import EditOptions, StylizeOptions, drawing
+from . import png
 from .encoded import Said, Text, Texts, estimate
 from .facts import told_base, told_mixture
 from .jobs import check_size
@@ -36,6 +39,10 @@ class Picture:
     given: Given
     """What it was drawn over."""
     facts: dict[str, Any]
+
+    def save(self, path: str | Path) -> None:
+        """Writes it as a PNG that says how it was drawn."""
+        write_whole(Path(path), png.encode(self.image, self.facts))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -20,6 +24,12 @@ from .patches import Box, box_mask, parse_box, pixel_box
 STYLE_PROMPT = "a {}"
 """The start of the captions that styles are learned with, "a painting of a house"; what is shown, nobody knows."""
 OBJECT_PROMPT = "a photo of a {}"
+
+OVER: dict[str, tuple[type[StylizeOptions | EditOptions], str]] = {
+    "stylize": (StylizeOptions, "--style"),
+    "edit": (EditOptions, "--concept"),
+}
+"""Commands that draw over given pictures: their options, and the flag that names the concept."""
 
 
 @dataclass(frozen=True)
@@ -136,3 +146,50 @@ def _masked(given: Given, mask: Given) -> Part:
     box = mask.image.getbbox()
     assert box is not None, "a mask that is all black was refused"
     return Part(given, mask.image, box)
+
+
+def refuse_swapped(command: str, images: Sequence[Path], name: str, registry: Registry) -> None:
+    """Says what was meant where a picture stands in the concept's place, or a concept in a picture's.
+
+    Raises:
+        CidmError: USAGE.
+    """
+    flag = OVER[command][1]
+    concepts = {record.name.casefold(): record.name for record in registry.records()}
+    named = [concepts[str(image).casefold()] for image in images if str(image).casefold() in concepts]
+    strays = [] if all(map(os.path.exists, images)) else named
+    is_picture = name.casefold() not in concepts and os.path.isfile(name)
+    if not (strays or is_picture):
+        return
+    what = f"{flag} {name} is a picture" if is_picture else f"{strays[0]} is a concept, not a picture"
+    picture = name if is_picture else "PICTURE"
+    line = ["cidm", command, picture, flag, strays[0] if strays else "NAME"]
+    raise CidmError(what, f"the picture comes first: {shlex.join(line)}", ExitCode.USAGE)
+
+
+def command_for(facts: dict[str, Any]) -> str | None:
+    """The command line that draws such a picture over the given one; None for a picture drawn from nothing."""
+    if facts.get("command") not in [*OVER]:
+        return None
+    try:
+        cls, flag = OVER[facts["command"]]
+        picture, told = facts["picture"]["name"], facts["options"]
+        line = ["cidm", facts["command"], picture, flag, facts["concept"], "--prompt", facts["prompt"]]
+        if mask := facts.get("mask"):
+            line += ["--mask", mask["name"]]
+        elif box := facts.get("box"):
+            line += ["--box", ",".join(map(str, box))]
+        for field in fields(cls):
+            value = {**told, "count": 1, "seed": facts["seed"]}[field.name]
+            if value != field.default:
+                line += _said(field.name, value)
+        return shlex.join(str(word) for word in line)
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _said(name: str, value: Any) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    return [flag, "x".join(map(str, value)) if isinstance(value, list) else str(value)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 from pydantic import ValidationError
@@ -19,9 +19,6 @@ from ..layout import Layout, Structure
 from ..layout.masks import mask_folder, pixel_digest, read_structure
 from ..models.control_files import ControlFiles, find, find_again
 from ..options.prompts import parse_prompt
-
-if TYPE_CHECKING:
-    from .mixtures import Mixture
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,51 @@ class Followed:
         """All that a drawn picture depends on."""
         kept = self.how.model_dump(by_alias=True, exclude={"image", "model"})
         return {**kept, "image": self.sha256, "control": self.control.sha256}
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A structure that is asked for beside prompts and layouts."""
+
+    image: Path | None = None
+    """What the prompts' images follow; a layout names its own."""
+    how: Mapping[str, Any] = field(default_factory=dict)
+    """kind, scale, from and until, as in a layout's ``[structure]``."""
+    control: str | None = None
+    """The model that follows it, whatever a layout says: a folder, or a name on the hub."""
+
+    def __bool__(self) -> bool:
+        return bool(self.image or self.how or self.control)
+
+
+def followed(
+    sketch: Sketch,
+    layouts: Sequence[Layout],
+    prompts: int,
+    usual: str | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> list[Followed | None]:
+    """What each layout's images follow, then those of each prompt.
+
+    Args:
+        usual: the model where none is named.
+
+    Raises:
+        CidmError: USAGE for a sketch without a prompt, or no model; what `of_layout` raises.
+    """
+    if not sketch.image and not any(layout.structure for layout in layouts):
+        return [None] * (len(layouts) + prompts)
+    if sketch.image and not prompts:
+        raise CidmError(
+            "--structure is for --prompt, and there is none",
+            "layouts name their own: image = FILE under [structure], beside the layout",
+            ExitCode.USAGE,
+        )
+    out = [of_layout(layout, sketch.control, usual, on_note) for layout in layouts]
+    own = None
+    if sketch.image:
+        own = of_picture(sketch.image, settings(sketch.how), sketch.control or usual, on_note)
+    return [*out, *[own] * prompts]
 
 
 def of_layout(
@@ -80,7 +122,7 @@ def of_picture(
     return Followed(path, pixel_digest(image), image, how, _named(control, "--structure", on_note))
 
 
-def settings(said: dict[str, Any]) -> Structure:
+def settings(said: Mapping[str, Any]) -> Structure:
     """How a picture is followed, as the command line says, by key of `[structure]`.
 
     Raises:
@@ -101,9 +143,11 @@ def heard(prompt: str, named: Sequence[Record]) -> str:
     return parse_prompt(prompt).filled(lambda name: words[canonical_key(name)])
 
 
-def heard_of(prompt: str, negative: str, chosen: Mixture) -> tuple[str, str]:
-    """What the model is told without a prompt, and with it."""
-    return heard(negative, chosen.against), heard(prompt, chosen.named)
+def heard_of(
+    prompt: str, negative: str, named: Sequence[Record], against: Sequence[Record]
+) -> tuple[str, str]:
+    """What the model is told without a prompt, and with it; each names some concepts."""
+    return heard(negative, against), heard(prompt, named)
 
 
 def told(followed: Followed) -> dict[str, Any]:
@@ -144,7 +188,7 @@ def again(facts: dict[str, Any], beside: Path) -> Callable[[], Followed]:
     return found
 
 
-def _how(said: dict[str, Any]) -> Structure:
+def _how(said: Mapping[str, Any]) -> Structure:
     return Structure.model_validate({**said, "image": "stand-in"})
 
 

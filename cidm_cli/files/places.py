@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ..errors import CidmError, ExitCode
@@ -42,3 +43,15 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("cidm", appauthor=False)
+
+
+def user_registry() -> Path:
+    """The registry's folder where none is named: in the user's data folder."""
+    from platformdirs import user_data_path
+
+    return user_data_path("cidm", appauthor=False)
+
+
+def words(text: str) -> str:
+    """What of a text can stand in any system's file names: its letters and digits, 60 at most."""
+    return "-".join(re.findall(r"\w+", text.lower()))[:60].rstrip("-") or "picture"

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cidm_templates
-from cidm_registry import InvalidName, Record, canonical_key
+from cidm_registry import InvalidName, Record, Registry, canonical_key
 
 from ..data import Dataset, load_examples
 from ..errors import CidmError, ExitCode
 from ..files.reading import read_text
-from .benchmarks import BRACES
-from .tasks import CONCEPT_MARK, Task, read_prompts
+from ..models.identity import MINI
+from .benchmarks import BRACES, load_benchmark
+from .tasks import CONCEPT_MARK, Task, read_prompts, tasks_folder
 
 MAX_PROMPTS = 64 << 10
 """Bytes of a file of prompts."""
@@ -121,3 +122,74 @@ def _filled(prompt: str, concept: str) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("<", r"\<")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is to be judged."""
+
+    subjects: list[Subject]
+    """The concepts to judge."""
+    rivals: list[Subject]
+    """All concepts with reference images."""
+    skipped: list[tuple[str, str]]
+    """Name and reason of those that are not judged."""
+    notes: tuple[str, ...]
+    """What the reference images' folder says of itself."""
+
+
+def choose(
+    registry: Registry,
+    data: Path | None,
+    *,
+    prompts: str | None = None,
+    names: Sequence[str] | None = None,
+    noun: str | None = None,
+    limit: int | None = None,
+) -> Chosen:
+    """The concepts to judge.
+
+    Args:
+        data: a folder with tasks.toml, CustomConcept101's dataset.json, or a folder of folders named like the concepts;
+            None for mini's own.
+        prompts: a file of prompts, or a set of them: object, pet or style.
+        noun: class noun of every concept, over data and registry.
+        limit: only this many prompts of each.
+
+    Raises:
+        CidmError: NOT_FOUND where nothing can be judged, USAGE where reference images have to be named.
+    """
+    if not registry.records():
+        raise CidmError(
+            f"{registry.root} holds no concepts yet",
+            "`cidm learn NAME IMAGES` learns one",
+            ExitCode.NOT_FOUND,
+        )
+    if data is None:
+        if registry.base.kind != MINI:
+            raise CidmError(
+                "no reference pictures to compare with",
+                "give --data FOLDER, with a folder of pictures for each concept, named like it",
+                ExitCode.USAGE,
+            )
+        data = tasks_folder()
+    wanted = None
+    if names is not None:
+        wanted = {registry.get(name).key for name in names}
+        if not wanted:
+            raise CidmError("--concepts names none", "write for instance --concepts dog,cat", ExitCode.USAGE)
+    benchmark = load_benchmark(data)
+    rivals, skipped = match(
+        registry.records(), benchmark.tasks, noun=noun,
+        prompts=None if prompts is None else prompts_from(prompts), limit=limit,
+    )  # fmt: skip
+    subjects = [s for s in rivals if wanted is None or s.record.key in wanted]
+    skipped = [(name, why) for name, why in skipped if wanted is None or canonical_key(name) in wanted]
+    if not subjects:
+        there = ", ".join(task.name for task in benchmark.tasks[:12])
+        raise CidmError(
+            f"{data} holds pictures of none of the concepts",
+            f"it has {there}; folders and concepts must have the same names",
+            ExitCode.NOT_FOUND,
+        )
+    return Chosen(subjects, rivals, skipped, tuple(benchmark.notes))

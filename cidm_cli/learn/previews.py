@@ -22,7 +22,7 @@ from ..options.draw import DrawOptions, resolve_draw
 from ..options.learn import CARRIED, SUMMED
 from ..options.prompts import find_unknown, parse_prompt
 from . import methods
-from .run import Task
+from .assignment import Task
 from .step import Trainee
 
 

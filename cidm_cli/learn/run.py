@@ -23,7 +23,7 @@ from cidm_registry import (
     digest_of,
 )
 
-from ..data import Dataset, marked
+from ..data import marked
 from ..errors import CidmError, ExitCode
 from ..formats.concept import ConceptWeights, pack
 from ..machine.processes import SOLO, Crew
@@ -31,25 +31,11 @@ from ..models import memory, text
 from ..models.base import Base, peak_memory
 from ..options.learn import LearnOptions
 from . import methods, prior
+from .assignment import Task
 from .batches import Prepared, Read, picture_sizes, prepare, slotted
 from .cache import Cache, remembering
 from .checkpoints import checkpoint, restore
 from .step import Trainee, train_step, training
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be learned, complete and checked, before any model is loaded."""
-
-    name: str
-    noun: str
-    style: bool
-    dataset: Dataset
-    options: LearnOptions
-    """Without None."""
-    update: bool
-    resume: bool
-    restart: bool
 
 
 @dataclass(frozen=True)

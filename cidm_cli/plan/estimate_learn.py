@@ -20,9 +20,10 @@ from cidm_registry import Record, Registry
 
 from ..data import Dataset, Example
 from ..learn import methods, prior
+from ..learn.assignment import Task
 from ..learn.batches import picture_sizes, prepare
 from ..learn.cache import Cache
-from ..learn.run import Events, Task, caption_tokens, placed_captions, prior_captions
+from ..learn.run import Events, caption_tokens, placed_captions, prior_captions
 from ..learn.step import Trainee, parameters, train_step, training
 from ..models import memory
 from ..models.base import Base

@@ -25,6 +25,7 @@ from cidm_registry import (
     running_digests,
 )
 
+from ..data.nouns import class_noun
 from ..errors import CidmError, ExitCode
 from ..formats import bundle
 from ..formats.bundle import Bundled, read_bundle
@@ -34,9 +35,10 @@ from ..formats.lora import LoraFile, common_scale
 from ..formats.lora_file import naming_of, read_lora
 from ..formats.peft_folder import CONFIG_FILE, open_peft
 from ..formats.tensors import TensorFile, open_tensors, read_tensors
+from ..machine.session import Session
 from ..models import text
 from ..models.base import Base
-from ..models.opening import checked, lora_fit
+from ..models.opening import checked, lora_fit, outlined
 from ..options.learn import CARRIED, SUMMED
 
 METHOD = "import"
@@ -145,7 +147,58 @@ def check(registry: Registry, source: Source, wanted: Mapping[str, str]) -> None
         )
 
 
-def bring_lora(
+@dataclass(frozen=True)
+class Imported:
+    """What came of a file."""
+
+    kind: str
+    """Of the file: bundle, or the form of a LoRA."""
+    records: tuple[Record, ...]
+    lora: LoraFile | None
+    """What a LoRA file holds."""
+
+
+def bring(
+    session: Session, source: Source, wanted: Mapping[str, str], noun: str | None, *, style: bool
+) -> Imported:
+    """Commits what a file holds; what is lost on the way is told.
+
+    Args:
+        wanted: name here by name there, as ``names`` gives it.
+        noun: what kind of thing a LoRA shows, else what the file or the name says.
+
+    Raises:
+        CidmError: INVALID for what does not fit the base; USAGE for a class noun that a prompt has no room for.
+        RegistryError: when a concept cannot be committed.
+    """
+    registry, base = session.registry, outlined(session.registry)
+    if source.kind == "bundle":
+        records = _bring_bundle(registry, base, source, wanted)
+        if lonely := _without_older(source, wanted):
+            session.listener.note(
+                f"note: {lonely} of these were learned against older concepts that did not all come with them"
+            )
+        return Imported(source.kind, tuple(records), None)
+    (title,) = wanted.values()
+    said = source.told.get("class_noun")
+    kind = class_noun(noun or (said if isinstance(said, str) else None), title)
+    record, found = _bring_lora(
+        registry, base, source, title, kind, style=style or source.told.get("style") is True
+    )
+    if found.left_out:
+        session.listener.warn(
+            f"{source.path}: left out {len(found.left_out)} parts that a concept has no place for (of text encoders, "
+            f"embeddings, or the UNet outside its transformers), {found.left_out[0]} for one; what they did is missing"
+        )
+    if idle := found.idle:
+        session.listener.warn(
+            f"{source.path}: changes nothing at {len(idle)} of its {len(found.modules)} layers, where its alpha is 0 "
+            f"or a factor all zeros, {idle[0]} for one"
+        )
+    return Imported(source.kind, (record,), found)
+
+
+def _bring_lora(
     registry: Registry, base: Base, source: Source, name: str, noun: str, *, style: bool
 ) -> tuple[Record, LoraFile]:
     """Commits the LoRA as a concept without tokens: where a prompt names it, its class noun's words stand.
@@ -180,7 +233,7 @@ def bring_lora(
     return registry.commit(draft, pack(weights), expected_head=registry.head()), found
 
 
-def bring_bundle(registry: Registry, base: Base, source: Source, wanted: Mapping[str, str]) -> list[Record]:
+def _bring_bundle(registry: Registry, base: Base, source: Source, wanted: Mapping[str, str]) -> list[Record]:
     """Commits the concepts of a bundle, in the order they were learned, their files byte for byte.
 
     All are checked before the first is committed.
@@ -201,7 +254,7 @@ def bring_bundle(registry: Registry, base: Base, source: Source, wanted: Mapping
     return out
 
 
-def without_older(source: Source, wanted: Mapping[str, str]) -> int:
+def _without_older(source: Source, wanted: Mapping[str, str]) -> int:
     """How many of a bundle's concepts were learned against older ones that are not all brought with them."""
     chosen = [one.record for one in source.bundled if one.record.name in wanted]
     digests = [*running_digests(record.blob for record in chosen)]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from cidm_cli.commands.learning import noun_to_learn
 from cidm_cli.data import list_pictures
 from cidm_cli.data.nouns import MEDIA, THINGS, in_captions, in_folder, in_name, stated
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.terminal.output import Output
+from cidm_cli.learn.assignment import noun_to_learn
 
 
 @pytest.mark.parametrize(
@@ -89,9 +87,11 @@ def chosen(folder: Path, name: str, *captions: str) -> tuple[str, str]:
     for number, caption in enumerate(captions or ("",)):
         Image.new("RGB", (16, 16), (number, 0, 0)).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(caption)
-    said = io.StringIO()
-    noun = noun_to_learn(Output(io.StringIO(), said), name, None, list_pictures(folder), None, style=False)
-    return noun, said.getvalue()
+    said: list[str] = []
+    noun = noun_to_learn(
+        name, None, list_pictures(folder), None, style=False, on_note=said.append, on_warning=said.append
+    )
+    return noun, "".join(said)
 
 
 def test_captions_come_before_the_folder_and_the_folder_before_the_name(tmp_path: Path) -> None:

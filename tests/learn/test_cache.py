@@ -13,6 +13,7 @@ import torch
 import tiny
 from cidm_cli.learn import cache
 from cidm_cli.learn import run as learn
+from cidm_cli.learn.assignment import Task
 from cidm_cli.learn.cache import Cache
 from cidm_cli.learn.run import Events
 from cidm_cli.models.base import Base
@@ -35,7 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
-def learned(registry: Registry, base: Base, work: learn.Task, folder: Path | None, notes: list[str]) -> str:
+def learned(registry: Registry, base: Base, work: Task, folder: Path | None, notes: list[str]) -> str:
     """The blob of a concept, learned in a registry of its own."""
     number = len(list(registry.root.parent.iterdir()))
     other = Registry.create(registry.root.with_name(f"registry-{number}"), registry.base)

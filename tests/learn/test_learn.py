@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 import tiny
-from cidm_cli.commands.learning import unseen
 from cidm_cli.errors import ExitCode
 from cidm_cli.learn import batches
 from cidm_cli.learn import run as learn
 from cidm_cli.learn import step as training
-from cidm_cli.learn.run import Events, Task, caption_tokens, placed_captions, read_captions
+from cidm_cli.learn.assignment import Task, unseen
+from cidm_cli.learn.run import Events, caption_tokens, placed_captions, read_captions
 from cidm_cli.models.base import Base
 from cidm_cli.models.opening import concept_weights
 from cidm_cli.models.text import tokenize

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import tiny
-from cidm_cli.commands import watching
 from cidm_cli.draw.png import read_facts
 from cidm_cli.errors import ExitCode
+from cidm_cli.learn import watching
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_registry import Registry

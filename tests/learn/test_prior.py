@@ -17,6 +17,7 @@ from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.learn import batches, prior
 from cidm_cli.learn import run as learn
 from cidm_cli.learn import step as training
+from cidm_cli.learn.assignment import Task
 from cidm_cli.learn.cache import Cache
 from cidm_cli.learn.run import Events, caption_tokens
 from cidm_cli.models import sampling
@@ -45,7 +46,7 @@ def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def ours(base: Base, work: learn.Task) -> prior.Prior:
+def ours(base: Base, work: Task) -> prior.Prior:
     said = learn.prior_captions(work)
     return prior.prepare(base, "sd15", said, work.options, NOWHERE, prior.Following())
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cidm_cli.commands import machine
 from cidm_cli.draw import png
 from cidm_cli.errors import CidmError, ExitCode
+from cidm_cli.machine import computing
 from cidm_cli.machine.vram import DRAW, LEARN
 from cidm_cli.models import memory, sampling
 from cidm_cli.models import opening as bases
@@ -29,7 +29,7 @@ SIZES = (8, 12, 16, 24)
 
 @pytest.fixture
 def no_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    monkeypatch.setattr(computing, "find_spec", lambda name: None)
 
 
 @pytest.fixture

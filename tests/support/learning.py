@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cidm_cli.data import load_examples
-from cidm_cli.learn.run import Events, Task, learn
+from cidm_cli.learn.assignment import Task
+from cidm_cli.learn.run import Events, learn
 from cidm_cli.models.base import Base
 from cidm_cli.options.learn import LearnOptions, resolve_learn
 from cidm_registry import Record, Registry

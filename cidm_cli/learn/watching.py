@@ -1,4 +1,4 @@
-"""Watching a training: previews as files, and TensorBoard."""
+"""Watching a training: previews as files, and TensorBoard. No torch until a training is watched."""
 
 from __future__ import annotations
 
@@ -7,51 +7,26 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from ..errors import CidmError, ExitCode
+from ..files.places import words
 from ..options.draw import DrawOptions
-from ..options.flags import chosen
 from ..options.prompts import find_unknown, parse_prompt
-from .invocation import Invocation
-from .pictures import words
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
 
-    from ..learn.run import Task
-    from ..learn.step import Trainee
     from ..models.base import Base
+    from .assignment import Task
+    from .step import Trainee
 
 EVERY = 100
 """Steps between previews where nothing is said."""
 
-PreviewOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--preview", metavar="PROMPT", help="Draw this now and then while learning; again for more."
-    ),
-]
-PreviewEveryOption = Annotated[
-    int | None,
-    typer.Option(
-        "--preview-every", metavar="N", min=1, help=f"Steps between two previews. [default: {EVERY}]"
-    ),
-]
-PreviewToOption = Annotated[
-    Path | None,
-    typer.Option("--preview-to", metavar="DIR", help="Folder for previews. [default: NAME-preview]"),
-]
-BoardOption = Annotated[
-    Path | None,
-    typer.Option("--tensorboard", metavar="DIR", help="Write loss, rates and previews to DIR/NAME."),
-]
-
 
 @dataclass(frozen=True)
-class Wish:
+class Watch:
     """How a training is to be watched."""
 
     prompts: tuple[str, ...]
@@ -63,14 +38,14 @@ class Wish:
     """For TensorBoard."""
 
 
-def wish(
+def watch(
     registry: Registry,
     name: str,
     prompts: list[str] | None,
     every: int | None,
     folder: Path | None,
     board: Path | None,
-) -> Wish:
+) -> Watch:
     """What was asked for.
 
     Raises:
@@ -89,7 +64,7 @@ def wish(
             hint="pip install 'cidm[tensorboard]', or leave it out",
             code=ExitCode.USAGE,
         )
-    return Wish(
+    return Watch(
         tuple(prompts or ()), every or EVERY, folder or Path(f"{name}-preview"), board and board / name
     )
 
@@ -121,18 +96,26 @@ def unwatched(trainee: Trainee) -> None:
 
 @contextmanager
 def watcher(
-    call: Invocation, registry: Registry, base: Base, task: Task, wanted: Wish
+    registry: Registry,
+    base: Base,
+    task: Task,
+    wanted: Watch,
+    options: DrawOptions,
+    on_note: Callable[[str], None],
 ) -> Iterator[Callable[[Trainee], None]]:
-    """While open, what it gives is to be called after each step."""
+    """While open, what it gives is to be called after each step.
+
+    Args:
+        options: how previews are drawn.
+    """
     from ..draw import png
     from ..files.writing import write_whole
-    from ..learn import previews
-    from ..learn import tensorboard as board
+    from . import previews
+    from . import tensorboard as board
 
-    settings = chosen(DrawOptions, "draw", {}, call.settings)
-    paint = previews.painter(
-        registry, base, task, wanted.prompts, DrawOptions(**settings), call.output.note
-    ) if wanted.prompts else None  # fmt: skip
+    paint = None
+    if wanted.prompts:
+        paint = previews.painter(registry, base, task, wanted.prompts, options, on_note)
     with ExitStack() as stack:
         write = stack.enter_context(board.writing(wanted.board)) if wanted.board else None
 

@@ -1,0 +1,147 @@
+"""Which images are asked for, from prompts, layouts, options and settings; refused before any model. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cidm_registry import Registry
+
+from ..errors import CidmError, ExitCode
+from ..layout import Layout, unfit_size
+from ..layout.advice import Picture
+from ..machine.computing import Machine
+from ..machine.session import Session
+from ..models.grids import coarsest_cells, default_size, side_multiple
+from ..models.identity import folder_of
+from ..options.draw import DrawOptions, resolve_draw
+from ..options.prompts import parse_prompt, unmarked
+from .jobs import Job, check, check_size, check_static
+from .over_jobs import command_for
+from .png import read_facts
+from .structure import Sketch, followed
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Images to draw, checked."""
+
+    jobs: tuple[Job, ...]
+    """Layouts first, then prompts; what their options leave open is the base's."""
+    merged: Path | None
+    """A file of ``merge``, drawn with in place of the concepts' own weights."""
+
+    @property
+    def images(self) -> list[tuple[str, int]]:
+        """Prompt and seed of each image, in order."""
+        return [(job.prompt, job.options.seed + k) for job in self.jobs for k in range(job.options.count)]
+
+
+def drawing(
+    session: Session,
+    prompts: Sequence[str],
+    layouts: Sequence[Layout],
+    options: Mapping[str, Any],
+    *,
+    merged: Path | None = None,
+    sketch: Sketch | None = None,
+    control: str | None = None,
+) -> Drawing:
+    """What is to be drawn. Options win over layouts, layouts over settings.
+
+    Args:
+        control: the model that follows structures where neither a layout nor the sketch names one.
+
+    Raises:
+        CidmError: NOT_FOUND for an unknown concept, USAGE for what cannot be drawn.
+    """
+    registry, note = session.registry, session.listener.note
+    usual = session.machine("draw").completed(session.said(DrawOptions, "draw", {}))
+    given = session.said(DrawOptions, "draw", options)
+    said = {name: given[name] for name in options}
+    for layout in layouts if "size" not in said else ():
+        if unfit := unfit_size(layout, picture_of(layout.image.size, registry).multiple):
+            raise unfit
+    jobs = [
+        Job(layout.base.prompt, DrawOptions(**{**usual, **told_by(layout), **said}), layout)
+        for layout in layouts
+    ]
+    jobs += [Job(prompt, DrawOptions(**{**usual, **said})) for prompt in prompts]
+    for job in jobs:
+        resolve_draw(job.options, session.kind, 64)
+        check_drawable(job.options.size, registry)
+    check(registry, jobs)
+    if merged:
+        check_static(registry, merged, [name for job in jobs for name in job.names])
+    names = [record.name for record in registry.records()]
+    for prompt in prompts:
+        if name := unmarked(parse_prompt(prompt), names):
+            note(f"prompt {prompt!r}: names no concept; <{name}> would be the learned one")
+    lines = followed(sketch or Sketch(), layouts, len(prompts), control, note)
+    return Drawing(tuple(replace(job, structure=one) for job, one in zip(jobs, lines, strict=True)), merged)
+
+
+def to_redraw(paths: Sequence[Path]) -> list[tuple[dict[str, Any], Path]]:
+    """What images say of how they were drawn, each with the folder it lies in.
+
+    Raises:
+        CidmError: USAGE for one that cannot be drawn again from that alone; what ``read_facts`` raises.
+    """
+    out = []
+    for path in paths:
+        facts = read_facts(path)
+        if facts.get("command") == "learn":
+            raise CidmError(
+                f"{path}: shows a concept in training, with weights that are not kept",
+                "give a picture that cidm generate wrote",
+                ExitCode.USAGE,
+            )
+        if command := command_for(facts):
+            raise CidmError(
+                f"{path}: was drawn over a given picture, which is not in it",
+                f"with that picture, run: {command}",
+                ExitCode.USAGE,
+            )
+        out.append((facts, path.parent))
+    return out
+
+
+def as_drawn(machine: Machine, facts: Mapping[str, Any]) -> Machine:
+    """The machine, computing as it did when an image was drawn."""
+    whole = facts.get("whole")
+    return replace(
+        machine,
+        precision={"bfloat16": "bf16", "float16": "fp16"}.get(str(facts.get("compute")), "fp32"),
+        whole=whole if type(whole) is int and whole > 0 else None,
+        compiled=facts.get("compiled") is True,
+    )
+
+
+def told_by(layout: Layout) -> dict[str, Any]:
+    """What a layout says of drawing: only what stands in it, so that the base's own defaults stay."""
+    image = {name: getattr(layout.image, name) for name in ("size", "seed", "steps", "guidance")}
+    if "count" in layout.image.model_fields_set:
+        image["count"] = layout.image.count
+    said = {name: value for name, value in image.items() if value is not None}
+    return {**said, "negative": layout.base.negative} if layout.base.negative else said
+
+
+def check_drawable(size: tuple[int, int] | None, registry: Registry) -> None:
+    """Raises CidmError USAGE for a size that the base cannot draw, as far as its configuration files tell."""
+    if size is not None and (multiple := picture_of(size, registry).multiple):
+        check_size(size, multiple)
+
+
+def picture_of(size: tuple[int, int] | None, registry: Registry | None) -> Picture:
+    """What the registry's base would draw in a size, or its own, as far as its configuration files tell."""
+    if registry is None:
+        return Picture(size, None)
+    try:
+        folder = folder_of(registry.base)
+        drawn = size or default_size(folder)
+        return Picture(drawn, coarsest_cells(folder, drawn), side_multiple(folder))
+    except CidmError:
+        # A base that is not there, or not as a folder: what it would draw is not known, and nothing else is wrong.
+        return Picture(size, None)
