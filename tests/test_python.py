@@ -75,9 +75,23 @@ def test_it_draws_the_bytes_of_the_command_line_and_prints_nothing(
     cidm: Cidm, taught: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompt = "a photo of a <cat>"
-    ran = cidm("generate", "-p", prompt, "--seed", 5, "--steps", 3, "-o", "theirs.png", "--registry", taught)
+    ran = cidm(
+        "generate",
+        "-p",
+        prompt,
+        "--seed",
+        5,
+        "--steps",
+        3,
+        "--size",
+        "64x64",
+        "-o",
+        "theirs.png",
+        "--registry",
+        taught,
+    )
     assert ran.code == 0, ran.err
-    (image,) = Workspace.open(taught).generate(prompt, seed=5, steps=3)
+    (image,) = Workspace.open(taught).generate(prompt, seed=5, steps=3, size=(64, 64))
     image.save("ours.png")
     assert Path("ours.png").read_bytes() == Path("theirs.png").read_bytes()
     said = capsys.readouterr()

@@ -67,7 +67,7 @@ def _check(call: Invocation, path: str, registry: Registry | None, names: list[s
     layout = all_faults(path)
     if isinstance(layout, list):
         return Checked(path, layout, {})
-    from ..draw.drawing import picture_of
+    from ..draw.canvas import picture_of
 
     picture = picture_of(layout.image.size, registry)
     faults = [] if names is None else [*unknown_concepts(layout, names)]

@@ -44,7 +44,7 @@ def new(
     if concepts is not None:
         text = _with_concepts(call, registry, template, text, [name.strip() for name in concepts.split(",")])
 
-    from ..draw.drawing import picture_of
+    from ..draw.canvas import picture_of
     from ..layout import load_layout
     from ..layout.templates import sized
 

@@ -46,7 +46,7 @@ def show(
 
     loaded = load_layout(layout, overrides=overrides or [])
     masks = read_masks(loaded, mask_folder(loaded))
-    from ..draw.drawing import picture_of
+    from ..draw.canvas import picture_of
 
     about = picture_of(loaded.image.size, registry_if_any(call))
     for warning in advice(loaded, about):

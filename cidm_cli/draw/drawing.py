@@ -11,13 +11,11 @@ from cidm_registry import Registry
 
 from ..errors import CidmError, ExitCode
 from ..layout import Layout, unfit_size
-from ..layout.advice import Picture
 from ..machine.computing import Machine
 from ..machine.session import Session
-from ..models.grids import coarsest_cells, default_size, side_multiple
-from ..models.identity import folder_of
 from ..options.draw import DrawOptions, resolve_draw
 from ..options.prompts import parse_prompt, unmarked
+from .canvas import picture_of
 from .jobs import Job, check, check_size, check_static
 from .over_jobs import command_for
 from .png import read_facts
@@ -132,16 +130,3 @@ def check_drawable(size: tuple[int, int] | None, registry: Registry) -> None:
     """Raises CidmError USAGE for a size that the base cannot draw, as far as its configuration files tell."""
     if size is not None and (multiple := picture_of(size, registry).multiple):
         check_size(size, multiple)
-
-
-def picture_of(size: tuple[int, int] | None, registry: Registry | None) -> Picture:
-    """What the registry's base would draw in a size, or its own, as far as its configuration files tell."""
-    if registry is None:
-        return Picture(size, None)
-    try:
-        folder = folder_of(registry.base)
-        drawn = size or default_size(folder)
-        return Picture(drawn, coarsest_cells(folder, drawn), side_multiple(folder))
-    except CidmError:
-        # A base that is not there, or not as a folder: what it would draw is not known, and nothing else is wrong.
-        return Picture(size, None)

@@ -71,7 +71,7 @@ def chosen(cls: type, table: str, given: dict[str, Any], settings: Settings) -> 
         if value is None and (found := settings.find(f"{table}.{field.name}")):
             value = found.value
         if value is not None:
-            out[field.name] = _size(value) if field.name == "size" else value
+            out[field.name] = _size(value) if field.name == "size" and isinstance(value, str) else value
     return out
 
 

@@ -1,0 +1,23 @@
+"""What a base would draw in a size, as far as its configuration files tell. No torch, no library for images."""
+
+from __future__ import annotations
+
+from cidm_registry import Registry
+
+from ..errors import CidmError
+from ..layout.advice import Picture
+from ..models.grids import coarsest_cells, default_size, side_multiple
+from ..models.identity import folder_of
+
+
+def picture_of(size: tuple[int, int] | None, registry: Registry | None) -> Picture:
+    """What the registry's base would draw in a size, or its own, as far as its configuration files tell."""
+    if registry is None:
+        return Picture(size, None)
+    try:
+        folder = folder_of(registry.base)
+        drawn = size or default_size(folder)
+        return Picture(drawn, coarsest_cells(folder, drawn), side_multiple(folder))
+    except CidmError:
+        # A base that is not there, or not as a folder: what it would draw is not known, and nothing else is wrong.
+        return Picture(size, None)
