@@ -7,8 +7,7 @@ characters and invisible direction marks are shown as escapes, never obeyed.
 import json
 import math
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -101,21 +100,6 @@ class Output:
         """A context manager that shows how far long work has come, on stderr. Silent under `--quiet`."""
         stream = None if self.mode is Mode.QUIET else self.stderr
         return Progress(plain(label), total, stream)
-
-    @contextmanager
-    def waiting_for_others(
-        self, lock: Callable[[float | None], AbstractContextManager[None]]
-    ) -> Iterator[None]:
-        """Holds a lock; says so when another process has it and this one waits. `lock` takes a time in seconds."""
-        from cidm_registry import Busy
-
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(lock(0.2))
-            except Busy:
-                self.note("another concept is being learned in this registry; waiting for it")
-                stack.enter_context(lock(None))
-            yield
 
     def interactive(self) -> bool:
         """Whether a question would reach a person."""
