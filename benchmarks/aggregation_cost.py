@@ -26,7 +26,7 @@ from cidm_cli.models.attention import cross_attention_layers, linear_shapes, lor
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, identify
 from cidm_cli.models.opening import open_base
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_registry import Against, Draft, Registry
 
 
@@ -48,7 +48,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
     fill(registry, base, max(given.concepts))
     records = registry.records()
     options = resolve_draw(
-        DrawOptions(steps=given.steps, count=given.batch, batch=given.batch, method="sharp", power=1.0),
+        dict(steps=given.steps, count=given.batch, batch=given.batch, method="sharp", power=1.0),
         MINI, base.pixels,
     )  # fmt: skip
     jobs = [Job(prompt, options) for prompt in ("a photo of a dog on the beach", "a cat in the snow")]

@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     given = parser.parse_args()
     clock = CLOCKS[given.clock]
-    options = resolve_learn(LearnOptions(steps=100_000), MINI)
+    options = resolve_learn(dict(steps=100_000), MINI)
     report: dict[str, object] = {}
     for part in given.parts:
         if part == "embedded":

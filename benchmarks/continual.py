@@ -123,7 +123,7 @@ def made(lab: Lab, row: Row, run: Pass) -> dict[str, Any]:
     # What a concept's own LoRA alone reaches is the plain one's, for every row that carries something else.
     plain = learned(lab, "plain", run)
     first = lab.judged(
-        f"single-{run.judged}", plain, run.tasks, replace(run.judging, method="named"),
+        f"single-{run.judged}", plain, run.tasks, replace(run.judging, draw={**run.judging.draw, "method": "named"}),
         states=_states(plain, run, at_end=run.at_end),
     )  # fmt: skip
     if row.name == "single":
@@ -133,7 +133,9 @@ def made(lab: Lab, row: Row, run: Pass) -> dict[str, Any]:
     at_end = run.at_end or row.drawing in ("lora-c", "lora-switch")
     return lab.judged(
         f"{row.name.replace(' ', '-').replace(',', '')}-{run.judged}", registry, run.tasks,
-        replace(run.judging, method=row.drawing, every_task=row.history and not at_end),
+        replace(
+            run.judging, every_task=row.history and not at_end, draw={**run.judging.draw, "method": row.drawing}
+        ),
         states=_states(registry, run, at_end=at_end), single=cells(first, "single"),
     )  # fmt: skip
 

@@ -24,8 +24,9 @@ from cidm_cli.machine.interrupts import graceful
 from cidm_cli.machine.session import Listener, Session
 from cidm_cli.models.base import Base, choose_device
 from cidm_cli.models.identity import MINI, folder_of, identify
+from cidm_cli.options.declared import Only, declared, settled
 from cidm_cli.options.judge import EvalOptions
-from cidm_cli.options.learn import LEARN_METHODS, LearnOptions, resolve_learn
+from cidm_cli.options.learn import LearnOptions, resolve_learn
 from cidm_registry import BaseRef, Record, Registry, canonical_key
 
 
@@ -96,7 +97,7 @@ class Lab:
         workspace = Workspace(self.session.on(there))
         known = {record.key: record for record in workspace.concepts}
         wanted = list(tasks)[:count]
-        chosen = resolve_learn(LearnOptions(**options), self.kind)
+        chosen = resolve_learn(options, self.kind)
         for number, task in enumerate(wanted, 1):
             dataset = load_examples(task.images, class_noun=task.class_noun)
             key = canonical_key(task.name)
@@ -157,7 +158,12 @@ class Lab:
 def _check_same(root: Path, record: Record, dataset: Dataset, options: LearnOptions) -> None:
     """Refuses a concept from a former run that was learned from other data, or with other settings of its method."""
     had, wanted = record.config["options"], asdict(options)
-    others = {name for method, names in LEARN_METHODS.items() if method != options.method for name in names}
+    others = {
+        name
+        for name, option in declared(LearnOptions).items()
+        if Only("method", options.method) not in option.marks
+        and any(isinstance(mark, Only) and mark.other == "method" for mark in option.marks)
+    }
     other = [name for name in wanted if name in had and name not in others and had[name] != wanted[name]]
     if record.data_hash != dataset.digest:
         other.append("the pictures or captions")
@@ -208,7 +214,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def told(given: argparse.Namespace, kind: str = MINI) -> dict[str, Any]:
     """The protocol, for the result: what was learned and judged how on a base of that family."""
-    usual = resolve_learn(LearnOptions(), kind).steps
+    usual = resolve_learn({}, kind).steps
     return {
         "learning_steps": given.steps or usual, "prompts": given.prompts, "samples": given.samples,
         "drawing_steps": given.draw_steps,
@@ -217,10 +223,10 @@ def told(given: argparse.Namespace, kind: str = MINI) -> dict[str, Any]:
 
 def protocol(given: argparse.Namespace, seed: int) -> EvalOptions:
     """How concepts are judged; nothing is kept in the registry."""
-    return EvalOptions(
+    return settled(EvalOptions, dict(
         samples=given.samples, limit_prompts=given.prompts, seed=seed, batch=given.samples,
         steps=given.draw_steps, save=False,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def cells(result: Mapping[str, Any], way: str) -> dict[str, Cell]:

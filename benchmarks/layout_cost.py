@@ -60,7 +60,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
     base = open_base(registry, device="auto", precision="auto")
     fill(registry, base, max(given.boxes))
     options = resolve_draw(
-        DrawOptions(count=given.pictures, batch=max(given.pictures, 4), size=given.size and tuple(given.size)),
+        dict(count=given.pictures, batch=max(given.pictures, 4), size=given.size and tuple(given.size)),
         MINI, base.pixels,
     )  # fmt: skip
     assert options.size

@@ -50,7 +50,7 @@ def measure(folder: Path, rounds: int, block: int) -> dict[str, object]:
     registry = Registry.create(folder / "registry", identify(MINI))
     task = load_tasks(tasks_folder())[0]
     dataset = load_examples(task.images, class_noun=task.class_noun)
-    options = resolve_learn(LearnOptions(steps=100_000), MINI)
+    options = resolve_learn({"steps": 100_000}, MINI)
     work = Task(task.name, task.class_noun, task.style, dataset, options, False, False, False)
 
     def base() -> Base:

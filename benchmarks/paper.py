@@ -22,9 +22,10 @@ from typing import Any
 
 from cidm_cli.judge.tasks import Task
 from cidm_cli.models.identity import identify
+from cidm_cli.options.declared import settled
 from cidm_cli.options.draw import resolve_draw
-from cidm_cli.options.judge import EvalOptions, drawing
-from cidm_cli.options.learn import LearnOptions, resolve_learn
+from cidm_cli.options.judge import EvalOptions
+from cidm_cli.options.learn import resolve_learn
 
 from .cifc import tasks_of
 from .continual import ROWS, Pass, made
@@ -146,12 +147,12 @@ def result(
     lab: Lab, line: Line, tasks: Sequence[Task], seed: int, given: argparse.Namespace
 ) -> dict[str, Any]:
     """One line's figures for one seed, as ``Evaluation.to_json`` has them."""
-    judging = EvalOptions(
+    judging = settled(EvalOptions, dict(
         samples=given.samples, limit_prompts=given.prompts, seed=SEED + 1000 * seed, batch=given.batch,
         steps=given.draw_steps, negative=given.negative, save=False,
-    )  # fmt: skip
+    ))  # fmt: skip
     learning = {**LEARNING, "seed": seed, **({"steps": given.steps} if given.steps else {})}
-    steps = resolve_learn(LearnOptions(**learning), lab.kind).steps
+    steps = resolve_learn(learning, lab.kind).steps
     run = Pass(
         tasks, learning, judging, learned=f"{steps}-{seed}", judged=f"{steps}-{seed}-{_mark(lab, judging, tasks)}",
         at_end=True,
@@ -162,7 +163,7 @@ def result(
 
 def _mark(lab: Lab, judging: EvalOptions, tasks: Sequence[Task]) -> str:
     """Tells results apart that were drawn or judged otherwise; pictures are kept by content and shared anyway."""
-    settings = asdict(resolve_draw(drawing(judging), lab.kind, 8))
+    settings = asdict(resolve_draw(judging.drawn, lab.kind, 8))
     prompts = [[task.name, task.class_noun, task.prompts[: judging.limit_prompts]] for task in tasks]
     whole = [settings, prompts, lab.choice.clip, lab.choice.dino, lab.precision]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]

@@ -30,7 +30,7 @@ from cidm_cli.formats.diffusers_lora import pack_diffusers
 from cidm_cli.judge.concepts import State
 from cidm_cli.judge.tasks import Task, load_tasks
 from cidm_cli.models.identity import MINI
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_cli.options.merge import MergeOptions
 from cidm_cli.share import merge
 from cidm_cli.share.selection import Selection
@@ -129,7 +129,7 @@ def identical(
     name = f"identical-{training}-{len(records)}"
     path = lab.folder / "results" / f"{name}.json"
     if not path.exists():
-        options = resolve_draw(DrawOptions(count=1, seed=7, method="named"), MINI, lab.base.pixels)
+        options = resolve_draw(dict(count=1, seed=7, method="named"), MINI, lab.base.pixels)
         same = 0
         for record in [r for r in records if r.name in only]:
             job = [Job(f"a photo of a <{record.name}> on the beach", options)]

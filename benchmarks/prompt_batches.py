@@ -21,7 +21,7 @@ from cidm_cli.draw.mixtures import Loader, applied, mixture
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, identify
 from cidm_cli.models.opening import open_base
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_registry import Registry
 
 PLACES = (
@@ -71,7 +71,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
 
 def drawn(registry: Registry, base: Base, given: argparse.Namespace, batch: int) -> float:
     """Seconds for a picture of every prompt."""
-    options = resolve_draw(DrawOptions(steps=given.steps, batch=batch), registry.base.kind, base.pixels)
+    options = resolve_draw(dict(steps=given.steps, batch=batch), registry.base.kind, base.pixels)
     places = [PLACES[k % len(PLACES)] for k in range(given.prompts)]
     jobs = [Job(f"a photo of a <thing0> {place}", options) for place in places]
     start = time.perf_counter()
@@ -83,7 +83,7 @@ def drawn(registry: Registry, base: Base, given: argparse.Namespace, batch: int)
 def swap(registry: Registry, base: Base, rounds: int) -> list[float]:
     """Seconds to have a concept's weights merged and taken out again, the concept being loaded."""
     load, records = Loader(registry, base), registry.records()
-    options = resolve_draw(DrawOptions(), registry.base.kind, base.pixels)
+    options = resolve_draw({}, registry.base.kind, base.pixels)
     out = []
     for number in range(2 * (rounds + 1)):
         chosen = mixture(base, load, records, f"a <thing{number % 2}>", options)

@@ -155,9 +155,7 @@ def serve(given: argparse.Namespace) -> None:
     device = choose_device("auto")
     base = random_base(family, given.side, device, choose_compute(given.precision, device))
     options = resolve_learn(
-        LearnOptions(
-            steps=100_000, batch=given.batch, crop=False, buckets=False, checkpointing=given.checkpointing
-        ),
+        dict(steps=100_000, batch=given.batch, crop=False, buckets=False, checkpointing=given.checkpointing),
         family,
     )
     with tempfile.TemporaryDirectory() as scratch:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from cidm_cli.formats.tensors import write_tensors
-from cidm_cli.options.learn import LearnOptions, resolve_learn
+from cidm_cli.options.learn import resolve_learn
 from cidm_registry import Against, BaseRef, Record, Registry, running_digests
 from cidm_registry.blobs import blob_path, sha256_of
 from cidm_registry.journal import entry_path
@@ -60,7 +60,7 @@ def main() -> None:
 def furnished(root: Path, size: int) -> Path:
     """A registry of so many concepts. Written without the syncs that commits take."""
     registry = Registry.create(root, BaseRef("mini", "mini", "f" * 64))
-    options = asdict(resolve_learn(LearnOptions(), "sd15"))
+    options = asdict(resolve_learn({}, "sd15"))
     config = {"key": "concept", "noun": "dog", "style": False, "data": "d" * 64, "base": "f" * 64,
               "precision": "float32", "options": options}  # fmt: skip
     losses = {"first": 0.1234567, "last_tenth": 0.0123456, "steps": 800, "r1": 0.0123456, "r2": 0.0123456}

@@ -41,7 +41,7 @@ from cidm_cli.judge.tasks import Task, load_tasks
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, mini_folder
 from cidm_cli.models.opening import open_base
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_cli.options.over import EditOptions, StylizeOptions
 from cidm_registry import Registry
 
@@ -112,7 +112,7 @@ def styles(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
                 _styled(task, example.caption) if prompt == "caption" else None
                 for _, example in bench.pictures
             ]
-            whole = StylizeOptions(strength=1.0, count=given.seeds, seed=100, batch=8)
+            whole = StylizeOptions(strength=1.0, draw={"count": given.seeds, "seed": 100, "batch": 8})
             nothing = bench.alignment(task, _stylized(bench, task, words, whole))
             full = {f"full {name}": float((nothing[name] - before[name]).mean()) for name in nothing}
             for start, strength in itertools.product(("found", "noise"), given.strengths):
@@ -189,14 +189,14 @@ def edits(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
             for p, example in bench.pictures
             if example.path.parent.name.rstrip("2") != task.name.rstrip("2")
         ]
-        draw = resolve_draw(
-            DrawOptions(count=len(some) * given.seeds, batch=8, seed=100), MINI, bench.base.pixels
-        )
+        draw = resolve_draw(dict(count=len(some) * given.seeds, batch=8, seed=100), MINI, bench.base.pixels)
         job = Job(OBJECT_PROMPT.format(f"<{task.name}>"), draw)
         alone = [picture.image for picture in generate.draw(bench.registry, bench.base, [job])]
         for side in given.sides:
             box = ",".join(f"{edge:g}" for edge in _box(side))
-            options = EditOptions(strength=given.edit_strength, count=given.seeds, seed=100, batch=8)
+            options = EditOptions(
+                strength=given.edit_strength, draw={"count": given.seeds, "seed": 100, "batch": 8}
+            )
             for way in ("crop", "no crop"):
                 plan = plan_edit(
                     bench.registry, some, task.name, None, replace(options, crop=way == "crop"), box=box

@@ -22,7 +22,7 @@ from cidm_cli.draw import images as generate
 from cidm_cli.draw.jobs import Job
 from cidm_cli.judge.tasks import Task
 from cidm_cli.models.identity import MINI
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_registry import Registry
 
 from .lab import Lab
@@ -126,7 +126,7 @@ def _together(
     """Each concept of a group, by each judge; of ``old`` rows only what is seen with all named is found anew."""
     names = [task.name for task in group]
     options = resolve_draw(
-        DrawOptions(
+        dict(
             count=given.samples, batch=len(SCENES) * given.samples, seed=500, method="named", steps=given.draw_steps
         ),
         MINI, lab.base.pixels,

@@ -19,10 +19,10 @@ from .errors import CidmError, ExitCode
 from .files.places import cache_folder, user_registry
 from .machine.computing import Computing
 from .machine.session import Listener, Session
+from .options.declared import settled
 from .options.draw import DrawOptions, resolve_draw
-from .options.merge import MergeOptions, check_merge
+from .options.merge import MergeOptions
 from .options.over import EditOptions, StylizeOptions
-from .options.over import check as check_over
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -174,12 +174,12 @@ class Workspace:
             base = session.base("learn")
             watching: AbstractContextManager[Any] = nullcontext(unwatched)
             if watch and crew.main:
-                previews = DrawOptions(**session.said(DrawOptions, "draw", {}))
+                previews = session.said(DrawOptions, "draw", {})
                 watching = watcher(session.registry, base, task, watch, previews, listener.note)
             with (
                 watching as after_step,
                 listener.stopping() as stop,
-                listener.stage(f"learning <{task.name}>", task.options.steps or 0) as update,
+                listener.stage(f"learning <{task.name}>", task.options.steps) as update,
             ):
                 events = run.Events(
                     on_step=lambda step, loss: update(step, loss=loss),
@@ -239,7 +239,8 @@ class Workspace:
         session, crew, note = self.session, self.session.crew, self.session.listener.note
         base = session.base()
         jobs = [
-            replace(job, options=resolve_draw(job.options, session.kind, base.pixels)) for job in drawing.jobs
+            replace(job, options=resolve_draw(asked, session.kind, base.pixels))
+            for job, asked in zip(drawing.jobs, drawing.asked, strict=True)
         ]
         for job in jobs:
             check_size(job.options.size, base.multiple)
@@ -274,13 +275,14 @@ class Workspace:
         self, images: Sequence[str | Path], style: str, prompt: str | None = None, **options: Any
     ) -> StyleTask:
         """What ``stylize`` would draw, checked."""
+        from .draw.drawing import check_drawable
         from .draw.over_jobs import plan_style
 
         session = self.session
         given = self._given("stylize", images, style)
         said = session.said(StylizeOptions, "stylize", options)
-        asked = StylizeOptions(**session.machine("draw").completed(said))
-        self._check_over(asked)
+        asked = settled(StylizeOptions, session.machine("draw").completed(said))
+        check_drawable(asked.size, self.registry)
         task = plan_style(session.registry, given, style, prompt, asked)
         if not task.record.style:
             session.listener.note(f"<{task.record.name}> was learned as an object, not as a style")
@@ -298,6 +300,7 @@ class Workspace:
         box: str | None = None, mask: str | Path | None = None, **options: Any,
     ) -> EditTask:  # fmt: skip
         """What ``edit`` would draw, checked."""
+        from .draw.drawing import check_drawable
         from .draw.over_jobs import plan_edit
         from .files.given import read_mask
 
@@ -306,8 +309,8 @@ class Workspace:
         session = self.session
         given = self._given("edit", images, concept)
         said = session.said(EditOptions, "edit", options)
-        asked = EditOptions(**session.machine("draw").completed(said))
-        self._check_over(asked)
+        asked = settled(EditOptions, session.machine("draw").completed(said))
+        check_drawable(asked.size, self.registry)
         part = None if mask is None else read_mask(Path(mask))
         task = plan_edit(session.registry, given, concept, prompt, asked, box=box, mask=part)
         if task.record.style:
@@ -343,12 +346,6 @@ class Workspace:
             self.session.listener.warn(warning)
         return given
 
-    def _check_over(self, asked: StylizeOptions | EditOptions) -> None:
-        from .draw.drawing import check_drawable
-
-        check_over(asked)
-        check_drawable(asked.size, self.registry)
-
     def explain(self, prompt: str, **options: Any) -> Explained:
         """Which concepts each layer would draw on for a prompt, and how strongly. Options: method, power."""
         from .draw.jobs import Job, check
@@ -358,9 +355,8 @@ class Workspace:
             raise CidmError(
                 "the registry holds no concept yet", "learn one: cidm learn NAME FOLDER", ExitCode.NOT_FOUND
             )
-        asked = DrawOptions(**session.said(DrawOptions, "draw", options))
-        resolve_draw(asked, session.kind, 64)
-        check(session.registry, [Job(prompt, asked)])
+        asked = session.said(DrawOptions, "draw", options)
+        check(session.registry, [Job(prompt, resolve_draw(asked, session.kind, 64))])
         from .draw.explain import explain
 
         base = session.base()
@@ -434,9 +430,7 @@ class Workspace:
             return interference.analyze(session.registry, base, records, asked, on_step=step)
 
     def _merging(self, options: Mapping[str, Any]) -> MergeOptions:
-        asked = MergeOptions(**self.session.said(MergeOptions, "merge", options))
-        check_merge(asked)
-        return asked
+        return settled(MergeOptions, self.session.said(MergeOptions, "merge", options))
 
     def export(
         self,

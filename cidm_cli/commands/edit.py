@@ -11,10 +11,18 @@ import typer
 
 from ..errors import CidmError, ExitCode
 from ..options.flags import flags
-from ..options.over import EditOptions
+from ..options.over import EditOptions, each
 from ..terminal.output import Result
 from . import pictures
-from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .common import (
+    CompileOption,
+    DeviceOption,
+    OffloadOption,
+    PicturesOption,
+    PrecisionOption,
+    VramOption,
+    concept_names,
+)
 from .invocation import Invocation
 
 _NUMBER = re.compile(r"\d*\.?\d+")
@@ -24,7 +32,9 @@ _NUMBER = re.compile(r"\d*\.?\d+")
 def edit(
     call: Invocation,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WEBP pictures.")],
-    concept: Annotated[str, typer.Option("--concept", metavar="NAME", help="A learned object.")],
+    concept: Annotated[
+        str, typer.Option("--concept", metavar="NAME", help="A learned object.", autocompletion=concept_names)
+    ],
     box: Annotated[
         str | None,
         typer.Option(
@@ -63,9 +73,9 @@ def edit(
     )
     pictures.refuse_overwriting([*images, *([mask] if mask else [])], out)
     task = workspace.editing(images, concept, prompt, box=box, mask=mask, **given)
-    single = pictures.is_file(out, len(images) * task.options.count)
+    single = pictures.is_file(out, len(images) * each(task.options))
     pictures.check_out(out, single)
-    return pictures.paint(workspace.paint(task), len(images) * task.options.count, out, single)
+    return pictures.paint(workspace.paint(task), len(images) * each(task.options), out, single)
 
 
 def _check_box(box: str, images: list[Path]) -> None:

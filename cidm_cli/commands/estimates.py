@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
+from ..options.declared import check_said
 from ..options.draw import DrawOptions, resolve_draw
 from ..options.flags import chosen, flags
-from ..options.learn import LearnOptions, check_said, resolve_learn
+from ..options.learn import LearnOptions, resolve_learn
 from ..terminal.output import Result, Table, readable_bytes
 from ..terminal.progress import duration
 from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption
@@ -185,7 +186,7 @@ def estimate_learn(
     how = call.computing(device=device, precision=precision, offload=offload, vram=vram)
     where = how.settled(about.kind, "learn", call.output.note)
     said = chosen(LearnOptions, "learn", given, call.settings)
-    options = resolve_learn(LearnOptions(**where.completed(said)), about.kind)
+    options = resolve_learn(where.completed(said), about.kind)
     check_said(given, options)
 
     from ..data import load_examples
@@ -248,8 +249,8 @@ def estimate_generate(
     settings = where.completed(chosen(DrawOptions, "draw", {}, call.settings))
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
     said = {**settings, **(told_by(loaded) if loaded else {}), **{key: flags_given[key] for key in given}}
-    job = Job(loaded.base.prompt if loaded else prompt or "", DrawOptions(**said), loaded)
-    resolve_draw(job.options, about.kind, 64)  # refuses before a base is made
+    # Refused before a base is made.
+    job = Job(loaded.base.prompt if loaded else prompt or "", resolve_draw(said, about.kind, 64), loaded)
     if about.registry is not None:
         check(about.registry, [job])
 
@@ -260,12 +261,11 @@ def estimate_generate(
 
     wanted = hardware(where.device, where.precision)
     skeleton = without_weights(about, wanted, offload=where.offload, whole=where.whole or WHOLE)
-    options = resolve_draw(job.options, about.kind, skeleton.pixels)
+    options = resolve_draw(said, about.kind, skeleton.pixels)
     check_size(options.size, skeleton.multiple)
     job = Job(job.prompt, options, loaded)
     records = list(about.records) if about.registry else estimate.made_up(estimate.named_in(job))
     phases = estimate.drawing(about.registry, records, skeleton, job)
-    assert options.size
     width, height = options.size
     regions = f", {len(loaded.regions)} regions" if loaded and loaded.regions else ""
     return shown(

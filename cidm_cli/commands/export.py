@@ -10,7 +10,7 @@ import typer
 from ..errors import CidmError, ExitCode
 from ..share.places import KINDS
 from ..terminal.output import Result, readable_bytes
-from .common import DeviceOption, PrecisionOption
+from .common import DeviceOption, PrecisionOption, concept_names
 from .invocation import Invocation
 
 if TYPE_CHECKING:
@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 def export(
     call: Invocation,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Concepts; without any, all of them.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Concepts; without any, all of them.", autocompletion=concept_names
+        ),
     ] = None,
     to: Annotated[
-        str, typer.Option("--to", metavar="KIND", help=f"What to write: {', '.join(KINDS)}.")
+        str,
+        typer.Option(
+            "--to", metavar=f"[{'|'.join(KINDS)}]", help="What to write.", autocompletion=lambda: [*KINDS]
+        ),
     ] = "kohya",
     out: Annotated[
         Path | None,

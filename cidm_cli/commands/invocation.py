@@ -17,8 +17,8 @@ from ..machine.computing import Computing
 from ..machine.interrupts import graceful
 from ..machine.processes import SOLO, Crew
 from ..machine.session import Listener, Session, Update
+from ..options.declared import check_precision
 from ..options.settings import Found, Settings
-from ..options.values import check_precision
 from ..terminal.output import Output
 
 

@@ -14,7 +14,7 @@ from ..errors import CidmError, ExitCode
 from ..options.flags import flags
 from ..options.merge import MergeOptions
 from ..terminal.output import Result, Table, readable_bytes
-from .common import DeviceOption, PrecisionOption
+from .common import DeviceOption, PrecisionOption, concept_names
 from .invocation import Invocation
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 def merge(
     call: Invocation,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Concepts; without any, all of them.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Concepts; without any, all of them.", autocompletion=concept_names
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="The .safetensors file to write.")

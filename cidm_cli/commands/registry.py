@@ -10,6 +10,7 @@ import typer
 from ..api import made
 from ..errors import CidmError, ExitCode
 from ..terminal.output import Result, Table, readable_bytes
+from .common import concept_names
 from .invocation import Invocation
 
 if TYPE_CHECKING:
@@ -108,7 +109,10 @@ SHOWN = 20
 """Names of older concepts that are listed."""
 
 
-def show(call: Invocation, name: Annotated[str, typer.Argument(metavar="NAME", help="A concept.")]) -> Result:
+def show(
+    call: Invocation,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A concept.", autocompletion=concept_names)],
+) -> Result:
     """Show everything that is known about a concept."""
     registry = call.open_registry()
     record, older = registry.get_with_older(name)
@@ -153,7 +157,7 @@ def _against(record: Record, names: list[str]) -> str:
 
 def rename(
     call: Invocation,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="A concept.")],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A concept.", autocompletion=concept_names)],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
 ) -> Result:
     """Give a concept another name. Prompts and layouts then use `<NEW>`."""
@@ -168,7 +172,9 @@ def rename(
 
 def remove(
     call: Invocation,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Concepts.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Concepts.", autocompletion=concept_names)
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, also on a terminal.")] = False,
 ) -> Result:
@@ -204,7 +210,9 @@ def remove(
 
 def path(
     call: Invocation,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A concept.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A concept.", autocompletion=concept_names)
+    ] = None,
 ) -> Result:
     """Print where the registry is, or the file with a concept's weights."""
     if name is None:

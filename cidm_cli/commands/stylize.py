@@ -8,10 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from ..options.flags import flags
-from ..options.over import StylizeOptions
+from ..options.over import StylizeOptions, each
 from ..terminal.output import Result
 from . import pictures
-from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .common import (
+    CompileOption,
+    DeviceOption,
+    OffloadOption,
+    PicturesOption,
+    PrecisionOption,
+    VramOption,
+    concept_names,
+)
 from .invocation import Invocation
 
 
@@ -19,7 +27,9 @@ from .invocation import Invocation
 def stylize(
     call: Invocation,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WEBP pictures.")],
-    style: Annotated[str, typer.Option("--style", metavar="NAME", help="A learned style.")],
+    style: Annotated[
+        str, typer.Option("--style", metavar="NAME", help="A learned style.", autocompletion=concept_names)
+    ],
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -46,6 +56,6 @@ def stylize(
     )
     pictures.refuse_overwriting(images, out)
     task = workspace.styling(images, style, prompt, **given)
-    single = pictures.is_file(out, len(images) * task.options.count)
+    single = pictures.is_file(out, len(images) * each(task.options))
     pictures.check_out(out, single)
-    return pictures.paint(workspace.paint(task), len(images) * task.options.count, out, single)
+    return pictures.paint(workspace.paint(task), len(images) * each(task.options), out, single)

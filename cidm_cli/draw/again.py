@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..layout import Layout, load_layout
 from ..models.attention import cross_attention_layers
 from ..models.base import Base
 from ..models.digests import digest
+from ..options.declared import settled
 from ..options.draw import DRAW_METHODS, ONE_AT_A_TIME, DrawOptions, resolve_draw
 from ..options.prompts import parse_prompt
 from . import structure
@@ -306,15 +307,12 @@ def _masks_in(folder: Path, layout: Layout, hashes: Sequence[str | None]) -> tup
 
 def _job_of(facts: dict[str, Any], kind: str, base: Base) -> Job:
     """The job a picture says it comes from. Raises CidmError, KeyError or TypeError for one that cannot be drawn."""
-    told = DrawOptions(**{**facts["options"], "size": tuple(facts["options"]["size"])})
-    if not isinstance(facts["prompt"], str) or told.size is None or len(told.size) != 2:
-        raise TypeError("its prompt is no text, or its size is not two numbers")
-    usual = resolve_draw(DrawOptions(), kind, base.pixels)
-    for field in fields(DrawOptions):
-        value, like = getattr(told, field.name), getattr(usual, field.name)
-        if not isinstance(value, (int, float) if isinstance(like, float) else type(like)):
-            raise TypeError(f"{field.name} is {value!r}")
-    options = resolve_draw(told, kind, base.pixels)
+    said = {**facts["options"], "size": tuple(facts["options"]["size"])}
+    if not isinstance(facts["prompt"], str):
+        raise TypeError("its prompt is no text")
+    # Without the family's defaults: what a picture does not tell cannot be known.
+    settled(DrawOptions, said)
+    options = resolve_draw(said, kind, base.pixels)
     check_size(options.size, base.multiple)
     layout = None if facts["layout"] is None else _layout_of(facts)
     ablation = _ablation_of(facts) if layout and layout.regions else COMPLETE

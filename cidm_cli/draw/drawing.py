@@ -13,6 +13,7 @@ from ..errors import CidmError, ExitCode
 from ..layout import Layout, unfit_size
 from ..machine.computing import Machine
 from ..machine.session import Session
+from ..options.declared import Asked
 from ..options.draw import DrawOptions, resolve_draw
 from ..options.prompts import parse_prompt, unmarked
 from .canvas import picture_of
@@ -27,7 +28,9 @@ class Drawing:
     """Images to draw, checked."""
 
     jobs: tuple[Job, ...]
-    """Layouts first, then prompts; what their options leave open is the base's."""
+    """Layouts first, then prompts."""
+    asked: tuple[Asked, ...]
+    """The options of each: what they leave open is the base's, once it is there."""
     merged: Path | None
     """A file of ``merge``, drawn with in place of the concepts' own weights."""
 
@@ -58,18 +61,17 @@ def drawing(
     registry, note = session.registry, session.listener.note
     usual = session.machine("draw").completed(session.said(DrawOptions, "draw", {}))
     given = session.said(DrawOptions, "draw", options)
-    said = {name: given[name] for name in options}
+    said = {name: given[name] for name in options if name in given}
     for layout in layouts if "size" not in said else ():
         if unfit := unfit_size(layout, picture_of(layout.image.size, registry).multiple):
             raise unfit
-    jobs = [
-        Job(layout.base.prompt, DrawOptions(**{**usual, **told_by(layout), **said}), layout)
-        for layout in layouts
-    ]
-    jobs += [Job(prompt, DrawOptions(**{**usual, **said})) for prompt in prompts]
-    for job in jobs:
-        resolve_draw(job.options, session.kind, 64)
-        check_drawable(job.options.size, registry)
+    asked = [{**usual, **told_by(layout), **said} for layout in layouts]
+    asked += [{**usual, **said} for _ in prompts]
+    resolved = [resolve_draw(own, session.kind, 64) for own in asked]
+    for own in asked:
+        check_drawable(own.get("size"), registry)
+    what = [*((layout.base.prompt, layout) for layout in layouts), *((prompt, None) for prompt in prompts)]
+    jobs = [Job(prompt, own, layout) for (prompt, layout), own in zip(what, resolved, strict=True)]
     check(registry, jobs)
     if merged:
         check_static(registry, merged, [name for job in jobs for name in job.names])
@@ -78,7 +80,8 @@ def drawing(
         if name := unmarked(parse_prompt(prompt), names):
             note(f"prompt {prompt!r}: names no concept; <{name}> would be the learned one")
     lines = followed(sketch or Sketch(), layouts, len(prompts), control, note)
-    return Drawing(tuple(replace(job, structure=one) for job, one in zip(jobs, lines, strict=True)), merged)
+    following = [replace(job, structure=one) for job, one in zip(jobs, lines, strict=True)]
+    return Drawing(tuple(following), tuple(asked), merged)
 
 
 def to_redraw(paths: Sequence[Path]) -> list[tuple[dict[str, Any], Path]]:

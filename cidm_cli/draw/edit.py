@@ -28,7 +28,7 @@ def prepare(
         CidmError: USAGE for a size or a prompt that this base cannot draw.
     """
     brush = make_brush(registry, base, task.prompt, task.options, on_note)
-    seeds = range(task.options.seed, task.options.seed + task.options.count)
+    seeds = range(brush.options.seed, brush.options.seed + brush.options.count)
     mask = None if task.mask is None else {"name": task.mask.path.name, "sha256": task.mask.sha256}
 
     def finished(part: Part, window: Box, seed: int, drawn: Image.Image) -> Picture:

@@ -118,7 +118,6 @@ def estimate(
         told: of each, without its prompt and with it, as ``Texts.of`` gives it.
         followed: the structure they follow at a step, two rows a picture.
     """
-    assert options.guidance is not None
     without, given = ([contexts for contexts, _ in some] for some in zip(*told, strict=True))
     without_whole, given_whole = (_wholes(whole for _, whole in some) for some in zip(*told, strict=True))
     return sampling.guided(

@@ -141,7 +141,7 @@ def draw(
                         yield Picture(image, _facts(registry, base, batch, number, k, static), place)
                 else:
                     # Another process draws them meanwhile.
-                    for _ in range(len(places) * (batch[0].job.options.steps or 0)):
+                    for _ in range(len(places) * batch[0].job.options.steps):
                         on_step()
                 first += len(places)
 
@@ -242,7 +242,6 @@ def _draw_prompts(
     batch: Sequence[Part],
     on_step: Callable[[], None],
 ) -> list[Image.Image]:
-    assert options.size
     said = [part.said for part in batch for _ in part.seeds]
     followed = views.following(base, guide, texts.heard(said)) if guide else lambda step: None
     follow = estimate(base, options, texts.of(said), weights, followed)
@@ -271,7 +270,6 @@ def _denoised(
     guide: control.Guide | None,
     on_step: Callable[[], None],
 ) -> list[Image.Image]:
-    assert options.steps
 
     def stepped(_: int) -> None:
         for _ in noise:
@@ -295,7 +293,6 @@ def _facts(
 ) -> dict[str, Any]:
     """What a picture says of itself: the one with this index in the part of this number of its batch."""
     job, chosen, seeds = batch[number].job, batch[number].chosen, batch[number].seeds
-    assert job.options.size
     facts = {
         "format": 1,
         "prompt": job.prompt,

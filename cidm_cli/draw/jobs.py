@@ -60,7 +60,6 @@ class Job:
 
     prompt: str
     options: DrawOptions
-    """Without None."""
     layout: Layout | None = None
     """The layout it came from, whose regions are drawn; its masks lie beside its file."""
     ablation: Ablation = COMPLETE

@@ -20,7 +20,7 @@ from ..models.base import Base
 from ..models.offload import present
 from ..models.prediction import predict
 from ..options.draw import DrawOptions, resolve_draw
-from ..options.over import EditOptions, StylizeOptions, drawing
+from ..options.over import EditOptions, StylizeOptions
 from . import png
 from .encoded import Said, Text, Texts, estimate
 from .facts import told_base, told_mixture
@@ -68,7 +68,6 @@ class Brush:
     told: tuple[Text, Text]
     """The negative prompt and the prompt, encoded."""
     options: DrawOptions
-    """Without None."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,11 @@ class Work:
     @property
     def first(self) -> int:
         """Denoising steps that are left out."""
-        assert self.brush.options.steps
         return editing.first_step(self.strength, self.brush.options.steps)
 
     @property
     def steps(self) -> int:
         """Denoising steps of all batches together, forwards and backwards."""
-        assert self.brush.options.steps
         each = (self.brush.options.steps - self.first) * (2 if self.invert and self.first else 1)
         return each * len(batches(self.strokes, self.brush.options.batch))
 
@@ -108,9 +105,8 @@ def make_brush(
         CidmError: USAGE for a size this base cannot draw, and when a concept in the prompt is cut off; FAILED when it
             names concepts no one method draws.
     """
-    options = resolve_draw(drawing(asked), registry.base.kind, base.pixels)
-    if asked.size:
-        check_size(asked.size, base.multiple)
+    options = resolve_draw({**asked.draw, "size": asked.size}, registry.base.kind, base.pixels)
+    check_size(asked.size, base.multiple)
     load = Loader(registry, base)
     chosen = mixture(base, load, registry.records(), prompt, options)
     (told,) = Texts(base, load, on_note).of([Said(prompt, options.negative, chosen)])
@@ -156,7 +152,6 @@ def noise_found(
 
     Without guidance, under the negative prompt, one evaluation a step, up to the level where ``first`` steps remain.
     """
-    assert brush.options.steps
     scheduler = sampling.make_scheduler(base, "ddim")
     scheduler.set_timesteps(brush.options.steps, device=base.device)
     levels = sampling.levels(scheduler, "ddim")
@@ -188,14 +183,14 @@ def facts(
     drawn_size: tuple[int, int],
 ) -> dict[str, Any]:
     """What a picture says of itself; ``options`` are those of the command, ``drawn_size`` that of the stroke."""
-    told = {**asdict(options), "steps": brush.options.steps, "guidance": brush.options.guidance}
+    own = {name: value for name, value in vars(options).items() if name != "draw"}
     return {
         "format": 1,
         "command": command,
         "concept": concept,
         "prompt": brush.prompt,
         "seed": seed,
-        "options": {**told, "size": list(drawn_size)},
+        "options": {**own, **asdict(brush.options), "size": list(drawn_size)},
         "picture": {"name": given.path.name, "sha256": given.sha256, "size": list(given.image.size)},
         **told_mixture(brush.chosen),
         **told_base(registry, base, drawn_size),
@@ -211,7 +206,6 @@ def _paint_batch(
     on_step: Callable[[], None],
 ) -> list[Image.Image]:
     options = work.brush.options
-    assert options.steps
     told = [work.brush.told] * len(batch)
     follow = estimate(base, options, told, work.brush.weights)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from cidm_registry import Record, Registry, canonical_key
 
 from ..errors import CidmError, ExitCode
 from ..files.given import Given
+from ..options.declared import declared
 from ..options.draw import resolve_draw
-from ..options.over import EditOptions, StylizeOptions, drawing
+from ..options.over import EditOptions, StylizeOptions
 from ..options.prompts import parse_prompt
 from .jobs import Job, check, find
 from .patches import Box, box_mask, parse_box, pixel_box
@@ -25,7 +26,7 @@ STYLE_PROMPT = "a {}"
 """The start of the captions that styles are learned with, "a painting of a house"; what is shown, nobody knows."""
 OBJECT_PROMPT = "a photo of a {}"
 
-OVER: dict[str, tuple[type[StylizeOptions | EditOptions], str]] = {
+OVER: dict[str, tuple[type, str]] = {
     "stylize": (StylizeOptions, "--style"),
     "edit": (EditOptions, "--concept"),
 }
@@ -122,7 +123,7 @@ def _prompt(
     Raises:
         CidmError: NOT_FOUND for concepts that are not there, USAGE for a prompt without the concept in it.
     """
-    options = resolve_draw(drawing(asked), registry.base.kind, 64)
+    options = resolve_draw(asked.draw, registry.base.kind, 64)
     record = find(registry, name)
     chosen = default.format(f"<{record.name}>") if prompt is None else prompt
     check(registry, [Job(chosen, options)])
@@ -179,17 +180,16 @@ def command_for(facts: dict[str, Any]) -> str | None:
             line += ["--mask", mask["name"]]
         elif box := facts.get("box"):
             line += ["--box", ",".join(map(str, box))]
-        for field in fields(cls):
-            value = {**told, "count": 1, "seed": facts["seed"]}[field.name]
-            if value != field.default:
-                line += _said(field.name, value)
+        for name, option in declared(cls).items():
+            value = {**told, "count": 1, "seed": facts["seed"]}[name]
+            if value != option.default:
+                line += _said(option.flag, value)
         return shlex.join(str(word) for word in line)
     except (KeyError, TypeError, AttributeError):
         return None
 
 
-def _said(name: str, value: Any) -> list[str]:
-    flag = f"--{name.replace('_', '-')}"
+def _said(flag: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [flag if value else f"--no-{flag[2:]}"]
     return [flag, "x".join(map(str, value)) if isinstance(value, list) else str(value)]

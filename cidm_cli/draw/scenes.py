@@ -127,7 +127,6 @@ def prepare(
         CidmError: USAGE when a prompt is so long that a concept in it is cut off; INVALID for a region of which box
             and mask leave nothing.
     """
-    assert options.size
     width, height = (side // base.factor for side in options.size)
     source = partial(_sources, base, load, on_note)
     own_without = []
@@ -150,7 +149,6 @@ def prepare(
 
 def noise(base: Base, scene: Scene, seeds: Sequence[int]) -> torch.Tensor:
     """The latents to start from, one a seed; a region with a seed of its own starts alike in all of them."""
-    assert scene.options.size
     whole = sampling.initial_noise(base, seeds, scene.options.size)
     shares = scene.shares(scene.cells, range(len(scene.masks)))
     # Equal seeds give the same noise, of which the shares add up; only different ones add by their variances.

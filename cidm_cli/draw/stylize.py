@@ -26,7 +26,7 @@ def prepare(
         CidmError: USAGE for a size or a prompt that this base cannot draw.
     """
     brush = make_brush(registry, base, task.prompt, task.options, on_note)
-    seeds = range(task.options.seed, task.options.seed + task.options.count)
+    seeds = range(brush.options.seed, brush.options.seed + brush.options.count)
 
     def finished(given: Given, seed: int, image: Image.Image) -> Picture:
         told = facts(

@@ -78,7 +78,6 @@ def estimate(base: Base, scene: Scene, pictures: int, lead: Lead | None = None) 
     early: dict[int, bool] = {}
     every = range(len(scene.masks))
     form, guidance = scene.ablation.form, scene.options.guidance
-    assert guidance is not None
     if form == "paper":
         shares = method.in_cells(scene.masks, torch.zeros_like(scene.soft), scene.cells)
     else:
@@ -156,8 +155,6 @@ def guide(
     Raises:
         CidmError: INVALID for a model that does not fit the base, or a picture without lines.
     """
-    assert options.size
-    assert options.steps
     how = followed.how
     control = load.control(followed.control)
     picture = lines(followed.image, how.kind, options.size)

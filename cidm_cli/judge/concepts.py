@@ -16,7 +16,7 @@ from ..machine.processes import SOLO, Crew
 from ..method import metrics
 from ..models.base import Base
 from ..options.draw import DrawOptions, resolve_draw
-from ..options.judge import EvalOptions, drawing
+from ..options.judge import EvalOptions
 from ..terminal.progress import counting, once
 from . import samples
 from .encoders import Judges
@@ -106,7 +106,7 @@ def evaluate(
     by_key = {subject.record.key: subject for subject in (*(rivals or ()), *subjects)}
     if not subjects or not states:
         raise CidmError("there is no concept to judge", "`cidm list` shows what there is", ExitCode.NOT_FOUND)
-    settings = resolve_draw(drawing(options), registry.base.kind, base.pixels)
+    settings = resolve_draw(options.drawn, registry.base.kind, base.pixels)
     plan = _plan(registry, base, subjects, states, settings, options.every_task, single or {}, events)
 
     every_batch = [batch for batches in plan.values() for batch in batches]

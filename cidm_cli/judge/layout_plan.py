@@ -13,8 +13,9 @@ from ..draw.mixtures import Loader
 from ..layout import Layout
 from ..layout.masks import mask_folder, read_masks
 from ..models.base import Base
+from ..options.declared import spelled
 from ..options.draw import DrawOptions, resolve_draw
-from ..options.judge import EvalOptions, drawing
+from ..options.judge import EvalOptions
 from ..options.prompts import parse_prompt
 from . import crops, samples
 from .rivals import ALONE, BASE, SINGLE, in_one_prompt, only, unlearned
@@ -44,7 +45,7 @@ class Scene:
     name: str
     layout: Layout
     options: DrawOptions
-    """How its pictures are drawn, without None."""
+    """How its pictures are drawn."""
     spots: tuple[Spot, ...]
     background: crops.Part | None
     """The part outside all boxes; None where there is too little of it."""
@@ -54,7 +55,6 @@ class Scene:
     @property
     def size(self) -> tuple[int, int]:
         """Of its pictures, in pixels."""
-        assert self.options.size
         return self.options.size
 
 
@@ -71,18 +71,12 @@ def scene(
     Raises:
         CidmError: USAGE for a size the base cannot draw; what reading its masks raises.
     """
-    told, image = drawing(options), layout.image
-    settings = replace(
-        told,
-        seed=told.seed + (image.seed or 0),
-        steps=image.steps if told.steps is None else told.steps,
-        guidance=image.guidance if told.guidance is None else told.guidance,
-        size=image.size,
-        negative=told.negative or layout.base.negative,
-    )
-    whole = resolve_draw(settings, registry.base.kind, base.pixels)
+    own = {name: getattr(layout.image, name) for name in ("steps", "guidance", "size")}
+    asked = spelled(DrawOptions, {**own, **options.drawn})
+    asked["seed"] += layout.image.seed or 0
+    asked["negative"] = asked["negative"] or layout.base.negative
+    whole = resolve_draw(asked, registry.base.kind, base.pixels)
     check_size(whole.size, base.multiple)
-    assert whole.size
     masks = read_masks(layout, mask_folder(layout))
     everywhere = (0.0, 0.0, 1.0, 1.0)
     parts = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,7 +15,9 @@ from ..layout import Layout
 from ..machine.processes import SOLO, Crew
 from ..method import neglect as figures
 from ..models.base import Base
-from ..options.judge import EvalOptions, drawing
+from ..options.declared import spelled
+from ..options.draw import DrawOptions
+from ..options.judge import EvalOptions
 from ..terminal.progress import once
 from . import crops, samples
 from .concepts import Events, draw_missing, look_at_references
@@ -76,7 +77,7 @@ def evaluate_layouts(
     _look_into_boxes(judges, folder, keys, scenes, events)
     return NeglectScores(
         base=registry.base.fingerprint,
-        draw=asdict(drawing(options)),
+        draw=spelled(DrawOptions, options.drawn),
         judges=judges.sources,
         concepts=tuple(subject.record.name for subject in subjects),
         rivals=rivals,

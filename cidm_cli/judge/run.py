@@ -11,7 +11,7 @@ from ..files.writing import check_place
 from ..layout import Layout, check_concepts
 from ..machine.session import Session
 from ..options.draw import resolve_draw
-from ..options.judge import EvalOptions, check, drawing
+from ..options.judge import EvalOptions, resolve_eval
 from .rivals import check_rivals
 from .subjects import Chosen
 
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 def judging(session: Session, out: Path, given: Mapping[str, Any]) -> EvalOptions:
     """How it is judged, refused before anything is read where it cannot be."""
     said = session.machine("draw").completed(session.said(EvalOptions, "eval", given))
-    options = EvalOptions(**said)
-    check(options)
-    resolve_draw(drawing(options), session.kind, 64)
-    check_negative(session.concepts, options.negative)
+    options = resolve_eval(said)
+    drawn = resolve_draw(options.drawn, session.kind, 64)
+    check_negative(session.concepts, drawn.negative)
     check_place(out / "results.json")
     return options
 
@@ -73,8 +72,9 @@ def evaluate_layouts(
     ways = check_rivals(list(rivals))
     for layout in layouts.values():
         check_concepts(layout, [record.name for record in session.concepts])
+    drawn = resolve_draw(options.drawn, session.kind, 64)
     for layout in layouts.values():
-        check_layout(layout, drawing(options))
+        check_layout(layout, drawn)
     from .concepts import Events
     from .layout_files import write
     from .layouts import evaluate_layouts

@@ -41,7 +41,6 @@ class Scene:
     records: tuple[Record, ...]
     """The concepts there are."""
     options: DrawOptions
-    """Without None."""
     static: generate.Static | None = None
     """A merged LoRA in place of the concepts' own."""
 
@@ -116,7 +115,6 @@ def plan_layout(
         heard.append(structure.heard(prompt, chosen.named))
     common, *regions = contents
     masks = masks_of(layout)
-    assert scene.options.size
     common["layout"] = {
         **layout.image.model_dump(exclude={"size", "seed", "steps", "guidance", "count"}),
         "crops": makes_crops(base, layout, scene.options.size, ablation),
@@ -211,7 +209,6 @@ def _content(registry: Registry, base: Base, scene: Scene, chosen: Mixture, prom
     if scene.static is not None:
         used = {"merged": scene.static.sha256}
     settings = asdict(scene.options)
-    assert scene.options.size
     return {
         "format": 1,
         "prompt": _words(prompt, chosen.named),

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CidmError, ExitCode
 from ..machine.session import Session
 from ..models.identity import beyond_mini
-from ..options.learn import LearnOptions, check_said, resolve_learn
+from ..options.declared import check_said
+from ..options.learn import LearnOptions, resolve_learn
 from . import admission
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def assign(
     note, warn = session.listener.note, session.listener.warn
     name = concept_name(name, images)
     said = session.machine("learn").completed(session.said(LearnOptions, "learn", options))
-    resolved = resolve_learn(LearnOptions(**said), session.kind)
+    resolved = resolve_learn(said, session.kind)
     check_said(options, resolved)
     existing = admission.check(session.registry, name, resolved, update=update, crew=session.crew)
     listing = list_pictures(images)
@@ -159,8 +160,6 @@ def noun_to_learn(
 
 def unseen(dataset: Dataset, options: LearnOptions) -> list[str]:
     """A warning where the training ends before it has come to every picture."""
-    assert options.steps is not None
-    assert options.batch is not None
     seen = options.steps * options.batch * options.accumulate
     count = len(dataset.examples)
     if seen >= count:

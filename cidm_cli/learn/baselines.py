@@ -56,7 +56,6 @@ def ewc(sites: Sequence[str], previous: ConceptWeights | None, name: str, weight
 
 def _gradients(trainee: Trainee, data: Prepared, options: LearnOptions) -> Iterator[Sequence[torch.Tensor]]:
     """Of single samples, drawn as the steps behind the last one would be."""
-    assert options.steps is not None
     single = replace(options, batch=1, accumulate=1)
     for number in range(options.ewc_draws):
         batch = draw(data, single, options.steps + number, len(trainee.signal))

@@ -143,7 +143,6 @@ def draw(
     They are the pieces of the one batch that the step would have if it were not taken apart. Of the batch's samples,
     only ``numbers`` if given: the same ones as in the whole batch.
     """
-    assert options.batch is not None
     count = options.batch * options.accumulate
     members, earlier = _bucket(data, options.seed, step * options.accumulate + part)
     clean, noise, times, shown, masks, sizes = [], [], [], [], [], []

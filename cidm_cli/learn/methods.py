@@ -40,7 +40,7 @@ def older_than(records: Sequence[Record], name: str) -> list[Record]:
 def against(records: Sequence[Record], name: str, options: LearnOptions) -> int:
     """How many older concepts the training takes into account."""
     weights = {
-        "cidm": options.gamma1 + (options.gamma2 or 0.0),
+        "cidm": options.gamma1 + options.gamma2,
         "ewc": options.ewc_weight,
         "lwf": options.lwf_weight,
         "c-lora": options.clora_weight,
@@ -101,7 +101,7 @@ def build(
 
 def _consolidation(base: Base, older: Sequence[Record], load: Load, options: LearnOptions) -> Regulariser:
     """CIDM: γ1 R1 + γ2 R2 from the second concept on, step (ii) after each optimizer step."""
-    gamma2 = options.gamma2 or 0.0
+    gamma2 = options.gamma2
     if not older or not (options.gamma1 or gamma2):
         return Regulariser()
     shapes = linear_shapes(base.unet)

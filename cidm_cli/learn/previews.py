@@ -18,7 +18,8 @@ from ..judge.rivals import with_nouns
 from ..models import sampling, text
 from ..models.attention import cross_attention_layers, merged
 from ..models.base import Base
-from ..options.draw import DrawOptions, resolve_draw
+from ..options.declared import Asked
+from ..options.draw import resolve_draw
 from ..options.learn import CARRIED, SUMMED
 from ..options.prompts import find_unknown, parse_prompt
 from . import methods
@@ -45,7 +46,7 @@ def painter(
     base: Base,
     task: Task,
     prompts: Sequence[str],
-    options: DrawOptions,
+    asked: Asked,
     on_note: Callable[[str], None],
 ) -> Callable[[Trainee], list[Preview]]:
     """Draws a picture of each prompt with a concept in training, on the base that carries its adapter.
@@ -54,17 +55,13 @@ def painter(
     ``generate`` would add them.
 
     Args:
-        options: steps, guidance, size, sampler, negative and seed of every picture; the others are not looked at.
+        asked: how they are drawn: steps, guidance, size, sampler, negative and seed; the others are not looked at.
 
     Raises:
         CidmError: USAGE for a size the base cannot draw, or a prompt so long that a concept in it is cut off.
     """
-    drawing = resolve_draw(options, registry.base.kind, base.pixels)
+    drawing = resolve_draw(asked, registry.base.kind, base.pixels)
     check_size(drawing.size, base.multiple)
-    assert drawing.guidance is not None
-    assert drawing.steps is not None
-    assert drawing.size is not None
-    guidance, steps, size = drawing.guidance, drawing.steps, drawing.size
     key, load = canonical_key(task.name), Loader(registry, base)
     words = len(text.noun_ids(base, task.noun)) if methods.keeps_noun(task.options.method) else 0
     known = [task.name, *(record.name for record in registry.records())]
@@ -102,12 +99,14 @@ def painter(
             given = {**vectors, key: trainee.tokens.detach()}
             estimate = sampling.guided(
                 base, text.encode(base, [tokens], given, layers=layers),
-                text.encode(base, [negative], {**without, **given}, layers=layers), guidance,
+                text.encode(base, [negative], {**without, **given}, layers=layers), drawing.guidance,
                 pooled=(text.pooled(base, [tokens]), text.pooled(base, [negative])),
             )  # fmt: skip
-            noise = sampling.initial_noise(base, [drawing.seed], size)
+            noise = sampling.initial_noise(base, [drawing.seed], drawing.size)
             with merged(base.unet, deltas(base, mixture, load)):
-                latents = sampling.denoise(base, estimate, noise, sampler=drawing.sampler, steps=steps)
+                latents = sampling.denoise(
+                    base, estimate, noise, sampler=drawing.sampler, steps=drawing.steps
+                )
             (image,) = sampling.decode(base, latents)
             facts = {
                 "format": 1,
@@ -117,7 +116,7 @@ def painter(
                 "prompt": prompt,
                 "seed": drawing.seed,
                 "options": asdict(drawing),
-                **told_base(registry, base, size),
+                **told_base(registry, base, drawing.size),
             }
             out.append(Preview(number, prompt, trainee.step, image, facts))
         return out

@@ -88,7 +88,7 @@ def prepare(
     Raises:
         CidmError: INTERRUPTED when stopped.
     """
-    drawing = resolve_draw(DrawOptions(), kind, base.pixels)
+    drawing = resolve_draw({}, kind, base.pixels)
     texts = _encoded(base, [*said, drawing.negative], cache)
     latents: list[torch.Tensor] = []
     batches = [
@@ -181,9 +181,6 @@ def _drawn(
     base: Base, drawing: DrawOptions, given: Sequence[Text], negative: Text, seeds: Sequence[int]
 ) -> torch.Tensor:
     """Scaled latents [seeds, channels, h, w] of what the base draws for texts."""
-    assert drawing.guidance is not None
-    assert drawing.steps is not None
-    assert drawing.size is not None
     layers = len(cross_attention_layers(base.unet))
     without = [negative] * len(given)
     contexts, others = (torch.stack([context for context, _ in texts]) for texts in (given, without))

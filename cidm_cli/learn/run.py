@@ -29,6 +29,7 @@ from ..formats.concept import ConceptWeights, pack
 from ..machine.processes import SOLO, Crew
 from ..models import memory, text
 from ..models.base import Base, peak_memory
+from ..options.declared import spelled
 from ..options.learn import LearnOptions
 from . import methods, prior
 from .assignment import Task
@@ -162,15 +163,12 @@ def plan(registry: Registry, base: Base, task: Task, events: Events, crew: Crew 
             each = (time.perf_counter() - began) / 2
             numbers = [trainee.tokens, *(factor for pair in trainee.factors.values() for factor in pair)]
             sites, layers = len(trainee.factors), trainee.tokens.shape[0]
-    steps, batch = task.options.steps, task.options.batch
-    assert steps is not None
-    assert batch is not None
     return Plan(
         images=len(task.dataset.examples), sizes=tuple(sorted({*picture_sizes(base, task.dataset, task.options)})),
         captions=tuple(read.prompt for read in read_captions(base, task)), method=task.options.method,
         older=len(records), against=methods.against(records, task.name, task.options),
-        steps=steps, batch=batch, sites=sites, layers=layers,
-        parameters=sum(n.numel() for n in numbers), seconds=each * steps, memory=peak_memory(base),
+        steps=task.options.steps, batch=task.options.batch, sites=sites, layers=layers,
+        parameters=sum(n.numel() for n in numbers), seconds=each * task.options.steps, memory=peak_memory(base),
         device=base.device.type, compute=str(base.compute).removeprefix("torch."),
         prior=task.options.prior if prior.wanted(task.options) else 0,
     )  # fmt: skip
@@ -185,7 +183,7 @@ def fit(
     crew: Crew = SOLO,
 ) -> None:
     """Trains to the last step, with a checkpoint now and then and when asked to stop. Checkpoints go to the ``run``."""
-    while trainee.step < options.steps:  # type: ignore[operator]
+    while trainee.step < options.steps:
         loss = train_step(trainee, data, options, crew)
         events.on_step(trainee.step, loss)
         stopping = crew.meet(events.stop())
@@ -298,7 +296,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     for key in new:
         if key == "options":
             # A run of an earlier version lacks the settings that there were not yet: it did without them.
-            was, now = {**asdict(LearnOptions()), "buckets": False, **old.get(key, {})}, new[key]
+            was, now = {**spelled(LearnOptions), "buckets": False, **old.get(key, {})}, new[key]
             out += [
                 f"--{k.replace('_', '-')} was {was.get(k)}, now {now[k]}" for k in now if was.get(k) != now[k]
             ]

@@ -15,7 +15,6 @@ def check(options: LearnOptions, crew: Crew) -> None:
     Raises:
         CidmError: USAGE, with numbers that can.
     """
-    assert options.batch is not None
     batch, accumulate, count = options.batch, options.accumulate, crew.count
     if batch * accumulate % count:
         raise CidmError(
@@ -32,7 +31,6 @@ def pieces(options: LearnOptions, crew: Crew) -> list[tuple[int, range]]:
 
     The step's samples in a row, batch after batch, are cut in as many equal stretches as there are processes.
     """
-    assert options.batch is not None
     each = options.batch * options.accumulate // crew.count
     first, behind = each * crew.rank, each * (crew.rank + 1)
     out = []

@@ -176,9 +176,9 @@ def train_step(trainee: Trainee, data: Prepared, options: LearnOptions, crew: Cr
     found = [_descend(trainee, data, options, part, numbers) for part, numbers in pieces(options, crew)]
     means = _together(trainee, found, crew)
     _settle(trainee)
-    remaining = 1 - step / options.steps  # type: ignore[operator]
+    remaining = 1 - step / options.steps
     for group, rate in zip(trainee.optimizer.param_groups, (options.lr, options.token_lr), strict=True):
-        group["lr"] = rate * remaining  # type: ignore[operator]
+        group["lr"] = rate * remaining
     trainee.optimizer.step()
     trainee.optimizer.zero_grad(set_to_none=True)
     value = means.pop("")
@@ -196,7 +196,6 @@ def _descend(
 
     Returns the same share of the step's loss, by the name "", and of the method's terms.
     """
-    assert options.batch is not None
     batch = draw(data, options, trainee.step, len(trainee.signal), part, numbers)
     share = len(batch.pictures) / (options.batch * options.accumulate)
     loss = denoising(trainee, batch, options.min_snr)

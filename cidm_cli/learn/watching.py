@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import CidmError, ExitCode
 from ..files.places import words
-from ..options.draw import DrawOptions
+from ..options.declared import Asked
 from ..options.prompts import find_unknown, parse_prompt
 
 if TYPE_CHECKING:
@@ -100,13 +100,13 @@ def watcher(
     base: Base,
     task: Task,
     wanted: Watch,
-    options: DrawOptions,
+    asked: Asked,
     on_note: Callable[[str], None],
 ) -> Iterator[Callable[[Trainee], None]]:
     """While open, what it gives is to be called after each step.
 
     Args:
-        options: how previews are drawn.
+        asked: how previews are drawn.
     """
     from ..draw import png
     from ..files.writing import write_whole
@@ -115,7 +115,7 @@ def watcher(
 
     paint = None
     if wanted.prompts:
-        paint = previews.painter(registry, base, task, wanted.prompts, options, on_note)
+        paint = previews.painter(registry, base, task, wanted.prompts, asked, on_note)
     with ExitStack() as stack:
         write = stack.enter_context(board.writing(wanted.board)) if wanted.board else None
 

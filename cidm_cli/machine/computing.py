@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from ..options.values import check_precision
+from ..options.declared import check_precision
 from .vram import preset
 
 

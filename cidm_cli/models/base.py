@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..errors import CidmError, ExitCode
-from ..options.values import check_precision
+from ..options.declared import check_precision
 from .loading import Parts, load_parts, outline_parts, settle
 from .offload import ONE_MEMORY
 

@@ -47,7 +47,7 @@ def advice(base: Base, options: LearnOptions) -> str:
         flags.append("--checkpointing")
     if _could_offload(base):
         flags.append("--offload")
-    if options.batch is not None and options.batch > 1:
+    if options.batch > 1:
         flags.append(f"--batch 1 --accumulate {options.batch * options.accumulate}")
     if base.hardware != "cpu" and base.compute == torch.float32:
         flags.append("--precision half")
@@ -69,7 +69,7 @@ def drawing_advice(base: Base, options: DrawOptions) -> str:
         flags.append("--batch 1")
     if base.hardware != "cpu" and base.compute == torch.float32:
         flags.append("--precision half")
-    if options.size and options.size[0] * options.size[1] > base.pixels**2:
+    if options.size[0] * options.size[1] > base.pixels**2:
         flags.append(f"--size {base.pixels}x{base.pixels}")
     return _listed(base, flags)
 

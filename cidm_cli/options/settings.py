@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CidmError, ExitCode
+from .declared import WORDS, declared
 from .draw import DrawOptions
-from .flags import setting_types
 from .judge import EvalOptions
 from .learn import LearnOptions
 from .merge import MergeOptions
 from .over import EditOptions, StylizeOptions
 
+TABLES: Mapping[str, type] = {
+    "learn": LearnOptions,
+    "draw": DrawOptions,
+    "eval": EvalOptions,
+    "merge": MergeOptions,
+    "stylize": StylizeOptions,
+    "edit": EditOptions,
+}
+"""The declared options, by the table of a settings file that holds them."""
 SETTINGS: Mapping[str, type] = {
     "registry": str,
     "base": str,
@@ -22,12 +31,7 @@ SETTINGS: Mapping[str, type] = {
     "vram": int,
     "compile": bool,
     "control": str,
-    **setting_types("learn", LearnOptions),
-    **setting_types("draw", DrawOptions),
-    **setting_types("eval", EvalOptions),
-    **setting_types("merge", MergeOptions),
-    **setting_types("stylize", StylizeOptions),
-    **setting_types("edit", EditOptions),
+    **{f"{table}.{name}": one.kind for table, cls in TABLES.items() for name, one in declared(cls).items()},
 }
 """Every setting there is, with its type. `a.b` is key b of table [a] in a file, and CIDM_A_B in the environment."""
 
@@ -100,6 +104,13 @@ def load_settings(
     return Settings(environment, folder, tuple(files), tuple(faults))
 
 
+def user_folder() -> Path:
+    """Where the user's own settings file lies."""
+    from platformdirs import user_config_path
+
+    return user_config_path("cidm", appauthor=False)
+
+
 def variable_for(name: str) -> str:
     """The environment variable of a setting."""
     return "CIDM_" + name.upper().replace(".", "_")
@@ -135,7 +146,7 @@ def _checked(value: Any, kind: type, where: str) -> Any:
         except OverflowError:
             raise CidmError(f"{where} is larger than any number", code=ExitCode.INVALID) from None
     if type(value) is not kind:
-        raise CidmError(f"{where} must be {_word_for(kind)}", code=ExitCode.INVALID)
+        raise CidmError(f"{where} must be {WORDS[kind]}", code=ExitCode.INVALID)
     return value
 
 
@@ -148,8 +159,4 @@ def _from_text(text: str, kind: type, variable: str) -> Any:
             return kind(text)
         except ValueError:
             pass
-    raise CidmError(f"{variable} must be {_word_for(kind)}, not {text!r}", code=ExitCode.USAGE)
-
-
-def _word_for(kind: type) -> str:
-    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[kind]
+    raise CidmError(f"{variable} must be {WORDS[kind]}, not {text!r}", code=ExitCode.USAGE)

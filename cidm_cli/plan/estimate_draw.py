@@ -130,7 +130,6 @@ def _estimate(
     if job.regions:
         scene = layouts.prepare(base, job.regions, job.options, chosen, load, job.ablation)
         return views.estimate(base, scene, count), layouts.noise(base, scene, seeds)
-    assert job.options.size
     assert weights
     said = [Said(job.prompt, job.options.negative, chosen.whole)] * count
     follow = texts.estimate(base, job.options, Texts(base, load).of(said), weights)

@@ -141,7 +141,6 @@ def learning(
     Raises:
         CidmError: as ``learn`` does for what cannot be learned.
     """
-    assert task.options.steps is not None
     # Bytes of AdamW's moments in 8 bits are known; the package that keeps them so needs a GPU.
     options = replace(task.options, optimizer="adamw", ewc_draws=1)
     sizes = part_sizes(base)

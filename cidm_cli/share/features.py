@@ -15,7 +15,7 @@ from ..models import sampling, text
 from ..models.attention import cross_attention_layers, merged
 from ..models.base import Base
 from ..models.features import feature_source, recorded, sees_text, text_gram
-from ..options.draw import DRAW_DEFAULTS
+from ..options.families import defaults
 from ..options.merge import MergeOptions
 
 # No scene and no subject of the prompts that concepts are judged by: a merge must not be fitted to its own examination.
@@ -192,7 +192,7 @@ def denoised(
         without = text.encode(base, [nothing] * len(prompts), {}, layers=layers)
         wholes = text.pooled(base, prompts), text.pooled(base, [nothing] * len(prompts))
         return sampling.denoise(
-            base, sampling.guided(base, given, without, DRAW_DEFAULTS[kind]["guidance"], pooled=wholes),
+            base, sampling.guided(base, given, without, defaults(kind)["draw"]["guidance"], pooled=wholes),
             sampling.initial_noise(base, seeds, (base.pixels, base.pixels)),
             sampler="dpm++", steps=steps, on_step=lambda _: on_step(),
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..method.lowrank import delta, weighted_sum
 from ..models.attention import cross_attention_layers, site_layers
 from ..models.base import Base
 from ..models.features import feature_source, sees_text
-from ..options.draw import DrawOptions
+from ..options.draw import resolve_draw
 from ..options.merge import SUMS, MergeOptions
 from .features import Gathered, gather, noun_subjects
 from .selection import Selection
@@ -110,7 +110,8 @@ def _layer_weights(
     each = [[1.0] * layers for _ in records]
     if options.method == "ewa":
         assert selection.prompt is not None
-        drawn = DrawOptions(method=options.aggregation, power=options.power)
+        usual = resolve_draw({}, load.registry.base.kind, base.pixels)
+        drawn = replace(usual, method=options.aggregation, power=options.power)
         found = mixture(base, load, records, selection.prompt, drawn)
         spoken(base, load, selection.prompt, found.named, on_note)
         given = dict(zip([record.key for record in found.used], found.weights, strict=True))

@@ -1,4 +1,4 @@
-"""The command line's commands. Adding one: a file in `commands/`, and a line in COMMANDS.
+"""The command line's commands. Adding one: a file in `commands/`, a line in COMMANDS, and an example in page.py.
 
 A name of two words, "layout new", is a command of a group.
 """
@@ -38,16 +38,27 @@ from ..commands.invocation import Invocation
 from ..errors import CidmError, ExitCode
 from ..machine.interrupts import interrupted
 from ..machine.processes import found
-from ..options.settings import load_settings
+from ..options.settings import load_settings, user_folder
 from ..terminal.output import Mode, Output, Result
 from .heavy import heralded
+from .page import EVERYWHERE, EXAMPLES, Page
 
 RegistryOption = Annotated[
     Path | None,
-    typer.Option("--registry", metavar="PATH", help="The registry's folder; `cidm path` prints the default."),
+    typer.Option(
+        "--registry",
+        metavar="PATH",
+        help="The registry's folder; `cidm path` prints the default.",
+        rich_help_panel=EVERYWHERE,
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only names or paths, one a line.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=EVERYWHERE)
+]
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print only names or paths, one a line.", rich_help_panel=EVERYWHERE),
+]
 
 COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
     ("demo", demo.demo),
@@ -176,7 +187,8 @@ def _add(name: str, function: Callable[..., Result], *, hidden: bool = False) ->
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__doc__ = function.__doc__
     *group, verb = name.split()
-    (_groups[group[0]] if group else app).command(verb, hidden=hidden)(command)
+    there = _groups[group[0]] if group else app
+    there.command(verb, hidden=hidden, cls=Page, epilog=EXAMPLES.get(name))(command)
 
 
 def _shared_options(
@@ -211,7 +223,7 @@ def _run(
             f"run it without accelerate launch; for {', '.join(SHARED)} it gives each its share",
             ExitCode.USAGE,
         )
-    settings = load_settings(os.environ, Path.cwd(), _user_folder(), tolerant=name in TOLERANT)
+    settings = load_settings(os.environ, Path.cwd(), user_folder(), tolerant=name in TOLERANT)
     call = Invocation(output, settings, registry, crew)
     with heralded(lambda: output.note(f"loading {_what_is_loaded(call, name)} …")):
         result = function(call, **values)
@@ -225,12 +237,6 @@ def _what_is_loaded(call: Invocation, name: str) -> str:
         return f"the base {call.open_registry().base.source}" if name in LOADING else "torch"
     except (RegistryError, OSError):
         return "torch"
-
-
-def _user_folder() -> Path:
-    from platformdirs import user_config_path
-
-    return user_config_path("cidm", appauthor=False)
 
 
 _groups = {_name: _group(_name, _line) for _name, _line in GROUPS.items()}

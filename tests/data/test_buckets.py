@@ -70,7 +70,7 @@ def test_a_square_picture_is_learned_at_the_bases_own_size_and_a_turned_one_at_t
 
 
 def test_buckets_are_on_for_large_bases_and_off_for_the_small_one() -> None:
-    chosen = {kind: resolve_learn(LearnOptions(), kind).buckets for kind in ("mini", "sd15", "sdxl")}
+    chosen = {kind: resolve_learn({}, kind).buckets for kind in ("mini", "sd15", "sdxl")}
     assert chosen == {"mini": False, "sd15": True, "sdxl": True}
 
 

@@ -25,7 +25,7 @@ from cidm_cli.models import sampling
 from cidm_cli.models.attention import cross_attention_layers
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_registry import Registry
 from command import Cidm, Ran
 from learning import files_of, learn_direct, task
@@ -263,7 +263,7 @@ def test_concepts_are_merged_into_the_weights_and_taken_out_again(
     """Denoising costs what it costs without concepts: nothing is added to the forward pass."""
     registry = Registry.open(taught)
     before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
-    options = resolve_draw(DrawOptions(steps=2), "sd15", base.pixels)
+    options = resolve_draw(dict(steps=2), "sd15", base.pixels)
     list(draw(registry, base, [Job("a <dog> on a <cat>", options)]))
     assert spied
     sites = {name for name in before if ".attn2.to_" in name and name.endswith("weight")}
@@ -283,7 +283,7 @@ def test_the_weights_are_put_back_when_drawing_is_given_up(
 ) -> None:
     registry = Registry.open(taught)
     before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
-    options = resolve_draw(DrawOptions(steps=2, count=3, batch=1), "sd15", base.pixels)
+    options = resolve_draw(dict(steps=2, count=3, batch=1), "sd15", base.pixels)
     pictures = draw(registry, base, [Job(DOG, options)])
     next(pictures)
     pictures.close()  # type: ignore[attr-defined]

@@ -58,7 +58,7 @@ def layout(
 
 
 def settings(base: Base, **said: Any) -> DrawOptions:
-    return resolve_draw(DrawOptions(**{"steps": 2, **said}), "sd15", base.pixels)
+    return resolve_draw({"steps": 2, **said}, "sd15", base.pixels)
 
 
 def job(base: Base, told: Layout | str, ablation: Ablation = COMPLETE, **said: Any) -> Job:

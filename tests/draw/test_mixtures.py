@@ -41,7 +41,7 @@ def taught(base: Base, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def options(base: Base, **said: object) -> DrawOptions:
-    return resolve_draw(DrawOptions(steps=2, **said), "sd15", base.pixels)  # type: ignore[arg-type]
+    return resolve_draw(dict(steps=2, **said), "sd15", base.pixels)  # type: ignore[arg-type]
 
 
 def mixed(base: Base, registry: Registry, prompt: str, **said: object) -> Mixture:

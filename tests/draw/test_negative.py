@@ -26,7 +26,7 @@ from cidm_cli.models import regional, text
 from cidm_cli.models.attention import cross_attention_layers, linear_shapes, lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_registry import Registry
 from command import Cidm
 from registry_support import make_draft
@@ -58,7 +58,7 @@ def taught(base: Base, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def job(base: Base, prompt: str = DOG, layout: Layout | None = None, **said: Any) -> Job:
-    return Job(prompt, resolve_draw(DrawOptions(**{"steps": 1, **said}), "sd15", base.pixels), layout)
+    return Job(prompt, resolve_draw({"steps": 1, **said}, "sd15", base.pixels), layout)
 
 
 def layout(negative: str = "", of_region: str | None = None) -> Layout:
@@ -68,7 +68,7 @@ def layout(negative: str = "", of_region: str | None = None) -> Layout:
 
 def texts_of(base: Base, registry: Registry, prompt: str, negative: str) -> tuple[Any, Any]:
     """What is heard without the prompt, and with it."""
-    load, options = Loader(registry, base), DrawOptions(negative=negative)
+    load, options = Loader(registry, base), resolve_draw({"negative": negative}, "sd15", base.pixels)
     chosen = mixture(base, load, registry.records(), prompt, options)
     (both,) = Texts(base, load).of([Said(prompt, negative, chosen)])
     return both
@@ -91,7 +91,7 @@ def test_a_negative_prompt_is_heard_as_the_same_prompt_is(
 
 
 def test_its_concepts_weights_are_not_used(base: Base, taught: Registry) -> None:
-    chosen = mixture(base, Loader(taught, base), taught.records(), DOG, DrawOptions(negative=AGAINST))
+    chosen = mixture(base, Loader(taught, base), taught.records(), DOG, job(base, negative=AGAINST).options)
     assert [record.name for record in chosen.used] == ["dog"]
     assert [record.name for record in chosen.against] == ["cat"]
 

@@ -29,7 +29,7 @@ from cidm_cli.models import sampling, text
 from cidm_cli.models.attention import cross_attention_layers, linear_shapes, lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_registry import Registry
 from command import Cidm
 from learning import files_of
@@ -62,7 +62,7 @@ def taught(base: Base, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def job(base: Base, prompt: str, **said: Any) -> Job:
-    return Job(prompt, resolve_draw(DrawOptions(**{"steps": 2, **said}), "sd15", base.pixels))
+    return Job(prompt, resolve_draw({"steps": 2, **said}, "sd15", base.pixels))
 
 
 def apart(one: Picture, other: Picture) -> int:

@@ -28,7 +28,7 @@ from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.models.opening import concept_weights
 from cidm_cli.models.prediction import ask
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_registry import Registry
 from command import Cidm
 from learning import learn_direct, task
@@ -68,7 +68,7 @@ def layout(
 
 
 def job(base: Base, told: Layout | str, **said: Any) -> Job:
-    options = resolve_draw(DrawOptions(**{"steps": 2, "guidance": 5.0, **said}), "sdxl", base.pixels)
+    options = resolve_draw({"steps": 2, "guidance": 5.0, **said}, "sdxl", base.pixels)
     return Job(told, options) if isinstance(told, str) else Job(told.base.prompt, options, told)
 
 

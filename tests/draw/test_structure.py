@@ -86,7 +86,7 @@ def scene(elsewhere: Path, controls: Path) -> Path:
 
 
 def options(base: Base, **said: Any) -> DrawOptions:
-    return resolve_draw(DrawOptions(**{"steps": 2, **said}), "sd15", base.pixels)
+    return resolve_draw({"steps": 2, **said}, "sd15", base.pixels)
 
 
 def followed(tmp_path: Path, control: Path, **how: Any) -> structure.Followed:
@@ -140,7 +140,7 @@ def test_regions_of_sdxl_follow_as_its_prompts_do(
     model.save_pretrained(tmp_path / "model")
     registry = Registry.create(tmp_path / "registry", identify(str(tiny_sdxl)))
     line = followed(tmp_path, tmp_path / "model")
-    drawing = resolve_draw(DrawOptions(steps=2, negative="red"), "sdxl", sdxl.pixels)
+    drawing = resolve_draw(dict(steps=2, negative="red"), "sdxl", sdxl.pixels)
     told = Job(CAT, drawing, layout(CAT, "full", crops=True), COMPLETE, line)
     wanted = one(sdxl, registry, Job(CAT, drawing, structure=line))
     assert apart(one(sdxl, registry, told), wanted) <= 2

@@ -30,7 +30,8 @@ from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.models.sampling import decode, encode
 from cidm_cli.models.schedules import SAMPLERS
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.declared import settled
+from cidm_cli.options.draw import resolve_draw
 from cidm_cli.options.over import EditOptions, StylizeOptions
 from cidm_registry import Registry
 from command import Cidm, Ran
@@ -169,7 +170,7 @@ def test_latents_outside_the_part_are_the_given_pictures_at_the_end(
 ) -> None:
     registry = Registry.open(taught)
     given = read_given(save(tmp_path / "given.png", (64, 64)))
-    options = EditOptions(steps=3, sampler=sampler, crop=False)
+    options = settled(EditOptions, dict(steps=3, sampler=sampler, crop=False))
     work = edits.prepare(
         registry, base, plan_edit(registry, [given], "dog", None, options, box="16,16,40,40")
     )
@@ -202,10 +203,10 @@ def test_strength_0_gives_the_autoencoders_round_trip(base: Base, taught: Path, 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_strength_1_draws_what_generate_draws(sampler: str, base: Base, taught: Path, house: Path) -> None:
     registry = Registry.open(taught)
-    options = StylizeOptions(strength=1.0, steps=2, sampler=sampler, size=(64, 64), seed=7)
+    options = settled(StylizeOptions, dict(strength=1.0, steps=2, sampler=sampler, size=(64, 64), seed=7))
     work = styles.prepare(registry, base, plan_style(registry, [read_given(house)], "ink", None, options))
     (picture,) = redrawing.paint(base, work)
-    draw = resolve_draw(DrawOptions(steps=2, sampler=sampler, seed=7), "sd15", base.pixels)
+    draw = resolve_draw(dict(steps=2, sampler=sampler, seed=7), "sd15", base.pixels)
     (plain,) = generate.draw(registry, base, [Job("a <ink>", draw)])
     assert picture.image.tobytes() == plain.image.tobytes()
 
@@ -230,7 +231,7 @@ def latents_of(
 ) -> tuple[torch.Tensor, int]:
     """How far the latents that are decoded lie from the given picture's, and how often the UNet was asked."""
     registry = Registry.open(taught)
-    chosen = StylizeOptions(steps=8, strength=0.75, **options)
+    chosen = settled(StylizeOptions, dict(steps=8, strength=0.75, **options))
     work = styles.prepare(registry, base, plan_style(registry, [read_given(house)], "ink", None, chosen))
     seen: list[torch.Tensor] = []
     asked: list[None] = []
@@ -275,7 +276,7 @@ def test_noise_is_found_with_the_bases_own_weights(
     base: Base, taught: Path, house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = Registry.open(taught)
-    options = StylizeOptions(steps=4, strength=0.5)
+    options = settled(StylizeOptions, dict(steps=4, strength=0.5))
     work = styles.prepare(registry, base, plan_style(registry, [read_given(house)], "ink", None, options))
     name = next(iter(work.brush.weights.throughout()))
     own = base.unet.get_submodule(name).weight.clone()
@@ -376,7 +377,7 @@ def test_the_base_is_loaded_once_and_pictures_are_drawn_together(
 ) -> None:
     registry = Registry.open(taught)
     given = [read_given(save(tmp_path / f"{k}.png", (70 + k, 70), seed=k)) for k in range(3)]
-    options = StylizeOptions(steps=2, strength=1.0, count=2, batch=4)
+    options = settled(StylizeOptions, dict(steps=2, strength=1.0, count=2, batch=4))
     work = styles.prepare(registry, base, plan_style(registry, given, "ink", None, options))
     rows: list[int] = []
     forward = base.unet.forward
@@ -395,7 +396,7 @@ def test_the_base_is_loaded_once_and_pictures_are_drawn_together(
 def test_the_bases_weights_are_as_before(base: Base, taught: Path, house: Path) -> None:
     registry = Registry.open(taught)
     before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
-    options = EditOptions(steps=2, count=3, batch=1)
+    options = settled(EditOptions, dict(steps=2, count=3, batch=1))
     work = edits.prepare(
         registry, base, plan_edit(registry, [read_given(house)], "dog", None, options, box="0,0,0.5,0.5")
     )

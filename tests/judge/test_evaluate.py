@@ -26,12 +26,13 @@ from cidm_cli.judge.subjects import Subject, match, prompts_from
 from cidm_cli.method.metrics import LEAST_GAIN
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
+from cidm_cli.options.declared import settled
 from cidm_cli.options.draw import DRAW_METHODS
 from cidm_cli.options.judge import EvalOptions
 from cidm_registry import Registry
 from learning import files_of, learn_direct, task
 
-QUICK = EvalOptions(samples=3, steps=1, batch=2, guidance=2.0)
+QUICK = settled(EvalOptions, dict(samples=3, steps=1, batch=2, guidance=2.0))
 """Three pictures of each of two prompts, in batches of two and one."""
 
 
@@ -161,7 +162,7 @@ def test_mixing_all_concepts_changes_the_older_one_and_the_matrix_says_so(
     denoised: list[int],
 ) -> None:
     evaluation, folder = done
-    options = replace(QUICK, method="sum", every_task=True)
+    options = replace(QUICK, every_task=True, draw={**QUICK.draw, "method": "sum"})
     mixed = evaluate(taught, base, subjects_of(taught, data), options, folder=folder, judges=judges)
     dog, cat = mixed.concepts
     assert dog.states[1] == evaluation.concepts[0].states[1], "alone in the registry, it is as if named"
@@ -182,7 +183,7 @@ def test_every_method_of_drawing_can_be_judged(
     """The help of --method speaks of generate's: there are no others."""
     subjects = [replace(subject, prompts=subject.prompts[:1]) for subject in subjects_of(taught, data)]
     for method in DRAW_METHODS:
-        options = replace(QUICK, method=method, samples=1)
+        options = replace(QUICK, samples=1, draw={**QUICK.draw, "method": method})
         found = evaluate(taught, base, subjects, options, folder=tmp_path, judges=judges)
         assert found.method == method
         assert [c.final.samples for c in found.concepts] == [1, 1]
@@ -343,7 +344,7 @@ def test_another_setting_is_another_picture(
     done: tuple[Evaluation, Path], denoised: list[int],
 ) -> None:  # fmt: skip
     _, folder = done
-    options = replace(QUICK, **change)  # type: ignore[arg-type]
+    options = replace(QUICK, draw={**QUICK.draw, **change})
     (subject, _) = subjects_of(taught, data)
     evaluate(taught, base, [subject], options, folder=folder, judges=judges)
     assert sum(denoised) == 12, "base and concept, six each"

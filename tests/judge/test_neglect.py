@@ -28,12 +28,13 @@ from cidm_cli.judge.subjects import Subject, match
 from cidm_cli.layout import Layout, load_layout
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
+from cidm_cli.options.declared import settled
 from cidm_cli.options.draw import DrawOptions
 from cidm_cli.options.judge import EvalOptions
 from cidm_registry import Registry
 from learning import files_of, learn_direct, task
 
-QUICK = EvalOptions(samples=3, steps=1, batch=2, guidance=2.0)
+QUICK = settled(EvalOptions, dict(samples=3, steps=1, batch=2, guidance=2.0))
 """Three pictures of each layout and way, in batches of two and one."""
 SOME = ("own", "fast", "no-attention", "neither", "plain")
 PAIR = """

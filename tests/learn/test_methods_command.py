@@ -17,7 +17,7 @@ from cidm_cli.learn.admission import check_method
 from cidm_cli.learn.run import Events
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
-from cidm_cli.options.learn import LearnOptions
+from cidm_cli.options.learn import resolve_learn
 from cidm_registry import Record, Registry
 from command import Cidm
 from learning import files_of, learn_direct, task
@@ -63,11 +63,11 @@ def test_plain_and_cidm_mix_freely_and_each_baseline_goes_on_with_itself(tiny_re
     put(tiny_registry, "cat", "plain")
     put(tiny_registry, "duck", "cidm")
     for method in ("plain", "cidm"):
-        check_method(tiny_registry.records(), LearnOptions(method=method))
+        check_method(tiny_registry.records(), resolve_learn({"method": method}, "sd15"))
     for method in ("finetune", "ewc", "lwf", "c-lora"):
-        check_method([], LearnOptions(method=method))
+        check_method([], resolve_learn({"method": method}, "sd15"))
         record = make_record(tiny_registry, method)
-        check_method([record], LearnOptions(method=method))
+        check_method([record], resolve_learn({"method": method}, "sd15"))
 
 
 def make_record(registry: Registry, method: str) -> Record:

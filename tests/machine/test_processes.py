@@ -18,7 +18,7 @@ from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.learn import shares
 from cidm_cli.machine.processes import SOLO, Crew, found
 from cidm_cli.models.base import Base
-from cidm_cli.options.learn import LearnOptions
+from cidm_cli.options.learn import resolve_learn
 from cidm_registry import Registry
 from command import Cidm, Ran
 from crew import LONGEST, environment, run_together
@@ -44,7 +44,7 @@ def only_one_speaks(ran: list[Ran], code: int) -> Ran:
 def test_processes_share_a_steps_samples_evenly_and_none_is_learned_twice(
     batch: int, accumulate: int, count: int
 ) -> None:
-    options = LearnOptions(batch=batch, accumulate=accumulate)
+    options = resolve_learn(dict(batch=batch, accumulate=accumulate), "sd15")
     dealt = [
         [(part, number) for part, numbers in shares.pieces(options, Crew(count, rank)) for number in numbers]
         for rank in range(count)
@@ -60,15 +60,15 @@ def test_what_cannot_be_shared_is_refused_with_numbers_that_can(
     batch: int, accumulate: int, count: int
 ) -> None:
     with pytest.raises(CidmError) as caught:
-        shares.check(LearnOptions(batch=batch, accumulate=accumulate), Crew(count))
+        shares.check(resolve_learn(dict(batch=batch, accumulate=accumulate), "sd15"), Crew(count))
     assert caught.value.code == ExitCode.USAGE
     assert caught.value.hint
     words = caught.value.hint.split()
     larger, more = int(words[words.index("--batch") + 1]), int(words[words.index("--accumulate") + 1])
     assert larger > batch
     assert more > accumulate
-    shares.check(LearnOptions(batch=larger, accumulate=accumulate), Crew(count))
-    shares.check(LearnOptions(batch=batch, accumulate=more), Crew(count))
+    shares.check(resolve_learn(dict(batch=larger, accumulate=accumulate), "sd15"), Crew(count))
+    shares.check(resolve_learn(dict(batch=batch, accumulate=more), "sd15"), Crew(count))
 
 
 def test_a_launcher_is_recognised_by_what_it_sets_and_half_a_one_is_refused() -> None:

@@ -18,8 +18,8 @@ from cidm_cli.machine.vram import DRAW, LEARN
 from cidm_cli.models import memory, sampling
 from cidm_cli.models import opening as bases
 from cidm_cli.models.base import Base, choose_compute
-from cidm_cli.options.draw import DrawOptions, resolve_draw
-from cidm_cli.options.learn import LearnOptions, resolve_learn
+from cidm_cli.options.draw import resolve_draw
+from cidm_cli.options.learn import resolve_learn
 from cidm_registry import Registry
 from command import Cidm
 from learning import FAST, files_of, learn_direct, task
@@ -50,8 +50,8 @@ def test_every_preset_is_one_that_can_be_learned_and_drawn_with() -> None:
     for kind in ("sd15", "sdxl"):
         assert tuple(LEARN[kind]) == tuple(DRAW[kind]) == SIZES
         for size in SIZES:
-            resolve_learn(LearnOptions(**LEARN[kind][size].options), kind)
-            resolve_draw(DrawOptions(**DRAW[kind][size].options), kind, 512)
+            resolve_learn(LEARN[kind][size].options, kind)
+            resolve_draw(DRAW[kind][size].options, kind, 512)
 
 
 def test_less_memory_never_fills_in_less_thrift() -> None:
@@ -181,7 +181,7 @@ def gpu(base: Base, **more: Any) -> Base:
 
 
 def test_a_training_on_a_gpu_is_advised_in_the_order_of_what_it_costs(base: Base) -> None:
-    options = resolve_learn(LearnOptions(batch=2), "sd15")
+    options = resolve_learn(dict(batch=2), "sd15")
     hint = memory.advice(gpu(base), options)
     flags = "--checkpointing --offload --accumulate --precision --optimizer --vram --device".split()
     places = [hint.index(flag) for flag in flags]
@@ -216,7 +216,7 @@ def test_out_of_memory_while_drawing_says_which_options_help(
 
 
 def test_drawing_on_a_gpu_is_advised_to_offload_first(base: Base) -> None:
-    options = resolve_draw(DrawOptions(), "sd15", base.pixels)
+    options = resolve_draw({}, "sd15", base.pixels)
     hint = memory.drawing_advice(gpu(base), options)
     places = [
         hint.index(flag) for flag in ("--offload", "--batch 1", "--precision half", "--vram", "--device")

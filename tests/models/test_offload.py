@@ -67,7 +67,7 @@ def coming(*parts: str) -> list[str]:
 
 
 def settings(base: Base, **said: Any) -> DrawOptions:
-    return resolve_draw(DrawOptions(**{"steps": 2, **said}), "sd15", base.pixels)
+    return resolve_draw({"steps": 2, **said}, "sd15", base.pixels)
 
 
 def pixels(base: Base, registry: Registry, job: Job) -> list[bytes]:
@@ -143,7 +143,7 @@ def test_a_style_is_given_part_by_part(
     given = [read_given(tmp_path / "house.png")]
 
     def painted() -> list[bytes]:
-        work = plan_style(registry, given, "dog", None, StylizeOptions(steps=3))
+        work = plan_style(registry, given, "dog", None, StylizeOptions(draw={"steps": 3}))
         strokes = stylize.prepare(registry, base, work)
         return [np.asarray(picture.image).tobytes() for picture in redrawing.paint(base, strokes)]
 

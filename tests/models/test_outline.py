@@ -23,7 +23,7 @@ from cidm_cli.models.attention import (
     lora_sites,
 )
 from cidm_cli.models.base import Base, load, outline
-from cidm_cli.options.learn import LearnOptions
+from cidm_cli.options.learn import resolve_learn
 
 FAMILIES = ("sd15", "sdxl")
 
@@ -99,6 +99,6 @@ def test_the_published_bases_have_the_papers_layers_and_tokens(
     assert len(lora_sites(found.unet)) == len(set(lora_sites(found.unet))) == sites
     assert len(set(layer_groups(found.unet))) == copies
     assert (text.token_width(found), found.pixels, found.family) == (width, pixels, family)
-    assert token_copies(found, LearnOptions()) == copies
-    assert token_copies(found, LearnOptions(token_groups="layer")) == layers
-    assert token_copies(found, LearnOptions(portable=True)) == 1
+    assert token_copies(found, resolve_learn({}, "mini")) == copies
+    assert token_copies(found, resolve_learn(dict(token_groups="layer"), "mini")) == layers
+    assert token_copies(found, resolve_learn(dict(portable=True), "mini")) == 1

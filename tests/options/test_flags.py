@@ -1,73 +1,183 @@
-"""Flags that come from an options dataclass: one place says what there is, what it does and what it is by default."""
+"""Options declared once: flags, settings, bounds, help and defaults all come from the declaration."""
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
+from annotated_types import Ge, Gt, Lt
 
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.options.draw import DrawOptions
-from cidm_cli.options.flags import chosen, documented, plain_type
-from cidm_cli.options.judge import EvalOptions
-from cidm_cli.options.learn import LearnOptions
-from cidm_cli.options.merge import MergeOptions
-from cidm_cli.options.over import EditOptions, StylizeOptions
-from cidm_cli.options.settings import SETTINGS, load_settings, variable_for
+from cidm_cli.options.declared import (
+    BASELINES,
+    Asked,
+    Group,
+    Held,
+    Only,
+    Short,
+    check_said,
+    declared,
+    documented,
+    settled,
+    spelled,
+)
+from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.flags import chosen
+from cidm_cli.options.learn import resolve_learn
+from cidm_cli.options.settings import SETTINGS, TABLES, load_settings, variable_for
 from cidm_registry import Registry
 from command import Cidm
 
-COMMANDS = (
-    ("learn", LearnOptions),
-    ("generate", DrawOptions),
-    ("merge", MergeOptions),
-    ("eval", EvalOptions),
-    ("stylize", StylizeOptions),
-    ("edit", EditOptions),
-)
-TABLES = (("draw", DrawOptions), *((command, cls) for command, cls in COMMANDS if command != "generate"))
+COMMANDS = {("generate" if table == "draw" else table): cls for table, cls in TABLES.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """What another holds."""
+
+    steps: Annotated[int, Ge(1), Group("Inside")]
+    """How many."""
+    seed: int = 0
+    """Where it begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example:
     """With lines under most of its fields."""
 
-    steps: int | None = None
-    """How many."""
-    name: str = field(default="", metadata={"short": "-x"})
+    name: Annotated[str, Group("Outside"), Short("-x")] = ""
     """What it is called,
     over two lines."""
     bare: int = 1
+    way: Literal["a", "b", "c"] = "a"
+    """Which way."""
+    share: Annotated[float, Gt(0), Lt(1)] | None = None
+    """How much."""
+    only_b: Annotated[int, Only("way", "b"), Only("bare")] = 2
+    """How often."""
+    inner: Annotated[Asked, Held(Inner, without=("seed",), lines={"steps": "How many inside."})] = field(
+        default_factory=dict
+    )
+    """Asked of the other."""
 
 
 def test_documented_reads_the_line_under_each_field() -> None:
-    assert documented(Example) == {"steps": "How many.", "name": "What it is called,\n    over two lines."}
+    assert documented(Inner) == {"steps": "How many.", "seed": "Where it begins."}
+    assert documented(Example)["name"] == "What it is called,\n    over two lines."
+    assert "bare" not in documented(Example)
 
 
-@pytest.mark.parametrize("cls", [cls for _, cls in COMMANDS])
-def test_every_option_is_documented(cls: type) -> None:
-    lines = documented(cls)
-    assert set(lines) == {option.name for option in fields(cls)}
-    assert all(line.endswith(".") and "\n" not in line for line in lines.values())
+def test_an_option_is_read_from_its_declaration_alone() -> None:
+    """Type, bounds, choices, group, default: none of them is written down a second time."""
+    options = declared(Example)
+    assert [*options] == ["name", "bare", "way", "share", "only_b", "steps"]
+    assert [one.kind for one in options.values()] == [str, int, str, float, int, int]
+    assert [one.group for one in options.values()] == ["Outside"] * 5 + ["Inside"]
+    assert [one.rule for one in options.values()] == [
+        "",
+        "",
+        "a, b or c",
+        "above 0 and below 1",
+        "",
+        "at least 1",
+    ]
+    assert [one.usual for one in options.values()] == ["", "1", "a", "", "2", "the base's own"]
+    assert options["way"].choices == ("a", "b", "c")
+    assert (options["steps"].line, options["steps"].inside) == ("How many inside.", "inner")
 
 
-@pytest.mark.parametrize(("command", "cls"), COMMANDS)
-def test_help_shows_every_option_with_its_line_and_default(command: str, cls: type, cidm: Cidm) -> None:
+def test_what_was_asked_is_settled_with_nothing_open() -> None:
+    assert settled(Inner, {"seed": None}, {"steps": 5}) == Inner(steps=5, seed=0), (
+        "None leaves a default as it is"
+    )
+    assert settled(Inner, {"steps": 3}, {"steps": 5}).steps == 3
+    with pytest.raises(TypeError):
+        settled(Inner, {})
+    assert settled(Example, {"steps": 3, "share": 0.5}) == Example(share=0.5, inner={"steps": 3})
+    assert spelled(Inner, {"seed": 4}) == {"steps": None, "seed": 4}
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"steps": 0}, "--steps 0: must be at least 1"),
+        ({"steps": "many"}, "--steps many: must be a whole number"),
+        ({"way": "d"}, "--way d: must be a, b or c"),
+        ({"share": math.nan}, "--share nan: must be above 0 and below 1"),
+        ({"share": 1.0}, "--share 1.0: must be above 0 and below 1"),
+        ({"only_b": True}, "--only-b True: must be a whole number"),
+        ({"shar": 1.0}, "--shar: there is no such option"),
+        ({"seed": 1}, "--seed: there is no such option"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_its_flag(said: dict[str, Any], message: str) -> None:
+    with pytest.raises(CidmError) as caught:
+        settled(Example, said)
+    assert caught.value.message == message
+    assert caught.value.code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "--only-b: belongs to --way b, and this is a"),
+        ({"way": "b", "bare": 0}, "belongs to --bare, which is 0"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused_where_it_was_said(
+    changed: dict[str, Any], words: str
+) -> None:
+    options = Example(**changed)
+    check_said((), options)
+    with pytest.raises(CidmError, match=words) as caught:
+        check_said(("only_b",), options)
+    assert caught.value.code == ExitCode.USAGE
+    check_said(("only_b",), Example(way="b"))
+
+
+@pytest.mark.parametrize("cls", TABLES.values())
+def test_every_option_is_documented_and_its_default_is_within_its_bounds(cls: type) -> None:
+    for name, option in declared(cls).items():
+        assert option.line.endswith("."), name
+        assert "\n" not in option.line, name
+        if option.default not in (MISSING, None):
+            assert option.checked(option.default) == option.default, name
+
+
+@pytest.mark.parametrize("kind", ["mini", "sd15", "sdxl"])
+def test_every_family_fills_in_all_that_is_open(kind: str) -> None:
+    """Of drawing and learning; what is filled in is within its bounds."""
+    drawn, learned = resolve_draw({}, kind, 64), resolve_learn({}, kind)
+    assert drawn.size == (64, 64)
+    assert None not in (*vars(drawn).values(), *vars(learned).values())
+    assert resolve_learn({"consolidation": "paper"}, kind).gamma2 == 1.0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_every_option_under_its_head_with_its_line_choices_and_default(
+    command: str, cidm: Cidm
+) -> None:
     ran = cidm(command, "--help")
     assert ran.code == 0
-    shown = " ".join(ran.out.split())
-    for option in fields(cls):
-        flag = "--" + option.name.replace("_", "-")
-        assert re.search(rf"(?<!\S){flag}\b", shown), flag
-        line = documented(cls)[option.name]
-        if option.default not in (None, ""):
-            default = str(option.default).replace("True", "on").replace("False", "off")
-            line += f" [default: {default}]"
-        assert line in shown, flag
-    assert shown.count("--no-crop") == (command in ("learn", "edit"))
+    pages = dict(re.findall(r"^(\S[^\n]*):\n((?:  .*\n|\n(?=  ))+)", ran.out, re.MULTILINE))
+    options = declared(COMMANDS[command])
+    for option in options.values():
+        shown = " ".join(pages[option.group].split())
+        assert re.search(rf"(?<!\S){option.flag}\b", shown), option.flag
+        line = f"{option.line} [default: {option.usual}]" if option.usual else option.line
+        assert line in shown, option.flag
+        assert all(choice in shown for choice in option.choices), option.flag
+    assert ("--no-crop" in ran.out) == (command in ("learn", "edit"))
+
+
+def test_what_only_comparisons_need_comes_last(cidm: Cidm) -> None:
+    heads = re.findall(r"^(\S[^\n]*):$", cidm("learn", "--help").out, re.MULTILINE)
+    assert heads[0] == "Arguments"
+    assert heads[-3:] == ["In every command", BASELINES, "Example"]
 
 
 def test_a_short_flag_is_the_long_one(cidm: Cidm) -> None:
@@ -76,17 +186,11 @@ def test_a_short_flag_is_the_long_one(cidm: Cidm) -> None:
     )
 
 
-@pytest.mark.parametrize(("table", "cls"), TABLES)
-def test_every_option_can_be_set_in_files_and_in_the_environment(table: str, cls: type) -> None:
-    for option in fields(cls):
-        assert f"{table}.{option.name}" in SETTINGS
-    assert variable_for(f"{table}.batch") == f"CIDM_{table.upper()}_BATCH"
-
-
-def test_plain_type_is_what_a_flag_takes() -> None:
-    assert [plain_type(hint) for hint in (int, int | None, float | None, bool, str, tuple[int, int] | None)] == [
-        int, int, float, bool, str, str,
-    ]  # fmt: skip
+@pytest.mark.parametrize("table", TABLES)
+def test_every_option_can_be_set_in_files_and_in_the_environment(table: str) -> None:
+    for name, option in declared(TABLES[table]).items():
+        assert SETTINGS[f"{table}.{name}"] is option.kind
+    assert variable_for(f"{table}.steps") == f"CIDM_{table.upper()}_STEPS"
 
 
 # Precedence, through a real command

@@ -18,7 +18,7 @@ from cidm_cli.learn.step import train_step, training
 from cidm_cli.machine.hardware import Hardware
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_cli.plan import estimate_draw
 from cidm_cli.plan import estimate_learn as estimate
 from cidm_cli.plan.estimate_bases import described, without_weights
@@ -210,7 +210,7 @@ def test_a_base_that_offloads_has_there_what_each_phase_needs(tiny_base: Path, p
 
 def drawn(base: Base, prompt: str = "a photo of a dog", **options: Any) -> tuple[estimate.Phase, ...]:
     options = {"steps": 10, **options}
-    job = Job(prompt, resolve_draw(DrawOptions(**options), "sd15", base.pixels))
+    job = Job(prompt, resolve_draw(options, "sd15", base.pixels))
     return estimate_draw.drawing(None, estimate_draw.made_up(estimate_draw.named_in(job)), base, job)
 
 

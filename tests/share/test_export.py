@@ -26,7 +26,7 @@ from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.models.opening import concept_weights
 from cidm_cli.models.sampling import initial_noise, make_scheduler
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_cli.share.features import OBJECT_TEMPLATES
 from cidm_registry import Registry
 from command import Cidm
@@ -73,7 +73,7 @@ def own(registry: Registry, base: Base, name: str) -> dict[str, torch.Tensor]:
 
 
 def ours(registry: Registry, base: Base, prompt: str) -> np.ndarray:
-    options = resolve_draw(DrawOptions(steps=STEPS, seed=SEED), "sd15", base.pixels)
+    options = resolve_draw(dict(steps=STEPS, seed=SEED), "sd15", base.pixels)
     (picture,) = draw(registry, base, [Job(prompt, options)])
     return np.asarray(picture.image, np.float64)
 

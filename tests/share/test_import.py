@@ -25,7 +25,7 @@ from cidm_cli.models.base import Base
 from cidm_cli.models.features import feature_source
 from cidm_cli.models.opening import concept_weights
 from cidm_cli.models.sampling import initial_noise, make_scheduler
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_registry import Against, Registry
 from command import Cidm
 from exports import kohya_tensors, pairs, products, worst
@@ -58,7 +58,7 @@ def test_a_lora_on_every_layer_draws_what_stock_diffusers_draws_with_it(
     pipe.set_progress_bar_config(disable=True)
     noise = initial_noise(base, [5], (tiny.PIXELS, tiny.PIXELS))
     theirs = pipe("a red toy", latents=noise, num_inference_steps=3, guidance_scale=7.5).images[0]
-    options = resolve_draw(DrawOptions(steps=3, seed=5), "sd15", base.pixels)
+    options = resolve_draw(dict(steps=3, seed=5), "sd15", base.pixels)
     named, words = draw(
         tiny_registry, base, [Job(prompt, options) for prompt in ("a red <toy>", "a red toy")]
     )
@@ -108,7 +108,7 @@ def test_one_file_imported_as_two_things_stays_two_things(
     run(cidm, "import", file, "--as", "la", "--class", "dog", *where)
     run(cidm, "import", file, "--as", "lb", "--class", "cat", *where)
     assert tiny_registry.get("la").blob == tiny_registry.get("lb").blob
-    options = resolve_draw(DrawOptions(steps=2, seed=5, batch=2), "sd15", base.pixels)
+    options = resolve_draw(dict(steps=2, seed=5, batch=2), "sd15", base.pixels)
     first, second = (Job(f"a red <{name}>", options) for name in ("la", "lb"))
     both = list(draw(tiny_registry, base, [first, second]))
     (alone,) = draw(tiny_registry, base, [second], mixed=False)

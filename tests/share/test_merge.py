@@ -24,7 +24,7 @@ from cidm_cli.models.base import Base
 from cidm_cli.models.features import feature_source, sees_text
 from cidm_cli.models.identity import identify
 from cidm_cli.models.opening import lora_fit
-from cidm_cli.options.draw import DrawOptions
+from cidm_cli.options.draw import resolve_draw
 from cidm_cli.options.merge import MERGE_METHODS, MergeOptions
 from cidm_cli.share import features, interference
 from cidm_cli.share.merge import Merge, merge, work
@@ -143,7 +143,9 @@ def test_ewa_takes_the_weights_that_drawing_the_prompt_would(
     prompt = "a <dog> on the beach"
     found = merged(registry, base, method="ewa", prompt=prompt, aggregation=aggregation)
     load = Loader(registry, base)
-    drawn = mixture(base, load, registry.records(), prompt, DrawOptions(method=aggregation))
+    drawn = mixture(
+        base, load, registry.records(), prompt, resolve_draw({"method": aggregation}, "sd15", base.pixels)
+    )
     layer_of = site_layers(base.unet)
     parts = [
         {site: value * weights[layer_of[site]] for site, value in own(registry, base, record.name).items()}

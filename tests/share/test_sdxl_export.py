@@ -22,7 +22,7 @@ from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.models.opening import concept_weights
 from cidm_cli.models.sampling import initial_noise, make_scheduler
-from cidm_cli.options.draw import DrawOptions, resolve_draw
+from cidm_cli.options.draw import resolve_draw
 from cidm_registry import Registry
 from command import Cidm
 from exports import worst
@@ -61,7 +61,7 @@ def changes(unet: Any, plain: Any) -> dict[str, torch.Tensor]:
 
 
 def ours(registry: Registry, base: Base, prompt: str) -> np.ndarray:
-    options = resolve_draw(DrawOptions(steps=3, seed=5), "sdxl", base.pixels)
+    options = resolve_draw(dict(steps=3, seed=5), "sdxl", base.pixels)
     (picture,) = draw(registry, base, [Job(prompt, options)])
     return np.asarray(picture.image, np.float64)
 

@@ -624,6 +624,24 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], root: Path) -
     assert ran.stderr.splitlines()[-1] == "0 []"
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("cidm show d", {"dog"}),
+        ("cidm stylize a.png --style ", {"dog", "狐"}),
+        ("cidm generate --sampler d", {"dpm++", "ddim"}),
+        ("cidm learn dog dogs --token-groups ", {"block", "layer"}),
+        ("cidm --registry nowhere show ", set()),
+    ],
+)
+def test_a_command_line_is_completed_with_choices_and_concepts(
+    line: str, found: set[str], root: Path
+) -> None:
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_CIDM_COMPLETE": "complete_bash"}
+    ran = run_installed(CIDM_REGISTRY=str(root), **words)
+    assert (set(ran.stdout.split()), ran.stderr) == (found, "")
+
+
 def test_names_survive_a_terminal_that_cannot_show_them(root: Path) -> None:
     ran = run_installed(
         "list", "-q", "--registry", root, PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C"

@@ -9,7 +9,7 @@ from cidm_cli.data import load_examples
 from cidm_cli.learn.assignment import Task
 from cidm_cli.learn.run import Events, learn
 from cidm_cli.models.base import Base
-from cidm_cli.options.learn import LearnOptions, resolve_learn
+from cidm_cli.options.learn import resolve_learn
 from cidm_registry import Record, Registry
 
 FAST = ("--steps", 4, "--batch", 2, "--lr", 0.02, "--token-lr", 0.05, "--variants", 2)
@@ -28,7 +28,7 @@ def task(
 ) -> Task:
     """What FAST asks for, but for ``options``."""
     fast = {"steps": 4, "batch": 2, "lr": 0.02, "token_lr": 0.05, "variants": 2}
-    chosen = resolve_learn(LearnOptions(**{**fast, **options}), "sd15")
+    chosen = resolve_learn({**fast, **options}, "sd15")
     dataset = load_examples(folder, class_noun=noun)
     return Task(name, noun, False, dataset, chosen, update=update, resume=resume, restart=restart)
 
