@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -14,6 +16,8 @@ from cidm_cli.data import load_examples, marked
 from cidm_cli.data.nouns import in_folder
 from cidm_cli.errors import CidmError
 from cidm_cli.shell.app import COMMANDS, app
+from cidm_cli.shell.page import EXAMPLES
+from tools import options_page
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,6 +51,21 @@ def test_the_list_of_commands_is_complete() -> None:
     page = (ROOT / "docs" / "commands.md").read_text()
     table = page[page.index("| command |") : page.index("## Output")]
     assert all(re.search(rf"`(?:cidm )?{name}\b", table) for name, _ in COMMANDS)
+
+
+def test_the_page_of_options_is_what_the_declarations_say() -> None:
+    said = (ROOT / "docs" / "options.md").read_text()
+    assert said == options_page.page(), "write it again: python -m tools.options_page"
+
+
+@pytest.mark.parametrize("name", [name for name, _ in COMMANDS])
+def test_every_command_has_an_example_that_it_takes(name: str) -> None:
+    example = shlex.split(EXAMPLES[name])
+    command: Any = typer.main.get_command(app)
+    for word in name.split():
+        command = command.commands[word]
+    assert example[: 1 + len(name.split())] == ["cidm", *name.split()]
+    command.make_context(name, example[1 + len(name.split()) :])
 
 
 def spoken(page: Path, program: str) -> list[str]:
