@@ -18,7 +18,7 @@ from cidm_cli.errors import ExitCode
 from cidm_cli.judge.tasks import tasks_folder
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
-from cidm_cli.options import draw, learn
+from cidm_cli.options import families
 from cidm_registry import Registry
 from command import Cidm
 from learning import learn_direct, task
@@ -30,8 +30,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded base learns and draws in a few steps."""
     quick = {"steps": 3, "batch": 2}
-    monkeypatch.setitem(learn.LEARN_DEFAULTS, "mini", {**learn.LEARN_DEFAULTS["mini"], **quick})
-    monkeypatch.setitem(draw.DRAW_DEFAULTS, "mini", {"steps": 2, "guidance": 3.0})
+    own = {"learn": {**families.defaults("mini")["learn"], **quick}, "draw": {"steps": 2, "guidance": 3.0}}
+    monkeypatch.setitem(families.DEFAULTS, "mini", own)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ _PAPER = {
     "learn": {"steps": 800, "batch": 1, "lr": 1e-4, "token_lr": 1e-3, "buckets": True},
     "draw": {"steps": 50, "guidance": 7.5},
 }
-_DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+DEFAULTS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "mini": {
         "learn": {"steps": 100, "batch": 8, "lr": 2e-3, "token_lr": 1e-2, "buckets": False},
         "draw": {"steps": 20, "guidance": 4.0},
@@ -23,4 +23,4 @@ _DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 def defaults(kind: str) -> Mapping[str, Mapping[str, Any]]:
     """By table of settings, "learn" and "draw", the options that are a family's own. ``kind`` is the base's."""
-    return _DEFAULTS[kind]
+    return DEFAULTS[kind]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cidm_cli.demo import CONCEPTS
-from cidm_cli.options import draw, learn
+from cidm_cli.options import families
 from cidm_cli.shell.main import main
 from cidm_registry import Registry
 
@@ -17,8 +17,8 @@ from cidm_registry import Registry
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {"steps": 2, "batch": 2, "lr": 1e-3, "token_lr": 1e-3}
-    monkeypatch.setitem(learn.LEARN_DEFAULTS, "mini", {**learn.LEARN_DEFAULTS["mini"], **quick})
-    monkeypatch.setitem(draw.DRAW_DEFAULTS, "mini", {"steps": 2, "guidance": 3.0})
+    own = {"learn": {**families.defaults("mini")["learn"], **quick}, "draw": {"steps": 2, "guidance": 3.0}}
+    monkeypatch.setitem(families.DEFAULTS, "mini", own)
 
 
 @pytest.mark.usefixtures("short")
