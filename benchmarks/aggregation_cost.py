@@ -22,7 +22,7 @@ from cidm_cli.draw import images as generate
 from cidm_cli.draw.jobs import Job
 from cidm_cli.formats.concept import ConceptWeights, pack
 from cidm_cli.models import text
-from cidm_cli.models.attention import cross_attention_layers, linear_shapes, lora_sites
+from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, identify
 from cidm_cli.models.opening import open_base
@@ -76,11 +76,11 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, object]:
 
 def fill(registry: Registry, base: Base, count: int) -> None:
     """Commits concepts of random weights, of the default rank."""
-    shapes, layers = linear_shapes(base.unet), len(cross_attention_layers(base.unet))
+    shapes, layers = base.shapes, len(base.layers)
     width = text.token_width(base)
     for number in range(count):
         generator = torch.Generator().manual_seed(number)
-        sites = lora_sites(base.unet)
+        sites = lora_sites(base.denoiser)
         up = {s: 0.01 * torch.randn(shapes[s][0], 4, generator=generator) for s in sites}
         down = {s: torch.randn(4, shapes[s][1], generator=generator) for s in sites}
         tokens = torch.randn(layers, 2, width, generator=generator)

@@ -40,7 +40,7 @@ from cidm_cli.learn.batches import Prepared, prepare
 from cidm_cli.learn.step import PLAIN, Method, Trainee, train_step, training
 from cidm_cli.method.consolidation import Consolidation, Factors
 from cidm_cli.method.literal import LiteralConsolidation
-from cidm_cli.models.attention import linear_shapes, lora_sites
+from cidm_cli.models.attention import lora_sites, site_layers
 from cidm_cli.models.identity import MINI, identify
 from cidm_cli.models.opening import open_base
 from cidm_cli.options.learn import LearnOptions, resolve_learn
@@ -133,7 +133,7 @@ def embedded(
         **middle,
         "seconds": {name: statistics.median(values) for name, values in seconds.items()},
         "spread": {name: [min(values), max(values)] for name, values in ratios.items()},
-        "sites": len(lora_sites(base.unet, options.targets)), "batch": options.batch, "rounds": given.rounds,
+        "sites": len(lora_sites(base.denoiser, options.targets)), "batch": options.batch, "rounds": given.rounds,
         "block": given.block, "device": base.device.type, "compute": str(base.compute).removeprefix("torch."),
     }  # fmt: skip
 
@@ -166,7 +166,7 @@ def published(name: str, options: LearnOptions, given: argparse.Namespace, clock
     """Seconds and bytes of the terms alone, by number of older concepts."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(**UNETS[name])
-    every = linear_shapes(unet)
+    every = {site: tuple(unet.get_submodule(site).weight.shape[:2]) for site in site_layers(unet)}
     shapes = {site: every[site] for site in lora_sites(unet)}
     new = random_concept(shapes, options.rank, 0)
     factored, literal = {}, {}

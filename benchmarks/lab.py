@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cidm_cli.api import Workspace, made
+from cidm_cli.bases import family
 from cidm_cli.data import Dataset, load_examples
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.judge import concepts as evaluation
@@ -73,7 +74,7 @@ class Lab:
     @property
     def choice(self) -> Choice:
         """Which judges are meant; none is loaded for that."""
-        return choose(folder_of(self.reference), self.clip, self.dino, own=self.kind == MINI)
+        return choose(folder_of(self.reference), self.clip, self.dino, family(self.kind).judges)
 
     @property
     def judges(self) -> Judges:

@@ -26,7 +26,6 @@ from cidm_cli.draw.jobs import COMPLETE
 from cidm_cli.draw.mixtures import Loader
 from cidm_cli.layout import Layout
 from cidm_cli.models import sampling, text
-from cidm_cli.models.attention import cross_attention_layers
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import MINI, identify
 from cidm_cli.models.opening import open_base
@@ -121,12 +120,11 @@ def layout_step(
 
 def prompt_step(base: Base, options: DrawOptions, latents: torch.Tensor) -> Callable[[], object]:
     """The same of a prompt without concepts; merged into the weights, they would cost nothing."""
-    layers = len(cross_attention_layers(base.unet))
+    layers = len(base.layers)
     without, given = (
         [context.expand(len(latents), -1, -1) for context in encoded]
         for encoded in (
-            text.encode(base, [text.tokenize(base.tokenizer, [words])], {}, layers=layers)
-            for words in ("", PROMPT)
+            text.encode(base, [text.tokenize(base, [words])], {}, layers=layers) for words in ("", PROMPT)
         )
     )
     assert options.guidance

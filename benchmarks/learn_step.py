@@ -95,8 +95,8 @@ def plain_loop(
     base: Base, sites: list[str], data: Prepared, dataset: object, options: LearnOptions
 ) -> Callable[[], object]:
     """A LoRA training step as the libraries' own examples write it: cached latents, captions encoded every step."""
-    base.unet.add_adapter(LoraConfig(r=options.rank, lora_alpha=options.rank, target_modules=sites))
-    parameters = [p for p in base.unet.parameters() if p.requires_grad]
+    base.denoiser.add_adapter(LoraConfig(r=options.rank, lora_alpha=options.rank, target_modules=sites))
+    parameters = [p for p in base.denoiser.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=options.lr)
     schedule = DDPMScheduler.from_config(base.scheduler_config)
     captions = [example.caption for example in dataset.examples]  # type: ignore[attr-defined]
@@ -109,12 +109,12 @@ def plain_loop(
         noise = torch.randn_like(clean)
         t = torch.randint(0, 1000, (options.batch,), device=base.device)
         with torch.no_grad(), base.autocast():
-            ids = base.tokenizer(
+            ids = base.tokenizers[0](
                 [captions[k] for k in picture], padding="max_length", truncation=True, return_tensors="pt"
             ).input_ids.to(base.device)
-            context = base.text_encoder(ids).last_hidden_state
+            context = base.encoders[0](ids).last_hidden_state
         with base.autocast():
-            prediction = base.unet(schedule.add_noise(clean, noise, t), t, context).sample
+            prediction = base.denoiser(schedule.add_noise(clean, noise, t), t, context).sample
         wanted = schedule.get_velocity(clean, noise, t) if base.prediction == "v_prediction" else noise
         loss = F.mse_loss(prediction.float(), wanted)
         loss.backward()

@@ -165,7 +165,7 @@ def static(
             options = MergeOptions(method=method)
             selection = Selection(tuple(records), (1.0,) * len(records), None, options)
             made = merge.merge(registry, lab.base, selection)
-            path.write_bytes(pack_diffusers(made.factors, 1.0, frozenset(), made.facts))
+            path.write_bytes(pack_diffusers(made.factors, 1.0, frozenset(), "unet.", made.facts))
             say(f"{name}: merged")
         whole = generate.read_static(path, lab.base)
         found = lab.judged(

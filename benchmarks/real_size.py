@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,10 @@ from peft import LoraConfig
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig
 
 from benchmarks.aggregation_cost import fill
+from cidm_cli import bases
 from cidm_cli.data import Dataset, load_examples
 from cidm_cli.learn import methods
 from cidm_cli.learn import run as learn
@@ -45,9 +45,11 @@ from cidm_cli.learn.assignment import Task
 from cidm_cli.learn.batches import Prepared, draw, prepare
 from cidm_cli.learn.step import Trainee, train_step, training
 from cidm_cli.models import text
-from cidm_cli.models.attention import cross_attention_layers, lora_sites
+from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.base import Base, choose_compute, choose_device, peak_memory
-from cidm_cli.models.loading import clip_tokenizer, settings_folder
+from cidm_cli.models.identity import settings_folder
+from cidm_cli.models.loading import architecture
+from cidm_cli.models.sd_parts import ENCODERS, clip_tokenizer
 from cidm_cli.options.learn import LearnOptions, resolve_learn
 from cidm_registry import BaseRef, Registry
 
@@ -167,7 +169,7 @@ def ours(
 ) -> None:
     """What `cidm learn` does, from the pictures on."""
     registry = Registry.create(
-        folder / "registry", BaseRef(kind=base.family, source="random", fingerprint="0" * 64)
+        folder / "registry", BaseRef(kind=base.family.name, source="random", fingerprint="0" * 64)
     )
     fill(registry, base, older)
     dataset = pictures(folder, base.pixels)
@@ -184,8 +186,8 @@ def ours(
 
 def texts(trainee: Trainee, data: Prepared, options: LearnOptions) -> None:
     """A step's share of the text encoders."""
-    layers = len(cross_attention_layers(trainee.base.unet))
-    prompts = draw(data, options, trainee.step, len(trainee.signal)).prompts
+    layers = len(trainee.base.layers)
+    prompts = draw(data, options, trainee.step, len(trainee.schedule.times)).prompts
     contexts = text.encode(trainee.base, prompts, {trainee.name: trainee.tokens}, layers=layers)
     torch.stack([context.mean() for context in contexts]).sum().backward()
     trainee.tokens.grad = None
@@ -194,14 +196,14 @@ def texts(trainee: Trainee, data: Prepared, options: LearnOptions) -> None:
 def plain(given: argparse.Namespace, folder: Path, base: Base, options: LearnOptions) -> None:
     """A LoRA and a token trained as the libraries' own examples do it."""
     dataset = pictures(folder, base.pixels)
-    data = prepare(base, dataset, [text.tokenize(base.tokenizer, ["a dog"])] * len(dataset.examples), options)
-    sites = list(lora_sites(base.unet))
-    base.unet.add_adapter(LoraConfig(r=options.rank, lora_alpha=options.rank, target_modules=sites))
-    cast_training_params(base.unet, dtype=torch.float32)
+    data = prepare(base, dataset, [text.tokenize(base, ["a dog"])] * len(dataset.examples), options)
+    sites = list(lora_sites(base.denoiser))
+    base.denoiser.add_adapter(LoraConfig(r=options.rank, lora_alpha=options.rank, target_modules=sites))
+    cast_training_params(base.denoiser, dtype=torch.float32)
     if options.checkpointing:
-        base.unet.enable_gradient_checkpointing()
-    factors = [p for p in base.unet.parameters() if p.requires_grad]
-    tokenizers = [t for t in (base.tokenizer, base.tokenizer_2) if t is not None]
+        base.denoiser.enable_gradient_checkpointing()
+    factors = [p for p in base.denoiser.parameters() if p.requires_grad]
+    tokenizers = base.tokenizers
     tables = [encoder.get_input_embeddings() for encoder in base.encoders]
     tokens = [nn.Parameter(0.02 * torch.randn(table.embedding_dim, device=base.device)) for table in tables]
     word = tokenizers[0]("rex", add_special_tokens=False).input_ids[0]
@@ -229,14 +231,14 @@ def plain(given: argparse.Namespace, folder: Path, base: Base, options: LearnOpt
                 ids = words(
                     [captions[k] for k in shown], padding="max_length", truncation=True, return_tensors="pt"
                 ).input_ids.to(base.device)
-                if base.text_encoder_2 is None:
+                if len(base.encoders) == 1:
                     context.append(encoder(ids).last_hidden_state)
                     continue
                 out = encoder(ids, output_hidden_states=True)
                 context.append(out.hidden_states[-2])
                 added = {"text_embeds": out[0], "time_ids": data.sizes[shown, 0]}
             seen = torch.cat(context, -1)
-            prediction = base.unet(
+            prediction = base.denoiser(
                 schedule.add_noise(clean, noise, t), t, seen, added_cond_kwargs=added
             ).sample
         loss = F.mse_loss(prediction.float(), noise)
@@ -292,25 +294,20 @@ def random_base(family: str, side: int, device: torch.device, compute: torch.dty
     """A base of the family's full size with random weights, whose pictures have that side."""
     folder = settings_folder(family)
     settings = UNet2DConditionModel.load_config(folder, subfolder="unet") | {"sample_size": side // 8}
-    classes = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    chosen = ENCODERS[: 1 + (family == "sdxl")]
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(settings)
         vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder, subfolder="vae"))
-        encoders = [
-            cls(CLIPTextConfig.from_pretrained(folder, subfolder=part))
-            for part, cls in classes.items()
-            if (folder / part).is_dir()
-        ]
+        encoders = [cls(CLIPTextConfig.from_pretrained(folder, subfolder=part)) for part, _, cls, _ in chosen]
     for part in (unet, vae, *encoders):
         half = part is not vae and device.type != "cpu"
         fill_in(part.to_empty(device=device).to(compute if half else torch.float32))
-    base = Base(
-        unet=unet, vae=vae, text_encoder=encoders[0], tokenizer=clip_tokenizer("<|endoftext|>"),
+    return Base(
+        family=bases.family(family), architecture=architecture(bases.family(family)), denoiser=unet, vae=vae,
+        encoders=tuple(encoders), tokenizers=tuple(clip_tokenizer(pad) for _, _, _, pad in chosen),
         scheduler_config=dict(DDPMScheduler.load_config(folder, subfolder="scheduler")), device=device, compute=compute,
+        zero_empty=family == "sdxl",
     )  # fmt: skip
-    if family == "sd15":
-        return base
-    return replace(base, text_encoder_2=encoders[1], tokenizer_2=clip_tokenizer("!"), zero_empty=True)
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
+from cidm_cli.bases import family
 from cidm_cli.data import Example, load_examples
 from cidm_cli.demo import tasks_folder
 from cidm_cli.draw import edit, stylize
@@ -85,7 +86,7 @@ def main() -> None:
     tasks = tuple(load_tasks(tasks_folder()))
     bench = Bench(
         registry, open_base(registry, device="auto", precision="auto"),
-        open_judges(choose(mini_folder(), None, None, own=True)), tasks, unseen(tasks, given.pictures),
+        open_judges(choose(mini_folder(), None, None, family(MINI).judges)), tasks, unseen(tasks, given.pictures),
     )  # fmt: skip
     result: dict[str, Any] = {"stylize": styles(bench, given), "edit": edits(bench, given)}
     result |= {"pictures": given.pictures, "seeds": given.seeds, "compute": str(bench.base.compute)}

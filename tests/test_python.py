@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,11 @@ import pytest
 from PIL import Image
 
 import tiny
-from cidm_cli import CidmError, Workspace
+from cidm_cli import CidmError, Workspace, bases
 from cidm_cli.errors import ExitCode
 from cidm_cli.judge.tasks import tasks_folder
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
-from cidm_cli.options import families
 from cidm_registry import Registry
 from command import Cidm
 from learning import learn_direct, task
@@ -30,8 +30,9 @@ PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded base learns and draws in a few steps."""
     quick = {"steps": 3, "batch": 2}
-    own = {"learn": {**families.defaults("mini")["learn"], **quick}, "draw": {"steps": 2, "guidance": 3.0}}
-    monkeypatch.setitem(families.DEFAULTS, "mini", own)
+    mini = bases.family("mini")
+    hasty = replace(mini, learn={**mini.learn, **quick}, draw={"steps": 2, "guidance": 3.0})
+    monkeypatch.setitem(bases._known, "mini", hasty)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import MISSING
 from pathlib import Path
 
+from cidm_cli.bases import family
 from cidm_cli.options.declared import WORDS, Option, Short, Written, declared
-from cidm_cli.options.families import defaults
 from cidm_cli.options.settings import TABLES
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
@@ -50,7 +50,8 @@ def _value(option: Option) -> str:
 
 
 def _default(option: Option, table: str) -> str:
-    own = [defaults(kind)["learn" if table == "learn" else "draw"].get(option.name) for kind in FAMILIES]
+    families = [family(kind) for kind in FAMILIES]
+    own = [(one.learn if table == "learn" else one.draw).get(option.name) for one in families]
     if option.default is MISSING and None not in own and option.kind is not bool:
         return ", ".join(f"{value} ({name})" for value, name in zip(own, FAMILIES.values(), strict=True))
     return option.usual

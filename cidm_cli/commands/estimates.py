@@ -108,9 +108,9 @@ def shown(
 
 
 def _table(phases: Sequence[Phase]) -> Table:
-    from ..plan.estimate_learn import ROWS
+    from ..plan.estimate_learn import told_apart
 
-    names = [name for name in ROWS if any(name in phase.memory for phase in phases)]
+    names = [name for name in told_apart() if any(name in phase.memory for phase in phases)]
     rows = [
         [name, *(readable_bytes(p.memory[name]) if name in p.memory else "" for p in phases)]
         for name in names

@@ -14,7 +14,6 @@ from cidm_registry import Record, Registry, canonical_key
 from ..errors import CidmError, ExitCode
 from ..files.places import candidates
 from ..layout import Layout, load_layout
-from ..models.attention import cross_attention_layers
 from ..models.base import Base
 from ..models.digests import digest
 from ..options.declared import settled
@@ -251,7 +250,7 @@ def _found(there: Sequence[Record], then: Then, how: str) -> Record:
 def _layer_weights(told: dict[str, Any], base: Base) -> tuple[float, ...]:
     """The weights of a concept at each layer, as a picture tells them; none where only its tokens were used."""
     weights = tuple(float(weight) for weight in told["weights"])
-    if weights and len(weights) != len(cross_attention_layers(base.unet)):
+    if weights and len(weights) != len(base.layers):
         raise ValueError(f"it tells {len(weights)} weights of a concept")
     if not all(math.isfinite(weight) for weight in weights) or not isinstance(told["named"], bool):
         raise ValueError("its weights are impossible")

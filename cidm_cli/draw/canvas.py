@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cidm_registry import Registry
 
+from ..bases import family
 from ..errors import CidmError
 from ..layout.advice import Picture
-from ..models.grids import coarsest_cells, default_size, side_multiple
 from ..models.identity import folder_of
 
 
@@ -16,8 +16,9 @@ def picture_of(size: tuple[int, int] | None, registry: Registry | None) -> Pictu
         return Picture(size, None)
     try:
         folder = folder_of(registry.base)
-        drawn = size or default_size(folder)
-        return Picture(drawn, coarsest_cells(folder, drawn), side_multiple(folder))
+        sizes = family(registry.base.kind).sizes
+        drawn = size or sizes.default(folder)
+        return Picture(drawn, sizes.coarsest(folder, drawn), sizes.multiple(folder))
     except CidmError:
         # A base that is not there, or not as a folder: what it would draw is not known, and nothing else is wrong.
         return Picture(size, None)

@@ -1,4 +1,4 @@
-"""What prompts say to the UNet, encoded once however many batches their pictures are drawn in."""
+"""What prompts say to the denoiser, encoded once however many batches their pictures are drawn in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from cidm_registry import Record
 
 from ..models import sampling, text
 from ..models import structure as control
-from ..models.attention import cross_attention_layers
 from ..models.base import Base
 from ..models.offload import present
 from ..options.draw import DrawOptions
@@ -21,7 +20,7 @@ from . import structure
 from .mixtures import Applied, Loader, Mixture, spoken
 
 Text = tuple[tuple[torch.Tensor, ...], torch.Tensor | None]
-"""What each cross-attention layer attends to [1, tokens, width], and the text as a whole [1, width] if need be."""
+"""What each layer attends to [1, tokens, width], and the text as a whole [1, width] if need be."""
 
 Key = TypeVar("Key", bound=Hashable)
 Made = TypeVar("Made")
@@ -96,8 +95,7 @@ class Texts:
 
     def _encoded(self, said: str, named: Sequence[Record], what: str) -> Text:
         tokens, vectors = spoken(self.base, self.load, said, named, self.on_note, what)
-        layers = len(cross_attention_layers(self.base.unet))
-        return text.encode(self.base, [tokens], vectors, layers=layers), text.pooled(self.base, [tokens])
+        return text.encode(self.base, [tokens], vectors), text.pooled(self.base, [tokens])
 
 
 def _once(kept: Mapping[Key, Made], makers: Mapping[Key, Callable[[], Made]]) -> dict[Key, Made]:

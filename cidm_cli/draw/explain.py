@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cidm_registry import Registry
 
-from ..models.attention import cross_attention_layers
 from ..models.base import Base
 from ..options.draw import DrawOptions
 from .mixtures import Loader, mixture, spoken
@@ -45,7 +44,7 @@ def explain(
     load = Loader(registry, base)
     chosen = mixture(base, load, records, prompt, options)
     spoken(base, load, prompt, chosen.named, on_note)
-    layers = cross_attention_layers(base.unet)
+    layers = base.layers
     used = {record.key: weights for record, weights in zip(chosen.used, chosen.weights, strict=True)}
     nothing = (0.0,) * len(layers)
     return Explained(

@@ -24,8 +24,8 @@ from ..machine.processes import SOLO, Crew
 from ..method.lowrank import delta
 from ..models import memory, sampling
 from ..models import structure as control
-from ..models.attention import merged
 from ..models.base import Base
+from ..models.lora import merged
 from ..models.opening import lora_fit
 from ..options.draw import DrawOptions
 from ..terminal.progress import once
@@ -167,7 +167,7 @@ def _chosen(base: Base, load: Loader, records: Sequence[Record], job: Job, stati
 
 
 def _shared(job: Job, chosen: Chosen) -> object:
-    """Equal for jobs whose pictures may be drawn in one batch: the UNet's weights and all settings are the same."""
+    """Equal for jobs whose pictures may be drawn in one batch: the weights and all settings are the same."""
     if job.regions:
         return object()
     whole = chosen.whole
@@ -201,7 +201,7 @@ def ready(base: Base, job: Job, chosen: Chosen, texts: Texts, static: Static | N
     load, on_note = texts.load, texts.on_note
     guide = views.guide(base, load, job.structure, job.options, on_note) if job.structure else None
     if job.regions:
-        with merged(base.unet, static.deltas if static else {}):
+        with merged(base.denoiser, static.deltas if static else {}):
             scene = layouts.prepare(base, job.regions, job.options, chosen, load, job.ablation, on_note)
             lead = None if guide is None else views.Lead(guide, _heard(base, job, chosen))
             yield partial(_draw_regions, base, scene, lead)

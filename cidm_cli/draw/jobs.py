@@ -198,7 +198,7 @@ def masks_of(layout: Layout, folder: Path | None = None) -> tuple[Mask | None, .
 
 
 def check_size(size: tuple[int, int] | None, multiple: int) -> None:
-    """Refuses a size whose latents cannot be halved as often as the base's UNet does.
+    """Refuses a size whose latents cannot be halved as often as the base needs them to.
 
     Args:
         multiple: what sides must be multiples of on the base.

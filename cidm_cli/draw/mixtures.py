@@ -18,9 +18,9 @@ from ..formats.concept import ConceptWeights
 from ..method import aggregation
 from ..method.lowrank import delta, weighted_sum
 from ..models import text
-from ..models.attention import cross_attention_layers, merged, site_layers
 from ..models.base import Base
 from ..models.control_files import ControlFiles
+from ..models.lora import merged
 from ..models.offload import present
 from ..models.opening import concept_weights
 from ..models.structure import Control
@@ -46,7 +46,7 @@ class Mixture:
     used: tuple[Record, ...]
     """Concepts whose low-rank weights are used."""
     weights: tuple[tuple[float, ...], ...]
-    """Of each used concept, at each cross-attention layer."""
+    """Of each used concept, at each layer."""
     against: tuple[Record, ...] = ()
     """Concepts whose tokens stand in the negative prompt; their low-rank weights are not used for it."""
 
@@ -95,11 +95,10 @@ class Loader:
 
     def _encoded(self, record: Record) -> torch.Tensor:
         vectors = self(record).tokens
-        layers = len(cross_attention_layers(self.base.unet))
-        alone = text.tokenize(self.base.tokenizer, [text.Slot(record.key, vectors.shape[1])])
+        alone = text.tokenize(self.base, [text.Slot(record.key, vectors.shape[1])])
         with torch.no_grad():
-            contexts = text.encode(self.base, [alone], {record.key: vectors}, layers=layers)
-        return torch.stack([context[0, 1 : alone.words + 1] for context in contexts])
+            contexts = text.encode(self.base, [alone], {record.key: vectors})
+        return torch.stack([context[0, alone.body] for context in contexts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +136,7 @@ def mixture(
         tuple(by_key[canonical_key(name)] for name in names) for names in (said.names, against_said.names)
     )
     method = choose_method(options.method, named)
-    layers = len(cross_attention_layers(base.unet))
+    layers = len(base.layers)
     used: Sequence[Record] = records
     if method == "named":
         used = named
@@ -164,14 +163,14 @@ def similarity_weights(
     power: float,
 ) -> torch.Tensor:
     """Weights [layers, concepts] by Eq. 3, in one of its forms, on the CPU in float32."""
-    layers = len(cross_attention_layers(base.unet))
+    layers = len(base.layers)
     if not records:
         return torch.zeros(layers, 0)
     tokens, vectors = spoken(base, load, prompt, named)
     with present(base.device, *base.encoders), torch.no_grad():
-        contexts = text.encode(base, [tokens], vectors, layers=layers)
+        contexts = text.encode(base, [tokens], vectors)
         own = [load.rows(record) for record in records]
-    rows = torch.stack([context[0, 1 : tokens.words + 1] for context in contexts])
+    rows = torch.stack([context[0, tokens.body] for context in contexts])
     form = "paper" if method == "paper" else "official"
     M = aggregation.similarities(rows, [True] * tokens.words, own, form=form).cpu()
     if method == "paper":
@@ -229,11 +228,11 @@ def prompt_tokens(
             parts.append(text.Slot(key, vectors[key].shape[1], nouns.get(key, "")))
         else:
             parts.append(part)
-    tokens = text.tokenize(base.tokenizer, parts)
+    tokens = text.tokenize(base, parts)
     if tokens.lost:
         raise CidmError(
             f"{what} {prompt!r}: too long, <{tokens.lost[0]}> is cut off",
-            hint=f"the text encoder holds {base.tokenizer.model_max_length - 2} tokens; name the concept earlier",
+            hint=f"the text encoder holds {base.architecture.room(base)} tokens; name the concept earlier",
             code=ExitCode.USAGE,
         )
     if tokens.cut:
@@ -277,7 +276,7 @@ def _by_site(
     base: Base, mixture: Mixture, load: Loader
 ) -> dict[str, list[tuple[ConceptWeights, float, float]]]:
     """The used concepts that each site has: their weights, their scale, and their weight in the mixture there."""
-    layer_of = site_layers(base.unet)
+    layer_of = base.site_layers
     loaded = [
         (load(record), record.scale, w) for record, w in zip(mixture.used, mixture.weights, strict=True)
     ]
@@ -308,7 +307,7 @@ class Applied:
 
     def merged(self, base: Base) -> AbstractContextManager[None]:
         """The base with ``throughout`` in its weights, for as long as it is open."""
-        return merged(base.unet, self.throughout())
+        return merged(base.denoiser, self.throughout())
 
     def evaluate(self, base: Base, step: int, predict: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The prediction in a sampling step: LoRA Composite's mean, or LoRA Switch's turn (Zhong et al. 2024)."""
@@ -319,7 +318,7 @@ class Applied:
             turns = (turns[step // SWITCH_EVERY % len(turns)],)
         total: torch.Tensor | None = None
         for turn in turns:
-            with merged(base.unet, turn()):
+            with merged(base.denoiser, turn()):
                 one = predict()
             total = one if total is None else total + one
         assert total is not None

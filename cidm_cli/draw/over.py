@@ -18,7 +18,6 @@ from ..method import editing
 from ..models import memory, sampling
 from ..models.base import Base
 from ..models.offload import present
-from ..models.prediction import predict
 from ..options.draw import DrawOptions, resolve_draw
 from ..options.over import EditOptions, StylizeOptions
 from . import png
@@ -159,10 +158,10 @@ def noise_found(
     contexts = tuple(context.expand(len(clean), -1, -1) for context in contexts)
     whole = None if whole is None else whole.expand(len(clean), -1)
     latents, at = clean, levels[-1]
-    with present(base.device, base.unet):
+    with present(base.device, base.denoiser):
         for number in reversed(range(first, brush.options.steps)):
             to = levels[number]
-            prediction = predict(base, latents, scheduler.timesteps[number], contexts, whole)
+            prediction = base.predict(latents, scheduler.timesteps[number], contexts, whole)
             latents = editing.less_clean(
                 latents, prediction, base.prediction, (at.signal, at.noise), (to.signal, to.noise)
             )

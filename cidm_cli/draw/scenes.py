@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,9 @@ from ..errors import CidmError, ExitCode
 from ..files.places import told_path
 from ..layout import Layout, thin_regions
 from ..method import regions as method
-from ..models import regional, sampling, text
-from ..models.attention import cross_attention_layers
+from ..models import sampling, text
 from ..models.base import Base
+from ..models.family import Source
 from ..models.offload import present
 from ..options.draw import DrawOptions
 from .jobs import Ablation, Mask, check_layout, parts_of
@@ -52,7 +53,7 @@ class Scene:
     layout: Layout
     options: DrawOptions
     ablation: Ablation
-    cache: regional.Cache
+    cache: Any
     masks: torch.Tensor
     """[regions, h, w], how much of each cell of the latents each region holds"""
     soft: torch.Tensor
@@ -140,7 +141,7 @@ def prepare(
     masks = [_mask(layout, index, mask, options.size) for index, mask in enumerate(chosen.masks)]
     _warn_of_thin(base, layout, (width, height), on_note)
     return Scene(
-        layout, options, ablation, regional.cached(base, sources),
+        layout, options, ablation, base.regions.cached(base, sources),
         torch.stack([method.coarse(mask, (width, height)) for mask in masks]),
         torch.tensor([bool(region.feather or region.mask) for region in layout.regions]), tuple(own_without),
         makes_crops(base, layout, options.size, ablation),
@@ -177,9 +178,8 @@ def _sources(
     negative: str,
     chosen: Mixture,
     strength: float = 1.0,
-) -> list[regional.Source]:
+) -> list[Source]:
     """What a prompt's part of the picture is drawn from, without the prompt and with it."""
-    layers = len(cross_attention_layers(base.unet))
     changes = factors(base, chosen, load, strength)
     both = [
         spoken(base, load, negative, chosen.against, on_note, "negative prompt"),
@@ -187,8 +187,8 @@ def _sources(
     ]
     wholes = text.pooled(base, [tokens for tokens, _ in both])
     return [
-        regional.Source(
-            [context[0] for context in text.encode(base, [tokens], vectors, layers=layers)], changes,
+        Source(
+            [context[0] for context in text.encode(base, [tokens], vectors)], changes,
             None if wholes is None else wholes[number],
         )
         for number, (tokens, vectors) in enumerate(both)
@@ -216,7 +216,7 @@ def _mask(layout: Layout, index: int, file: Mask | None, size: tuple[int, int]) 
 
 
 def _warn_of_thin(base: Base, layout: Layout, cells: tuple[int, int], on_note: Callable[[str], None]) -> None:
-    across, down = regional.grids(base.unet, cells)[-1]
+    across, down = base.architecture.grids(base, cells)[-1]
     for index in thin_regions(layout, (across, down)):
         on_note(
             f"{layout.origin.place(('region', index, 'box'))}: region.{index}.box is thinner than a cell of the base's "

@@ -1,21 +1,23 @@
-"""Looking at the pictures of a layout: what the UNet is asked at each step, and what becomes of its answers.
+"""Looking at the pictures of a layout: what the denoiser is asked at each step, and what becomes of its answers.
 
 Every picture of a batch is looked at in several *views*: under the negative prompt, under the whole prompt with all
 regions in their places, and, for the region noise estimates of Eq. 4, under the whole prompt with one region alone.
-Views are rows of the UNet's batch.
+Views are rows of the denoiser's batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from ..errors import CidmError, ExitCode
 from ..method import regions as method
-from ..models import regional, sampling, structure
+from ..models import sampling, structure
 from ..models.base import Base
+from ..models.family import Rows
 from ..options.draw import DrawOptions
 from .lines import lines
 from .mixtures import Loader
@@ -43,7 +45,7 @@ class Lead:
 
 @dataclass(frozen=True)
 class View:
-    """One look at a picture: a row of the UNet's batch."""
+    """One look at a picture: a row of the denoiser's batch."""
 
     source: int
     """Of the whole view."""
@@ -58,8 +60,10 @@ class Group:
     """Views of one size at all pictures of a batch: a row for each view and picture, in this order."""
 
     views: tuple[View, ...]
-    chunks: tuple[regional.Arranged, ...]
+    chunks: tuple[Any, ...]
     """The rows in as many parts as fit in memory."""
+    most: int
+    """Rows of each of these but the last."""
     followed: tuple[structure.Condition | None, ...]
     """What the rows of each chunk follow."""
 
@@ -126,12 +130,12 @@ def _views(pairs: Sequence[tuple[View, View]]) -> Iterable[View]:
 
 
 def _window(base: Base, drawn: torch.Tensor) -> Window:
-    """The part of the latents around a region [h, w], in a size that the UNet can halve as often as it does.
+    """The part of the latents around a region [h, w], in a size that the base can take.
 
     No smaller than half of what the base was trained on, where the picture allows: of less it makes nothing.
     """
     multiple = base.multiple // base.factor
-    least = base.unet.config.sample_size // 2
+    least = base.pixels // base.factor // 2
     edges = []
     for across in (0, 1):
         held = drawn.amax(across).nonzero().flatten()
@@ -196,9 +200,9 @@ def _groups(base: Base, scene: Scene, views: Iterable[View], pictures: int, lead
     for size, some in by_size.items():
         rows = [view for view in some for _ in range(pictures)]
         parts = [rows[start : start + most] for start in range(0, len(rows), most)]
-        chunks = [regional.arranged(base, scene.cache, _rows(scene, part), size) for part in parts]
+        chunks = [base.regions.arranged(base, scene.cache, _rows(scene, part), size) for part in parts]
         followed = [None if lead is None else _followed(base, lead, part) for part in parts]
-        groups.append(Group(tuple(some), tuple(chunks), tuple(followed)))
+        groups.append(Group(tuple(some), tuple(chunks), most, tuple(followed)))
     return groups
 
 
@@ -207,7 +211,7 @@ def _followed(base: Base, lead: Lead, views: Sequence[View]) -> structure.Condit
     return structure.condition(base, lead.guide, rows, [view.window for view in views])
 
 
-def _rows(scene: Scene, views: Sequence[View]) -> regional.Rows:
+def _rows(scene: Scene, views: Sequence[View]) -> Rows:
     """What each row's parts are drawn from, as the attention wants to know it."""
     here = {(view, region): sources_of(region)[view.source % 2] for view in views for region in view.regions}
     patches = tuple(sorted({s for (_, u), s in here.items() if s % 2 or scene.own_without[u]}))
@@ -221,17 +225,17 @@ def _rows(scene: Scene, views: Sequence[View]) -> regional.Rows:
                     out[patches.index(here[view, region]), row] = share
         return out
 
-    return regional.Rows(tuple(view.source for view in views), patches, weights)
+    return Rows(tuple(view.source for view in views), patches, weights)
 
 
 def _seen(
     base: Base, group: Group, latents: torch.Tensor, t: torch.Tensor, led: bool
 ) -> dict[View, torch.Tensor]:
-    """The UNet's prediction in each view of all pictures [pictures, channels, h, w]; if ``led``, by the structure."""
+    """What is predicted in each view of all pictures [pictures, channels, h, w]; if ``led``, by the structure."""
     rows = torch.cat([_part(latents, view.window) for view in group.views])
-    parts = rows.split([len(chunk.unread) for chunk in group.chunks])
+    parts = rows.split(group.most)
     found = [
-        regional.predict(base, part, t, chunk, followed if led else None)
+        base.regions.predict(base, part, t, chunk, followed if led else None)
         for part, chunk, followed in zip(parts, group.chunks, group.followed, strict=True)
     ]
     return dict(zip(group.views, torch.cat(found).chunk(len(group.views)), strict=True))

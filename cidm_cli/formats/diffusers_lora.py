@@ -1,6 +1,6 @@
 """LoRA files with dotted layer names: those that diffusers writes and reads, and what PEFT and ComfyUI make of them.
 
-``unet.<layer>.lora_A.weight`` [r, in] and ``unet.<layer>.lora_B.weight`` [out, r] in
+``unet.<layer>.lora_A.weight`` [r, in] and ``unet.<layer>.lora_B.weight`` [out, r], or ``transformer.``, in
 ``pytorch_lora_weights.safetensors``. A file without ``lora_adapter_metadata`` has alpha = rank for every reader, so
 scales are folded in when writing.
 """
@@ -33,7 +33,7 @@ from .tensors import facts_as_metadata, write_tensors
 WEIGHTS_FILE = DIFFUSERS_WEIGHTS
 """What diffusers looks for in a folder."""
 COMFYUI = "diffusion_model."
-"""What ComfyUI puts before the names of a UNet's layers."""
+"""What ComfyUI puts before the names of the denoiser's layers."""
 _SIDES = {
     "lora_A.weight": "down", "lora.down.weight": "down", "lora_down.weight": "down",
     "lora_B.weight": "up", "lora.up.weight": "up", "lora_up.weight": "up", "alpha": "alpha",
@@ -43,20 +43,21 @@ _PROCESSOR = re.compile(r"\.processor\.to_(q|k|v|out)_lora\.(down\.weight|up\.we
 
 
 def pack_diffusers(
-    factors: Factors, scale: float, convolutions: Collection[str], facts: Mapping[str, Any]
+    factors: Factors, scale: float, convolutions: Collection[str], prefix: str, facts: Mapping[str, Any]
 ) -> bytes:
     """The file; equal weights and facts give equal bytes.
 
     Args:
         scale: factor on every product.
         convolutions: the sites that are 1x1 convolutions.
+        prefix: what stands before the names of the layers.
         facts: what the file tells of itself under ``cidm``.
     """
     padded, _ = one_rank(factors)
     tensors = {}
     for site, (up, down) in padded.items():
-        tensors[f"unet.{site}.lora_A.weight"] = as_stored(down, site, convolutions)
-        tensors[f"unet.{site}.lora_B.weight"] = as_stored(scale * up, site, convolutions)
+        tensors[f"{prefix}{site}.lora_A.weight"] = as_stored(down, site, convolutions)
+        tensors[f"{prefix}{site}.lora_B.weight"] = as_stored(scale * up, site, convolutions)
     return write_tensors(tensors, facts_as_metadata(facts))
 
 
@@ -65,18 +66,22 @@ def read_diffusers(
     metadata: Mapping[str, str],
     *,
     shapes: Mapping[str, tuple[int, int]],
+    prefix: str,
     source: str,
 ) -> LoraFile:
     """The low-rank weights of a file; each module keeps its own rank and alpha.
+
+    Args:
+        prefix: what stands before the names of the layers.
 
     Raises:
         CidmError: INVALID, naming what is in the way.
     """
     told = json_object(metadata.get("lora_adapter_metadata", "{}"), source, "its lora_adapter_metadata")
-    config = {key.removeprefix("unet."): value for key, value in told.items() if key.startswith("unet.")}
+    config = {key.removeprefix(prefix): value for key, value in told.items() if key.startswith(prefix)}
     # Very old files hold a UNet alone, and do not say so.
-    prefix = "unet." if any(name.startswith(("unet.", "text_encoder")) for name in tensors) else ""
-    names = {prefix + site: site for site in shapes}
+    said = any(name.startswith((prefix, "text_encoder")) for name in tensors)
+    names = {(prefix if said else "") + site: site for site in shapes}
     return read_adapter("diffusers", names, tensors, metadata, config, shapes=shapes, source=source)
 
 

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -54,15 +54,30 @@ class Module:
 
 
 @dataclass(frozen=True)
+class Names:
+    """What other programs call the layers of a base."""
+
+    kohya: Mapping[str, str]
+    """The module that kohya's trainer would write, by site."""
+    kohya_sites: Mapping[str, str]
+    """The site, by every module's name that such files are known to have."""
+    dotted: Mapping[str, str]
+    """The site, by every name that ComfyUI's files have after "diffusion_model."."""
+    unfit: Callable[[Mapping[str, torch.Tensor]], str] = lambda tensors: ""
+    """Given a file's tensors, why it is plainly one of another model; or empty."""
+
+
+@dataclass(frozen=True)
 class Fit:
     """What a LoRA file has to fit: a base."""
 
     shapes: Mapping[str, tuple[int, int]]
     """(out, in) of every layer that a LoRA may sit on, by site."""
-    layers_per_block: int
-    """Pairs of residual block and attention in each level of the UNet, going down."""
-    family: str
-    """"sd15" or "sdxl"."""
+    names: Names
+    prefix: str = "unet."
+    """What diffusers puts before the names of the layers."""
+    accepted: tuple[str, ...] = ()
+    """What kohya's ss_base_model_version may begin with, where it is one that is known."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ class LoraFile:
     kind: str
     """"kohya", "diffusers", "comfyui" or "peft"."""
     modules: Mapping[str, Module]
-    """By site of the base's UNet."""
+    """By site of the base's denoiser."""
     left_out: tuple[str, ...]
     """Layers in the file that a concept has no place for: of text encoders, embeddings, layers outside transformers."""
     metadata: Mapping[str, str]

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from ..bases import families
 from .diffusers_lora import COMFYUI, read_adapter, read_diffusers
-from .kohya import PREFIX, TEXT_ENCODERS, read_kohya, sgm_name
+from .kohya import PREFIX, TEXT_ENCODERS, read_kohya
 from .lora import Fit, LoraFile, listed, network_of, refusal
 from .peft_folder import CONFIG_FILE, read_peft
 
@@ -19,14 +20,6 @@ _MODELS = {
     "a model that is a transformer": r"^(transformer\.|lora_transformer_|diffusion_model\.(blocks|layers)\.)",
 }
 """Other models, by the names of their layers."""
-_WIDTHS = {
-    768: "Stable Diffusion 1.x",
-    1024: "Stable Diffusion 2.x",
-    1280: "the refiner of SDXL",
-    2048: "SDXL",
-}
-"""Models by the width of the text that their UNet attends to."""
-_TO_TEXT = re.compile(r"attn2[._](processor\.)?to_k(_lora)?\.(lora_A|lora_down|lora\.down|down)\.weight$")
 
 
 def naming_of(names: Collection[str], source: str) -> str:
@@ -37,13 +30,14 @@ def naming_of(names: Collection[str], source: str) -> str:
     """
     if any(name.startswith("base_model.model.") for name in names):
         raise refusal(source, "is a part of a PEFT adapter", f"give its folder, with {CONFIG_FILE} in it")
+    prefixes = tuple(one.files.prefix for one in families())
     for model, pattern in _MODELS.items():
-        if any(re.search(pattern, name) for name in names):
+        if any(re.search(pattern, name) for name in names if not name.startswith(prefixes)):
             raise refusal(source, f"is a LoRA of {model}, which is no Stable Diffusion 1.x or SDXL")
     if any(name.startswith((PREFIX, *TEXT_ENCODERS)) for name in names):
         return "kohya"
     if any(
-        name.startswith(("unet.", "text_encoder", "down_blocks.", "mid_block.", "up_blocks."))
+        name.startswith((*prefixes, "text_encoder", "down_blocks.", "mid_block.", "up_blocks."))
         for name in names
     ):
         return "diffusers"
@@ -81,31 +75,14 @@ def read_lora(
     Raises:
         CidmError: INVALID, naming what is in the way: another model, another network, an unknown key.
     """
-    shapes, per_block = fit.shapes, fit.layers_per_block
-    _check_model(tensors, shapes, source)
+    if unfit := fit.names.unfit(tensors):
+        raise refusal(source, unfit, "a LoRA fits bases of the family it was trained on only")
+    shapes = fit.shapes
     if kind == "kohya":
-        return read_kohya(
-            tensors, metadata, shapes=shapes, layers_per_block=per_block, kind=fit.family, source=source
-        )
+        return read_kohya(tensors, metadata, fit, source=source)
     if kind == "diffusers":
-        return read_diffusers(tensors, metadata, shapes=shapes, source=source)
+        return read_diffusers(tensors, metadata, shapes=shapes, prefix=fit.prefix, source=source)
     if kind == "peft":
         return read_peft(tensors, metadata, config, shapes=shapes, source=source)
-    names = {COMFYUI + sgm_name(site, per_block): site for site in shapes}
-    names |= {COMFYUI + site: site for site in shapes}
+    names = {COMFYUI + name: site for name, site in fit.names.dotted.items()}
     return read_adapter(kind, names, tensors, metadata, {}, shapes=shapes, source=source)
-
-
-def _check_model(
-    tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, int]], source: str
-) -> None:
-    """Refuses a LoRA of another Stable Diffusion than the base, told by how wide the text is that it sees."""
-    own = next((width for site, (_, width) in shapes.items() if site.endswith("attn2.to_k")), None)
-    for name, tensor in tensors.items():
-        width = tensor.shape[1] if _TO_TEXT.search(name) and tensor.ndim > 1 else own
-        if width != own and width in _WIDTHS:
-            base = f"is {_WIDTHS[own]}" if own in _WIDTHS else f"attends to text of another width, {own}"
-            raise refusal(
-                source, f"is a LoRA of {_WIDTHS[width]}, and the registry's base {base}",
-                "a LoRA fits bases of the family it was trained on only",
-            )  # fmt: skip

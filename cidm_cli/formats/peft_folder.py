@@ -22,7 +22,7 @@ _LARGEST_CONFIG = 1 << 20
 def pack_peft(
     factors: Factors, scale: float, convolutions: Collection[str], facts: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """The folder's files by name; ``PeftModel.from_pretrained(unet, folder)`` loads them onto the UNet.
+    """The folder's files by name; ``PeftModel.from_pretrained(denoiser, folder)`` loads them.
 
     Args:
         scale: factor on every product.
@@ -67,7 +67,7 @@ def read_peft(
     shapes: Mapping[str, tuple[int, int]],
     source: str,
 ) -> LoraFile:
-    """The low-rank weights of an adapter of a UNet; each module keeps its own rank and alpha.
+    """The low-rank weights of an adapter; each module keeps its own rank and alpha.
 
     Args:
         config: its adapter_config.json.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,6 @@ from ..models import clip
 from ..models.offload import ONE_MEMORY, present
 from ..models.pretrained import check_whole, load
 
-CLIP = "openai/clip-vit-base-patch32"
-DINO = "facebook/dino-vits16"
-"""The paper's judges, taken where the base brings none of its own."""
 NONE = "none"
 """The name of no second judge."""
 AT_ONCE = 64
@@ -138,16 +135,18 @@ class Choice:
     """Where CLIP's tokenizer is, if its own folder holds none."""
 
 
-def choose(folder: Path, clip_source: str | None, dino_source: str | None, *, own: bool) -> Choice:
-    """What is said, else what the base brings along, else the paper's judges.
+def choose(
+    folder: Path, clip_source: str | None, dino_source: str | None, usual: Mapping[str, str]
+) -> Choice:
+    """What is said, else what the base brings along, else its family's usual judges.
 
     Args:
         folder: the base's, perhaps with folders ``clip`` and ``dino``.
-        own: its pictures are so unlike photographs that the hub's second judge says nothing about them.
+        usual: of the base's family.
     """
     mine = {name: folder / name for name in ("clip", "dino") if (folder / name / "config.json").is_file()}
-    first = clip_source or str(mine.get("clip", CLIP))
-    second = dino_source or str(mine.get("dino", NONE if own else DINO))
+    first = clip_source or str(mine.get("clip", usual["clip"]))
+    second = dino_source or str(mine.get("dino", usual["dino"]))
     files = ("tokenizer.json", "vocab.json")
     bare = Path(first).is_dir() and not any((Path(first) / name).is_file() for name in files)
     return Choice(first, None if second.lower() == NONE else second, folder / "tokenizer" if bare else None)

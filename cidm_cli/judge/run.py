@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bases import family
 from ..draw.jobs import check_layout, check_negative, check_static
 from ..files.writing import check_place
 from ..layout import Layout, check_concepts
@@ -90,11 +91,11 @@ def evaluate_layouts(
 def opened(session: Session, options: EvalOptions) -> Judges:
     """The judges that are meant."""
     from ..models.base import choose_device
-    from ..models.identity import MINI, folder_of
+    from ..models.identity import folder_of
     from .encoders import choose, open_judges
 
-    own = session.kind == MINI
-    choice = choose(folder_of(session.registry.base), options.clip, options.dino, own=own)
+    usual = family(session.kind).judges
+    choice = choose(folder_of(session.registry.base), options.clip, options.dino, usual)
     if choice.dino is None and options.dino is None:
         session.listener.note("no second judge comes with this base: IA is CLIP's alone")
     machine = session.machine("draw")

@@ -13,7 +13,6 @@ from ..errors import CidmError, ExitCode
 from ..formats.concept import ConceptWeights
 from ..method import baselines
 from ..models import text
-from ..models.attention import cross_attention_layers
 from ..options.learn import LearnOptions
 from .batches import Batch, Prepared, draw
 from .step import Factors, Regulariser, Term, Trainee, denoising, gradients, predict
@@ -58,7 +57,7 @@ def _gradients(trainee: Trainee, data: Prepared, options: LearnOptions) -> Itera
     """Of single samples, drawn as the steps behind the last one would be."""
     single = replace(options, batch=1, accumulate=1)
     for number in range(options.ewc_draws):
-        batch = draw(data, single, options.steps + number, len(trainee.signal))
+        batch = draw(data, single, options.steps + number, len(trainee.schedule.times))
         yield gradients(trainee, denoising(trainee, batch), _theta(trainee))
 
 
@@ -83,10 +82,9 @@ def lwf(
             return {}
         chosen = names[int(np.random.default_rng((options.seed, trainee.step, 0, 0x1F)).integers(len(names)))]
         prompts = [texts[chosen][picture] for picture in batch.pictures]
-        layers = len(cross_attention_layers(trainee.base.unet))
         pooled = text.pooled(trainee.base, prompts)
         with torch.no_grad():
-            contexts = text.encode(trainee.base, prompts, vectors, layers=layers)
+            contexts = text.encode(trainee.base, prompts, vectors)
             with _in_place(trainee, previous):
                 before = predict(trainee, batch, contexts, pooled)
         now = predict(trainee, batch, contexts, pooled)

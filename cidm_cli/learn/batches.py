@@ -36,7 +36,7 @@ class Prepared:
     pooled: torch.Tensor | None = None
     """The captions as wholes [pictures, width], where the base wants them."""
     sizes: torch.Tensor | None = None
-    """What SDXL is told of each variant's size and cutting (``prediction.ask``) [pictures, variants, 6]."""
+    """What the base is told of each variant's size and cutting (``Base.predict``) [pictures, variants, 6], if it is."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Batch:
     noise: torch.Tensor
     """ε, like ``clean``"""
     times: torch.Tensor
-    """Timesteps [batch]"""
+    """Entries of the schedule [batch]"""
     prompts: tuple[text.Tokens, ...]
     """Caption of each sample"""
     pictures: tuple[int, ...]
@@ -112,7 +112,7 @@ def prepare(
             masks.append(torch.from_numpy(np.stack(cells)[:, None]).float().to(base.device))
     return Prepared(
         tuple(means), tuple(stds), tuple(masks) if masked else None, tuple(prompts), text.pooled(base, prompts),
-        torch.tensor(sizes, dtype=torch.float32, device=base.device) if base.family == "sdxl" else None,
+        torch.tensor(sizes, dtype=torch.float32, device=base.device) if base.family.told_sizes else None,
     )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def slotted(base: Base, caption: str, slot: text.Slot) -> Read:
 
     def tokens(prompt: str) -> text.Tokens:
         parts = parse_prompt(prompt).parts
-        return text.tokenize(base.tokenizer, [slot if isinstance(part, Mention) else part for part in parts])
+        return text.tokenize(base, [slot if isinstance(part, Mention) else part for part in parts])
 
     whole = tokens(caption)
     if not whole.cut:
@@ -222,4 +222,4 @@ def slotted(base: Base, caption: str, slot: text.Slot) -> Read:
     read = tokens(kept)
     if read.slots:
         return Read(kept, read, caption[len(kept) :].strip())
-    return Read(f"<{slot.name}>", text.tokenize(base.tokenizer, [slot]), caption)
+    return Read(f"<{slot.name}>", text.tokenize(base, [slot]), caption)

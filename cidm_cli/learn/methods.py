@@ -14,7 +14,6 @@ from ..method.consolidation import Consolidation
 from ..method.literal import LiteralConsolidation
 from ..method.lowrank import delta
 from ..models import text
-from ..models.attention import linear_shapes, lora_sites
 from ..models.base import Base
 from ..models.opening import concept_weights
 from ..options.learn import CARRIED, SUMMED, LearnOptions
@@ -90,7 +89,7 @@ def build(
     factors = _factors(previous) if previous else None
     regulariser = Regulariser()
     if options.method == "ewc":
-        sites = lora_sites(base.unet, options.targets)
+        sites = base.sites(options.targets)
         regulariser = baselines.ewc(sites, previous, last.name if last else "", options.ewc_weight)
     elif options.method == "lwf" and factors:
         vectors = {record.key: load(record).tokens for record in older}
@@ -104,8 +103,8 @@ def _consolidation(base: Base, older: Sequence[Record], load: Load, options: Lea
     gamma2 = options.gamma2
     if not older or not (options.gamma1 or gamma2):
         return Regulariser()
-    shapes = linear_shapes(base.unet)
-    sites = {site: shapes[site] for site in lora_sites(base.unet, options.targets)}
+    shapes = base.shapes
+    sites = {site: shapes[site] for site in base.sites(options.targets)}
     factors = [(_factors(load(record)), record.scale) for record in older]
     terms: Consolidation | LiteralConsolidation
     if options.consolidation == "paper":

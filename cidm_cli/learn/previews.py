@@ -16,8 +16,8 @@ from ..draw.jobs import check_negative, check_size
 from ..draw.mixtures import Loader, Mixture, deltas, nouns, prompt_tokens
 from ..judge.rivals import with_nouns
 from ..models import sampling, text
-from ..models.attention import cross_attention_layers, merged
 from ..models.base import Base
+from ..models.lora import merged
 from ..options.declared import Asked
 from ..options.draw import resolve_draw
 from ..options.learn import CARRIED, SUMMED
@@ -63,14 +63,14 @@ def painter(
     drawing = resolve_draw(asked, registry.base.kind, base.pixels)
     check_size(drawing.size, base.multiple)
     key, load = canonical_key(task.name), Loader(registry, base)
-    words = len(text.noun_ids(base, task.noun)) if methods.keeps_noun(task.options.method) else 0
+    words = len(base.architecture.pieces(base, task.noun)) if methods.keeps_noun(task.options.method) else 0
     known = [task.name, *(record.name for record in registry.records())]
     for said in prompts:
         # Asked before the base was loaded, too: a concept may be gone since.
         if unknown := find_unknown(parse_prompt(said), known):
             raise unknown
     older = {record.key: record for record in methods.older_than(registry.records(), task.name)}
-    layers = len(cross_attention_layers(base.unet))
+    layers = len(base.layers)
     check_negative([*older.values()], with_nouns(drawing.negative, {key: task.noun}))
 
     def heard(
@@ -98,12 +98,12 @@ def painter(
         for number, (prompt, tokens, vectors, mixture) in enumerate(scenes, 1):
             given = {**vectors, key: trainee.tokens.detach()}
             estimate = sampling.guided(
-                base, text.encode(base, [tokens], given, layers=layers),
-                text.encode(base, [negative], {**without, **given}, layers=layers), drawing.guidance,
+                base, text.encode(base, [tokens], given),
+                text.encode(base, [negative], {**without, **given}), drawing.guidance,
                 pooled=(text.pooled(base, [tokens]), text.pooled(base, [negative])),
             )  # fmt: skip
             noise = sampling.initial_noise(base, [drawing.seed], drawing.size)
-            with merged(base.unet, deltas(base, mixture, load)):
+            with merged(base.denoiser, deltas(base, mixture, load)):
                 latents = sampling.denoise(
                     base, estimate, noise, sampler=drawing.sampler, steps=drawing.steps
                 )

@@ -16,7 +16,6 @@ import torch
 from ..data import Example, caption_from_template, marked
 from ..errors import CidmError, ExitCode
 from ..models import sampling, text
-from ..models.attention import cross_attention_layers
 from ..models.base import Base
 from ..options.draw import DrawOptions, resolve_draw
 from ..options.learn import LearnOptions
@@ -134,9 +133,10 @@ def beside(method: Method, prior: Prior, options: LearnOptions) -> Method:
     drawn = replace(options, seed=options.seed + APART)
 
     def penalty(trainee: Trainee, batch: Batch) -> Mapping[str, Term]:
-        other = draw(prior.data, drawn, trainee.step, len(trainee.signal), batch.part, batch.numbers)
-        layers = len(cross_attention_layers(trainee.base.unet))
-        contexts = (torch.stack([prior.contexts[picture] for picture in other.pictures]),) * layers
+        other = draw(prior.data, drawn, trainee.step, len(trainee.schedule.times), batch.part, batch.numbers)
+        contexts = (torch.stack([prior.contexts[picture] for picture in other.pictures]),) * len(
+            trainee.base.layers
+        )
         loss = denoising(trainee, other, options.min_snr, contexts)
         return {**own(trainee, batch), "prior": Term(options.prior_weight, loss)}
 
@@ -148,7 +148,7 @@ def _prior(
 ) -> Prior:
     data = Prepared(
         mean=tuple(latents), std=tuple(torch.zeros_like(one) for one in latents), masks=None,
-        prompts=tuple(text.tokenize(base.tokenizer, [caption]) for caption in said),
+        prompts=tuple(text.tokenize(base, [caption]) for caption in said),
         pooled=_wholes([texts[caption] for caption in said]),
     )  # fmt: skip
     return Prior(data, tuple(texts[caption][0] for caption in said))
@@ -159,7 +159,7 @@ def _encoded(base: Base, said: Sequence[str], cache: Cache) -> dict[str, Text]:
     """Each text once and by itself, so that it does not matter to the last bit which others there are."""
 
     def make(caption: str) -> dict[str, torch.Tensor]:
-        tokens = [text.tokenize(base.tokenizer, [caption])]
+        tokens = [text.tokenize(base, [caption])]
         (contexts,) = text.encode(base, tokens, {}, layers=1)
         whole = text.pooled(base, tokens)
         return {"context": contexts[0]} if whole is None else {"context": contexts[0], "whole": whole[0]}
@@ -181,7 +181,7 @@ def _drawn(
     base: Base, drawing: DrawOptions, given: Sequence[Text], negative: Text, seeds: Sequence[int]
 ) -> torch.Tensor:
     """Scaled latents [seeds, channels, h, w] of what the base draws for texts."""
-    layers = len(cross_attention_layers(base.unet))
+    layers = len(base.layers)
     without = [negative] * len(given)
     contexts, others = (torch.stack([context for context, _ in texts]) for texts in (given, without))
     estimate = sampling.guided(

@@ -226,7 +226,7 @@ def read_captions(base: Base, task: Task) -> list[Read]:
         CidmError: USAGE when not even the bare concept fits.
     """
     slot = text.Slot(task.name, 1 + len(_kept_noun(base, task)), task.noun)
-    room = base.tokenizer.model_max_length - 2
+    room = base.architecture.room(base)
     if slot.tokens > room:
         raise CidmError(
             f"concept {task.name}: its class noun takes {slot.tokens - 1} tokens, and a prompt holds {room}",
@@ -236,9 +236,9 @@ def read_captions(base: Base, task: Task) -> list[Read]:
     return [slotted(base, caption, slot) for caption in placed_captions(task)]
 
 
-def _kept_noun(base: Base, task: Task) -> list[int]:
+def _kept_noun(base: Base, task: Task) -> list[str]:
     """Ids of the class noun's tokens, of which the concept's own begin as copies; none where the method drops it."""
-    return text.noun_ids(base, task.noun) if methods.keeps_noun(task.options.method) else []
+    return base.architecture.pieces(base, task.noun) if methods.keeps_noun(task.options.method) else []
 
 
 def placed_captions(task: Task) -> list[str]:
@@ -323,12 +323,11 @@ def _last_tenth(values: list[float]) -> float:
 
 def _draft(base: Base, task: Task, config: dict[str, Any], against: Against, trainee: Trainee) -> Draft:
     losses = trainee.losses
-    pieces = base.tokenizer.convert_ids_to_tokens(_kept_noun(base, task))
     return Draft(
         name=task.name,
         class_noun=task.noun,
         style=task.style,
-        tokens=("[V*]", *(f"[V{piece.removesuffix('</w>')}]" for piece in pieces)),
+        tokens=("[V*]", *(f"[V{piece}]" for piece in _kept_noun(base, task))),
         rank=task.options.rank,
         scale=task.options.scale,
         method=task.options.method,

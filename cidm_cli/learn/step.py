@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from torch import nn
 
 from ..errors import CidmError, ExitCode
@@ -21,13 +20,10 @@ from ..formats.concept import ConceptWeights
 from ..machine.processes import SOLO, Crew
 from ..method.objective import denoising_loss, min_snr_weight, noised, target
 from ..method.tokens import initial_tokens
-from ..models import prediction, text
-from ..models.attention import cross_attention_layers, layer_groups, lora_sites, merged
+from ..models import schedules, text
 from ..models.base import Base
-from ..models.checkpointing import checkpointed, texts_are_large
-from ..models.lora import adapter
+from ..models.lora import adapter, merged
 from ..models.offload import present
-from ..models.trainable import trainable
 from ..options.learn import LearnOptions
 from .batches import Batch, Prepared, draw
 from .shares import pieces
@@ -93,8 +89,8 @@ class Trainee:
     tokens: nn.Parameter
     """[copies, n_tokens, width]: a copy for each layer or group of layers, or one for all"""
     optimizer: torch.optim.Optimizer
-    signal: torch.Tensor
-    """ᾱ of each timestep of the base's schedule"""
+    schedule: schedules.Schedule
+    """what training noises by"""
     method: Method
     """what it started from, and what is added to Eq. 1"""
     losses: list[float]
@@ -125,8 +121,7 @@ def token_copies(base: Base, options: LearnOptions) -> int:
     """How many copies of its tokens a concept gets: one a group of layers, one a layer, or one for all."""
     if options.portable:
         return 1
-    groups = layer_groups(base.unet)
-    return len(groups) if options.token_groups == "layer" else max(groups) + 1
+    return len(base.layers) if options.token_groups == "layer" and base.groups > 1 else base.groups
 
 
 @contextmanager
@@ -135,18 +130,18 @@ def training(
 ) -> Iterator[Trainee]:
     """While open, the base carries the adapter of a new concept, at its start; then the base is as it was."""
     copies = token_copies(base, options)
-    sites = lora_sites(base.unet, options.targets)
-    again = options.checkpointing or texts_are_large(base, copies)
+    sites = base.sites(options.targets)
+    again = options.checkpointing or base.architecture.texts_are_large(base, copies)
     with (
-        present(base.device, base.unet, *base.encoders),
-        merged(base.unet, method.frozen),
-        trainable(base, spare=options.checkpointing),
-        checkpointed(base, unet=options.checkpointing) if again else nullcontext(),
-        adapter(base.unet, sites, rank=options.rank, scale=options.scale, seed=options.seed) as factors,
+        present(base.device, base.denoiser, *base.encoders),
+        merged(base.denoiser, method.frozen),
+        base.architecture.trainable(base, spare=options.checkpointing),
+        base.architecture.checkpointed(base, denoiser=options.checkpointing) if again else nullcontext(),
+        adapter(base.denoiser, sites, rank=options.rank, scale=options.scale, seed=options.seed) as factors,
     ):
         table = text.token_table(base)
         generator = torch.Generator().manual_seed(options.seed)
-        kept = table[text.noun_ids(base, noun) if method.noun else []]
+        kept = text.noun_vectors(base, noun) if method.noun else table[:0]
         tokens = nn.Parameter(initial_tokens(kept, table, copies, generator))
         for site, start in (method.factors or {}).items():
             for parameter, value in zip(factors[site], start, strict=True):
@@ -159,9 +154,9 @@ def training(
             ],
             weight_decay=options.weight_decay,
         )
-        signal = DDPMScheduler.from_config(base.scheduler_config).alphas_cumprod.to(base.device)
+        schedule = schedules.training(base.scheduler_config, base.device)
         scale = HALF_SCALE if base.compute == torch.float16 else 1.0
-        yield Trainee(base, name, factors, tokens, optimizer, signal, method, [], {}, scale)
+        yield Trainee(base, name, factors, tokens, optimizer, schedule, method, [], {}, scale)
 
 
 def train_step(trainee: Trainee, data: Prepared, options: LearnOptions, crew: Crew = SOLO) -> float:
@@ -196,7 +191,7 @@ def _descend(
 
     Returns the same share of the step's loss, by the name "", and of the method's terms.
     """
-    batch = draw(data, options, trainee.step, len(trainee.signal), part, numbers)
+    batch = draw(data, options, trainee.step, len(trainee.schedule.times), part, numbers)
     share = len(batch.pictures) / (options.batch * options.accumulate)
     loss = denoising(trainee, batch, options.min_snr)
     # Eq. 2: the method's terms, γ1 R1 + γ2 R2 for CIDM, join the loss here.
@@ -265,9 +260,8 @@ def denoising(
     ``contexts`` are the captions as each layer sees them, where they hold no concept and were encoded before.
     """
     if contexts is None:
-        layers = len(cross_attention_layers(trainee.base.unet))
-        contexts = text.encode(trainee.base, batch.prompts, {trainee.name: trainee.tokens}, layers=layers)
-    signal = trainee.signal[batch.times]
+        contexts = text.encode(trainee.base, batch.prompts, {trainee.name: trainee.tokens})
+    signal = trainee.schedule.signal[batch.times]
     wanted = target(trainee.base.prediction, batch.clean, batch.noise, signal)
     weights = min_snr_weight(trainee.base.prediction, signal, min_snr) if min_snr else None
     return denoising_loss(predict(trainee, batch, contexts, batch.pooled), wanted, batch.mask, weights)
@@ -277,8 +271,9 @@ def predict(
     trainee: Trainee, batch: Batch, contexts: Sequence[torch.Tensor], pooled: torch.Tensor | None
 ) -> torch.Tensor:
     """ε_θ'(z_t | c, t) of the batch's noised latents under other texts, like ``batch.clean``; θ' as it now is."""
-    latents = noised(batch.clean, batch.noise, trainee.signal[batch.times])
-    return prediction.predict(trainee.base, latents, batch.times, contexts, pooled, batch.sizes)
+    base, schedule = trainee.base, trainee.schedule
+    latents = noised(base.prediction, batch.clean, batch.noise, schedule.signal[batch.times])
+    return base.predict(latents, schedule.times[batch.times], contexts, pooled, batch.sizes)
 
 
 def parameters(trainee: Trainee) -> list[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""The UNet's cross-attention: its layers, its LoRA sites, one text embedding for each layer, weights swapped in.
+"""The UNet's cross-attention: its layers, its LoRA sites, one text embedding for each layer.
 
 Layers are counted in the order in which a forward pass meets them: down blocks, middle, up blocks.
 """
@@ -38,24 +38,6 @@ def layer_groups(unet: UNet2DConditionModel) -> tuple[int, ...]:
     return tuple(number[name] for name in transformers)
 
 
-def copy_of_layer(unet: UNet2DConditionModel, copies: int, layers: int) -> tuple[int, ...]:
-    """Which of the copies of a concept's tokens each cross-attention layer sees.
-
-    There is one for all layers, one for each of ``layer_groups``, or one a layer.
-
-    Raises:
-        ValueError: for any other number of copies.
-    """
-    if copies == 1:
-        return (0,) * layers
-    if copies == layers:
-        return tuple(range(layers))
-    groups = layer_groups(unet)
-    if copies != max(groups) + 1:
-        raise ValueError(f"{copies} copies of a concept's tokens for {layers} layers")
-    return groups
-
-
 def lora_sites(unet: UNet2DConditionModel, targets: str = "attn2") -> tuple[str, ...]:
     """Names of the linear layers a LoRA sits on, in forward order (64 for "attn2" in SD-1.5, 280 in SDXL)."""
     attention = sorted(
@@ -78,16 +60,6 @@ def site_layers(unet: UNet2DConditionModel) -> dict[str, int]:
         out.setdefault(f"{transformer}.proj_in", layer)
         out[f"{transformer}.proj_out"] = layer
     return dict(sorted(out.items()))
-
-
-def linear_shapes(unet: UNet2DConditionModel) -> dict[str, tuple[int, int]]:
-    """(out, in) of every layer a LoRA may sit on: any choice of targets, and what other programs' files change."""
-    return {site: tuple(unet.get_submodule(site).weight.shape[:2]) for site in site_layers(unet)}
-
-
-def convolutions(unet: UNet2DConditionModel) -> frozenset[str]:
-    """The sites that are 1x1 convolutions: linear all the same, with two more dimensions in files of weights."""
-    return frozenset(site for site in site_layers(unet) if unet.get_submodule(site).weight.ndim == 4)
 
 
 def _forward_order(name: str) -> tuple[int, tuple[int, ...], str]:
@@ -145,27 +117,3 @@ def _attending(given: Mapping[nn.Module, torch.Tensor]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def merged(unet: UNet2DConditionModel, deltas: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """While open, each named layer's weight has its delta [out, in] added; then it is as before, to the bit.
-
-    Layers that are not named are not touched. Deltas are asked for and let go of one after another.
-    """
-    weights = {name: unet.get_submodule(name).weight for name in deltas}
-    originals = {name: weight.data for name, weight in weights.items()}
-    try:
-        for name, weight in weights.items():
-            weight.data = _changed(originals[name], deltas[name])
-        # What they are made of may be large, and is not needed any more.
-        del deltas
-        yield
-    finally:
-        for name, weight in weights.items():
-            weight.data = originals[name]
-
-
-def _changed(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """A weight with its delta [out, in] added: rounded once, also where it is kept in half."""
-    return (weight.float() + delta.to(weight.device, torch.float32).view_as(weight)).to(weight.dtype)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from ..bases import Family
 from ..errors import CidmError, ExitCode
 from ..options.declared import check_precision
-from .loading import Parts, load_parts, outline_parts, settle
+from .family import Architecture, Parts, Regions
+from .loading import architecture, family_at, load_parts, outline_parts, settle
 from .offload import ONE_MEMORY
+
+if TYPE_CHECKING:
+    from .structure import Condition
 
 WHOLE = 2 << 20
 """Pixels of a picture up to which the VAE takes it as a whole where nothing else is said: twice those of SDXL's own."""
@@ -25,19 +29,20 @@ WHOLE = 2 << 20
 class Base:
     """The frozen parts of a text-to-image base. Weights are float32, on GPUs that compute in half in half."""
 
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
+    family: Family
+    architecture: Architecture
+    """How its parts compute."""
+    denoiser: Any
+    vae: Any
     """Always float32."""
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    encoders: tuple[Any, ...]
+    """Its text encoders."""
+    tokenizers: tuple[Any, ...]
+    """One of each text encoder."""
     scheduler_config: dict[str, Any]
     device: torch.device
     compute: torch.dtype
     """What matrix products are computed in: autocast where it is not float32."""
-    text_encoder_2: CLIPTextModelWithProjection | None = None
-    """SDXL's second one."""
-    tokenizer_2: CLIPTokenizer | None = None
-    """SDXL's second one: it splits as the first does, and pads otherwise."""
     zero_empty: bool = False
     """Whether an empty prompt is embedded as zeros, as SDXL was trained."""
     offload: bool = False
@@ -47,7 +52,7 @@ class Base:
     stands_for: str = ""
     """The type of device it is worked out for, where its tensors hold no numbers (``skeleton``); else empty."""
     compiled: bool = False
-    """Whether blocks of its UNet are compiled (``compiling.compiled``)."""
+    """Whether blocks of its denoiser are compiled (``compiling.compiled``)."""
 
     @property
     def hardware(self) -> str:
@@ -55,34 +60,100 @@ class Base:
         return self.stands_for or self.device.type
 
     @property
-    def family(self) -> str:
-        """What its architecture is: "sd15" (the embedded base, too) or "sdxl"."""
-        return "sd15" if self.text_encoder_2 is None else "sdxl"
-
-    @property
-    def encoders(self) -> tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]:
-        """Its text encoders."""
-        return tuple(e for e in (self.text_encoder, self.text_encoder_2) if e is not None)
+    def parts(self) -> dict[str, Any]:
+        """Its models, by their folders in a pipeline's."""
+        models = (self.denoiser, *self.encoders, self.vae)
+        return dict(zip(self.family.parts, models, strict=True))
 
     @property
     def pixels(self) -> int:
         """Side of the square picture the base was trained on."""
-        return self.unet.config.sample_size * self.factor
+        return self.architecture.pixels(self)
 
     @property
     def factor(self) -> int:
         """Pixels a latent cell spans."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.architecture.factor(self)
 
     @property
     def multiple(self) -> int:
-        """What a picture's sides must be multiples of, in pixels, for the UNet to halve its latents."""
-        return self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        """What a picture's sides must be multiples of, in pixels."""
+        return self.architecture.multiple(self)
 
     @property
     def prediction(self) -> str:
-        """What the UNet predicts: "epsilon" or "v_prediction"."""
+        """What the denoiser predicts: "epsilon", "v_prediction" or "flow_prediction"."""
         return self.scheduler_config.get("prediction_type", "epsilon")
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers at which concepts are weighted, in forward order: those that attend to text."""
+        return self.architecture.layers(self.denoiser)
+
+    @property
+    def groups(self) -> int:
+        """How many copies of a concept's tokens its layers share."""
+        return max(self.architecture.groups(self.denoiser)) + 1
+
+    def sites(self, targets: str | None) -> tuple[str, ...]:
+        """The linear layers that a LoRA sits on, in forward order; None: unless told otherwise."""
+        return self.architecture.sites(self.denoiser, targets or self.family.learn["targets"])
+
+    @property
+    def site_layers(self) -> dict[str, int]:
+        """The number of the layer that each site belongs to, of all sites that any file may change."""
+        return self.architecture.site_layers(self.denoiser)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of each of these sites."""
+        return {site: tuple(self.denoiser.get_submodule(site).weight.shape[:2]) for site in self.site_layers}
+
+    @property
+    def convolutions(self) -> frozenset[str]:
+        """Those that are 1x1 convolutions: linear all the same, with two more dimensions in files of weights."""
+        found = (site for site in self.site_layers if self.denoiser.get_submodule(site).weight.ndim == 4)
+        return frozenset(found)
+
+    def predict(
+        self,
+        latents: torch.Tensor,
+        t: torch.Tensor,
+        contexts: Sequence[torch.Tensor],
+        pooled: torch.Tensor | None = None,
+        sizes: torch.Tensor | None = None,
+        followed: Condition | None = None,
+    ) -> torch.Tensor:
+        """The denoiser's prediction for scaled latents [batch, channels, h, w], in float32.
+
+        Args:
+            t: a timestep, or one of each sample [batch].
+            contexts: for each layer, text embeddings [batch, tokens, width].
+            pooled: the texts as wholes (``text.pooled``), where the base wants them.
+            sizes: what a base with ``told_sizes`` is told of each picture, [batch, 6]: its height and width before it
+                was resized, top and left of the piece that was cut out, height and width of that, in pixels. None for
+                a picture that is whole.
+            followed: the structure that each row follows.
+
+        Raises:
+            ValueError: when a base that wants ``pooled`` is not given it.
+        """
+        return self.architecture.predict(self, latents, t, contexts, pooled, sizes, followed)
+
+    @property
+    def regions(self) -> Regions:
+        """How regions are drawn.
+
+        Raises:
+            CidmError: FAILED for a family that has no way to.
+        """
+        found = self.architecture.regions()
+        if found is None:
+            raise CidmError(
+                f"bases of the family {self.family.name} draw no regions",
+                hint="draw the layout's prompt by itself, with --prompt",
+            )
+        return found
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
@@ -160,7 +231,7 @@ def load(
 ) -> Base:
     """Loads a diffusers folder or a single file: safetensors only, no code from it runs.
 
-    On a GPU that computes in half, the UNet and the text encoders are kept in half.
+    On a GPU that computes in half, the denoiser and the text encoders are kept in half.
 
     Args:
         vae: the folder of a VAE that stands in for the base's own.
@@ -175,13 +246,9 @@ def load(
     parts = load_parts(place, dtype=kept, vae=vae, full=full)
     offload = offload and device.type not in ONE_MEMORY
     resting = torch.device("cpu") if offload else device
-    for part in (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2):
-        if part is not None:
-            settle(part.requires_grad_(False).eval().to(resting))
-    if parts.text_encoder_2 is not None:
-        # Pictures of 1024 pixels are decoded one after another: a batch of them would not fit.
-        parts.vae.enable_slicing()
-    return replace(_base(parts, device, compute), offload=offload, whole=whole)
+    for part in (parts.denoiser, parts.vae, *parts.encoders):
+        settle(part.requires_grad_(False).eval().to(resting))
+    return replace(_base(place, parts, device, compute), offload=offload, whole=whole)
 
 
 def outline(place: Path, *, vae: Path | None = None) -> Base:
@@ -192,12 +259,13 @@ def outline(place: Path, *, vae: Path | None = None) -> Base:
     Raises:
         CidmError: INVALID when its settings cannot be read.
     """
-    return _base(outline_parts(place, vae=vae), torch.device("cpu"), torch.float32)
+    return _base(place, outline_parts(place, vae=vae), torch.device("cpu"), torch.float32)
 
 
-def _base(parts: Parts, device: torch.device, compute: torch.dtype) -> Base:
+def _base(place: Path, parts: Parts, device: torch.device, compute: torch.dtype) -> Base:
+    kind = family_at(place)
     return Base(
-        unet=parts.unet, vae=parts.vae, text_encoder=parts.text_encoder, tokenizer=parts.tokenizer,
-        scheduler_config=parts.scheduler_config, device=device, compute=compute,
-        text_encoder_2=parts.text_encoder_2, tokenizer_2=parts.tokenizer_2, zero_empty=parts.zero_empty,
+        family=kind, architecture=architecture(kind), denoiser=parts.denoiser, vae=parts.vae,
+        encoders=parts.encoders, tokenizers=parts.tokenizers, scheduler_config=parts.scheduler_config,
+        device=device, compute=compute, zero_empty=parts.zero_empty,
     )  # fmt: skip

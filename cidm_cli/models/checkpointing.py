@@ -17,12 +17,12 @@ LARGE = 4_000_000
 
 def texts_are_large(base: Base, copies: int) -> bool:
     """Whether a prompt for so many sets of a concept's tokens takes the text encoders more memory than time."""
-    rows = copies * base.tokenizer.model_max_length
+    rows = copies * base.tokenizers[0].model_max_length
     return rows * sum(e.config.hidden_size * e.config.num_hidden_layers for e in base.encoders) >= LARGE
 
 
 @contextmanager
-def checkpointed(base: Base, *, unet: bool = True) -> Iterator[None]:
+def checkpointed(base: Base, *, denoiser: bool = True) -> Iterator[None]:
     """While open, UNet and text encoders, or these alone, keep only their blocks' inputs for the backward pass.
 
     The same gradients, for about a third more time of what is computed twice. Which text each layer of the UNet attends
@@ -34,8 +34,8 @@ def checkpointed(base: Base, *, unet: bool = True) -> Iterator[None]:
         for module in encoder.modules()
         if isinstance(module, GradientCheckpointingLayer)
     ]
-    if unet:
-        base.unet.enable_gradient_checkpointing()
+    if denoiser:
+        base.denoiser.enable_gradient_checkpointing()
     for layer in layers:
         layer._gradient_checkpointing_func = partial(
             checkpoint, use_reentrant=False, preserve_rng_state=False
@@ -47,5 +47,5 @@ def checkpointed(base: Base, *, unet: bool = True) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.gradient_checkpointing = layer.training = False
-        if unet:
-            base.unet.disable_gradient_checkpointing()
+        if denoiser:
+            base.denoiser.disable_gradient_checkpointing()

@@ -26,15 +26,15 @@ size and number of pictures."""
 
 
 def compiled(base: Base, backend: str = "inductor") -> Base:
-    """The base, with blocks that are compiled when they are first used; its UNet is changed.
+    """The base, with blocks that are compiled when they are first used; its denoiser is changed.
 
     Raises:
         CidmError: USAGE where torch cannot compile: it needs a C++ compiler on a CPU, Triton on a GPU.
     """
     _check(base.device, backend)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
-    for name, module in base.unet.named_modules():
-        if _is_block(name, module):
+    for name, module in base.denoiser.named_modules():
+        if base.architecture.is_block(name, module):
             # Whole numbers in shapes make faster code; a picture of another size is compiled for anew.
             module.forward = torch.compile(module.forward, dynamic=False, backend=backend)
     return replace(base, compiled=True)
@@ -50,7 +50,8 @@ def uncompiled(base: Base) -> Iterator[None]:
         yield
 
 
-def _is_block(name: str, module: nn.Module) -> bool:
+def is_block(name: str, module: nn.Module) -> bool:
+    """Whether a module of a UNet is compiled."""
     return isinstance(module, (ResnetBlock2D, FeedForward)) or name.endswith(".attn1")
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from cidm_registry import BaseRef
 
+from .. import bases
+from ..bases import families, family
 from ..errors import CidmError, ExitCode
 from ..files.json_files import read_json
 from ..files.places import expanded
@@ -21,21 +23,8 @@ from .settings import check_base
 MINI = "mini"
 DRAWN_SIDE = 256
 """Pixels of an image's shorter side up to which it may well be a drawing of the kind that ``mini`` knows."""
-#: Names for well-known bases, and the hub's names of them.
-KNOWN = {
-    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
-}
-#: The parts whose weights decide what a concept means; the scheduler and the evaluation models do not.
-STEMS = {
-    "unet": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "text_encoder_2": "model",
-    "vae": "diffusion_pytorch_model",
-}
-_FAMILIES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
-#: Parts that each family cannot be without.
-PARTS = {"sd15": ("unet", "text_encoder", "vae"), "sdxl": tuple(STEMS)}
+ALONE = "diffusion_pytorch_model"
+"""What the weights of a VAE, or another model of diffusers, are called in a folder of its own."""
 _HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,199})?", re.ASCII)
 
 
@@ -51,7 +40,25 @@ class Weights:
 
 def mini_folder() -> Path:
     """Where the embedded base lies: an ordinary diffusers folder inside the package."""
-    return Path(__file__).parent.parent / "bases" / "mini"
+    return settings_folder(MINI)
+
+
+def settings_folder(name: str) -> Path:
+    """The settings of a family's parts, as a diffusers folder without weights: single files bring none."""
+    return Path(bases.__file__).parent / name
+
+
+def known() -> dict[str, str]:
+    """Names for well-known bases, and the hub's names of them."""
+    return {one.name: one.hub for one in families() if one.hub}
+
+
+def stems() -> dict[str, str]:
+    """The folders whose weights decide what a concept means, and what the files in each are called.
+
+    The scheduler and the evaluation models do not. Of all families: what is not there does not count.
+    """
+    return {part: stem for one in families() for part, stem in one.parts.items()}
 
 
 def folder_of(base: BaseRef) -> Path:
@@ -97,7 +104,7 @@ def identify(base: str, vae: str = "", on_note: Callable[[str], None] = lambda n
     """The base a user means, with its weight fingerprint; one on the hub is fetched if it is not there yet.
 
     Args:
-        base: ``mini``, a name of ``KNOWN``, a diffusers folder, a .safetensors file, or ``OWNER/NAME[@REVISION]`` on
+        base: ``mini``, a name of ``known``, a diffusers folder, a .safetensors file, or ``OWNER/NAME[@REVISION]`` on
             the hub.
         vae: a folder or hub name of a VAE to use in place of the base's own.
         on_note: hears of a download.
@@ -131,8 +138,9 @@ def identify(base: str, vae: str = "", on_note: Callable[[str], None] = lambda n
 
 def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
     name, at, revision = base.partition("@")
+    names = known()
     path = expanded(base)
-    if name not in KNOWN and path.is_file():
+    if name not in names and path.is_file():
         if path.suffix != ".safetensors":
             raise CidmError(
                 f"base {base!r}: not a .safetensors file",
@@ -141,10 +149,10 @@ def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
             )
         path = path.resolve()
         return BaseRef(kind=checkpoint.inspect(path).family, source=str(path), fingerprint=fingerprint(path))
-    if name not in KNOWN and path.is_dir():
+    if name not in names and path.is_dir():
         folder, source = path, str(path.resolve())
     else:
-        name = KNOWN.get(name, name) + at + revision
+        name = names.get(name, name) + at + revision
         need_hub_name(name, "--base", "a folder with model_index.json, or a .safetensors file")
         source = hub.fetch(
             name,
@@ -159,7 +167,7 @@ def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
         assert cached is not None
         folder = cached
     kind = family_of(folder, base)
-    for part in PARTS[kind]:
+    for part in family(kind).parts:
         if part_weights(folder, part) is None:
             raise _no_weights(folder, part)
     return BaseRef(kind=kind, source=source, fingerprint=fingerprint(folder))
@@ -168,9 +176,9 @@ def _identify(base: str, on_note: Callable[[str], None]) -> BaseRef:
 def need_hub_name(name: str, flag: str, what: str) -> None:
     """Refuses what cannot be a repository on the hub. Raises CidmError NOT_FOUND, with ``what`` may be given."""
     if not _HUB_NAME.fullmatch(name):
-        known = f" ({', '.join((MINI, *KNOWN))})" if flag == "--base" else ""
+        names = f" ({', '.join((MINI, *known()))})" if flag == "--base" else ""
         raise CidmError(
-            f"{flag} {name!r}: neither a known name{known} nor a path that exists",
+            f"{flag} {name!r}: neither a known name{names} nor a path that exists",
             hint=f"give {what}, or OWNER/NAME of a model on the hub",
             code=ExitCode.NOT_FOUND,
         )
@@ -179,7 +187,7 @@ def need_hub_name(name: str, flag: str, what: str) -> None:
 def _whole(folder: Path) -> bool:
     """Whether a folder of the hub's cache holds all files that a base needs."""
     try:
-        parts = PARTS[family_of(folder, str(folder))]
+        parts = family(family_of(folder, str(folder))).parts
         weights = all(
             part_weights(folder, part) and (folder / part / "config.json").is_file() for part in parts
         )
@@ -199,7 +207,7 @@ def part_weights(folder: Path, part: str, *, full: bool = False) -> Weights | No
     Raises:
         CidmError: INVALID for an index of shards that names anything but files beside it.
     """
-    place, stem = folder / part, STEMS[part]
+    place, stem = folder / part, stems()[part]
     kinds = (
         ("fp16", f"{stem}.fp16.safetensors", f"{stem}.safetensors.index.fp16.json"),
         (None, f"{stem}.safetensors", f"{stem}.safetensors.index.json"),
@@ -238,10 +246,12 @@ def fingerprint(place: Path, vae: Path | None = None, *, full: bool = False) -> 
     if place.is_file():
         lines = [f"checkpoint {digest_weights(place)}"]
     else:
-        found = {part: part_weights(place, part, full=full) for part in STEMS if part != "vae" or vae is None}
+        found = {
+            part: part_weights(place, part, full=full) for part in stems() if part != "vae" or vae is None
+        }
         files = sorted(file for weights in found.values() if weights for file in weights.files)
         if not files:
-            raise _no_weights(place, "unet")
+            raise _no_weights(place, next(iter(stems())))
         lines = [f"{file.relative_to(place).as_posix()} {digest_weights(file)}" for file in files]
     if vae is not None:
         other = alone(vae, full=full)
@@ -255,7 +265,7 @@ def alone(folder: Path, *, full: bool = False) -> Weights | None:
     """Those of a VAE, or another model of diffusers, in a folder of its own; ``full`` as for ``part_weights``."""
     kinds = (("fp16", ".fp16.safetensors"), (None, ".safetensors"))
     for variant, end in reversed(kinds) if full else kinds:
-        if (file := folder / f"{STEMS['vae']}{end}").is_file():
+        if (file := folder / f"{ALONE}{end}").is_file():
             return Weights(variant, (file,))
     return None
 
@@ -268,7 +278,7 @@ def wanted(names: list[str]) -> list[str]:
         for n in names
         if re.fullmatch(r"model_index\.json|(scheduler|tokenizer(_2)?)/[\w.-]+\.(json|txt)", n)
     ]
-    for part, stem in STEMS.items():
+    for part, stem in stems().items():
         out += [n for n in (f"{part}/config.json",) if n in there]
         for middle in (r"\.fp16", ""):
             weights = (
@@ -282,7 +292,7 @@ def wanted(names: list[str]) -> list[str]:
 
 def wanted_alone(names: list[str]) -> list[str]:
     """Of the files of a repository that holds one model, those to fetch."""
-    files = [n for n in (f"{STEMS['vae']}.fp16.safetensors", f"{STEMS['vae']}.safetensors") if n in names]
+    files = [n for n in (f"{ALONE}.fp16.safetensors", f"{ALONE}.safetensors") if n in names]
     return [n for n in ("config.json",) if n in names] + files[:1]
 
 
@@ -292,24 +302,17 @@ def family_of(folder: Path, base: str) -> str:
     Raises:
         CidmError: INVALID, saying what it is, for another kind of model; what ``check_base`` raises.
     """
-    name = _json(folder / "model_index.json").get("_class_name")
-    family = _FAMILIES.get(str(name))
-    if family is None:
+    name = str(_json(folder / "model_index.json").get("_class_name"))
+    found = next((one for one in families() if one.pipeline == name), None)
+    if found is None:
         raise _unusable(base, f"is a {name}")
-    unet = _json(folder / "unet" / "config.json")
-    if (channels := unet.get("in_channels", 4)) == 9:
-        raise _unusable(base, "is an inpainting model")
-    if channels == 8 and unet.get("out_channels") != 8:
-        raise _unusable(base, "is an image editing model (InstructPix2Pix)")
-    if family == "sd15" and unet.get("cross_attention_dim") == 1024:
-        raise _unusable(base, "is a Stable Diffusion 2.x model")
-    if family == "sdxl" and not (folder / "text_encoder").is_dir():
-        raise _unusable(base, "is the refiner of SDXL")
+    if what := found.refused(_json(folder / found.denoiser / "config.json"), folder):
+        raise _unusable(base, what)
     schedule = folder / "scheduler" / "scheduler_config.json"
     if schedule.is_file() and str(_json(schedule).get("_class_name", "")).startswith("EDM"):
         raise _unusable(base, "is a model with EDM's noise schedule")
     check_base(folder)
-    return family
+    return found.name
 
 
 def _json(file: Path) -> dict[str, Any]:

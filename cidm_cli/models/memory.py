@@ -51,8 +51,8 @@ def advice(base: Base, options: LearnOptions) -> str:
         flags.append(f"--batch 1 --accumulate {options.batch * options.accumulate}")
     if base.hardware != "cpu" and base.compute == torch.float32:
         flags.append("--precision half")
-    if options.targets != "attn2":
-        flags.append("--targets attn2")
+    if options.targets not in (None, least := base.family.targets[0]):
+        flags.append(f"--targets {least}")
     if base.hardware != "cpu" and options.optimizer != "adamw8bit":
         flags.append("--optimizer adamw8bit")
     if options.prior:

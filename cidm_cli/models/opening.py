@@ -11,7 +11,6 @@ from ..formats.concept import ConceptWeights, unpack
 from ..formats.lora import Fit
 from . import base as bases
 from . import text
-from .attention import cross_attention_layers, layer_groups, linear_shapes
 from .compiling import compiled as compiled_base
 from .identity import fingerprint, folder_of, vae_of
 
@@ -97,7 +96,8 @@ def fitting(base: bases.Base, blob: bytes, record: Record) -> ConceptWeights:
 
 def lora_fit(base: bases.Base) -> Fit:
     """What a LoRA file for the base has to fit."""
-    return Fit(linear_shapes(base.unet), int(base.unet.config.layers_per_block), base.family)
+    names, files = base.architecture.names(base.denoiser), base.family.files
+    return Fit(base.shapes, names, files.prefix, files.accepted)
 
 
 def checked(base: bases.Base, blob: bytes, record: Record) -> ConceptWeights:
@@ -106,14 +106,7 @@ def checked(base: bases.Base, blob: bytes, record: Record) -> ConceptWeights:
     Raises:
         CidmError: INVALID when they do not fit the base.
     """
-    layers = len(cross_attention_layers(base.unet))
-    weights = unpack(
-        blob,
-        record.name,
-        shapes=linear_shapes(base.unet),
-        layers=layers,
-        groups=max(layer_groups(base.unet)) + 1,
-    )
+    weights = unpack(blob, record.name, shapes=base.shapes, layers=len(base.layers), groups=base.groups)
     width = text.token_width(base)
     if weights.tokens.shape[1] and weights.tokens.shape[2] != width:
         raise CidmError(

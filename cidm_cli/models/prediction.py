@@ -20,16 +20,8 @@ def predict(
     sizes: torch.Tensor | None = None,
     followed: Condition | None = None,
 ) -> torch.Tensor:
-    """The UNet's prediction for scaled latents [batch, channels, h, w], in float32.
-
-    Args:
-        t: a timestep, or one of each sample [batch].
-        contexts: for each cross-attention layer, text embeddings [batch, tokens, width].
-        pooled: the texts as wholes (``text.pooled``), which SDXL wants; None for other bases.
-        sizes: see ``ask``.
-        followed: the structure that each row follows.
-    """
-    with layer_contexts(base.unet, contexts):
+    """The UNet's prediction, as ``Base.predict`` says; each cross-attention layer attends to its own context."""
+    with layer_contexts(base.denoiser, contexts):
         return ask(base, latents, t, contexts[0], pooled, sizes, followed)
 
 
@@ -44,15 +36,11 @@ def ask(
 ) -> torch.Tensor:
     """As ``predict``, with one text for all layers, or one that nothing attends to.
 
-    Args:
-        sizes: what SDXL is told of each picture, [batch, 6]: its height and width before it was resized, top and
-            left of the piece that was cut out, height and width of that, in pixels. None for a picture that is whole.
-
     Raises:
         ValueError: when an SDXL base is not given ``pooled``.
     """
     added = None
-    if base.family == "sdxl":
+    if base.family.told_sizes:
         if pooled is None:
             raise ValueError("SDXL's UNet wants the prompts as wholes, too")
         if sizes is None:
@@ -61,4 +49,4 @@ def ask(
         added = {"text_embeds": pooled, "time_ids": sizes.to(latents)}
     with base.autocast():
         more = {} if followed is None else residuals(followed, latents, t, added)
-        return base.unet(latents, t, context, added_cond_kwargs=added, **more).sample.float()
+        return base.denoiser(latents, t, context, added_cond_kwargs=added, **more).sample.float()

@@ -24,36 +24,10 @@ from torch.nn import functional as F
 from .attention import cross_attention_layers
 from .base import Base
 from .compiling import uncompiled
+from .family import Rows, Source
 from .offload import present
 from .prediction import ask
 from .structure import Condition
-
-Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-"""Of each LoRA site: up [out, r] and down [r, in]; what they are scaled by is in ``up``."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a part of a picture is drawn from."""
-
-    contexts: Sequence[torch.Tensor]
-    """The text as each cross-attention layer sees it, [tokens, width]."""
-    factors: Factors
-    pooled: torch.Tensor | None = None
-    """The text as a whole [width], where the base wants it."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Which source each part of each row of a batch is drawn from."""
-
-    whole: tuple[int, ...]
-    """The source of each row, where no patch is."""
-    patches: tuple[int, ...]
-    """The source of each patch."""
-    weights: Callable[[tuple[int, int]], torch.Tensor]
-    """Given a grid (width, height): each patch's share of each cell of each row, [patches, rows, height, width]; in
-    no cell do they sum to more than 1."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +97,8 @@ class Arranged:
 def cached(base: Base, sources: Sequence[Source]) -> Cache:
     """Keys, values and low-rank weights of all sources at every layer, in the precision that the base computes in."""
     texts = {}
-    with present(base.device, base.unet), base.autocast():
-        for layer, name in enumerate(cross_attention_layers(base.unet)):
+    with present(base.device, base.denoiser), base.autocast():
+        for layer, name in enumerate(cross_attention_layers(base.denoiser)):
             context = torch.stack([source.contexts[layer] for source in sources])
             texts[name] = _text(base, name, context, sources)
     others = sorted({site for source in sources for site in source.factors if ".attn2." not in site})
@@ -142,7 +116,7 @@ def arranged(base: Base, cache: Cache, rows: Rows, size: tuple[int, int]) -> Arr
 
     Done once for all steps: which cells belong to which patch at each grid of the UNet.
     """
-    levels = grids(base.unet, size)
+    levels = grids(base.denoiser, size)
     shares = {w * h: rows.weights((w, h)).to(base.device) for w, h in levels} if rows.patches else {}
     places = {cells: _place(some, base.compute) for cells, some in shares.items()}
     there = {cells: place for cells, place in places.items() if place is not None}
@@ -165,7 +139,7 @@ def predict(
     base: Base, latents: torch.Tensor, t: torch.Tensor, rows: Arranged, followed: Condition | None = None
 ) -> torch.Tensor:
     """The UNet's prediction for each row of latents [rows, channels, h, w], each following a structure if need be."""
-    with uncompiled(base) if rows.hooks else nullcontext(), _attending(base.unet, rows):
+    with uncompiled(base) if rows.hooks else nullcontext(), _attending(base.denoiser, rows):
         return ask(base, latents, t, rows.unread, rows.pooled, followed=followed)
 
 
@@ -234,7 +208,7 @@ def _attending(unet: UNet2DConditionModel, rows: Arranged) -> Iterator[None]:
 
 
 def _text(base: Base, name: str, context: torch.Tensor, sources: Sequence[Source]) -> Text:
-    attn = base.unet.get_submodule(name)
+    attn = base.denoiser.get_submodule(name)
     keys, values = (
         _changed(linear(context), context, _stacked(base, f"{name}.{leaf}", sources))
         .unflatten(-1, (attn.heads, -1))
@@ -252,7 +226,7 @@ def _stacked(base: Base, site: str, sources: Sequence[Source]) -> LowRank | None
     rank = max((pair[1].shape[0] for pair in having if pair is not None), default=0)
     if not rank:
         return None
-    width_out, width_in = base.unet.get_submodule(site).weight.shape[:2]
+    width_out, width_in = base.denoiser.get_submodule(site).weight.shape[:2]
     down = torch.zeros(len(sources), width_in, rank, device=base.device, dtype=base.compute)
     up = torch.zeros(len(sources), rank, width_out, device=base.device, dtype=base.compute)
     for number, pair in enumerate(having):

@@ -16,7 +16,6 @@ from ..errors import CidmError, ExitCode
 from . import schedules
 from .base import Base
 from .offload import present
-from .prediction import predict
 from .structure import Condition
 from .tiling import tiled
 
@@ -28,9 +27,11 @@ def make_scheduler(base: Base, sampler: str) -> diffusers.SchedulerMixin:
         CidmError: USAGE for a sampler that does not know that kind of schedule.
     """
     if not schedules.knows(base.scheduler_config, sampler):
+        why = "is one of rectified flow" if base.prediction == schedules.FLOW else "ends without any signal"
+        others = [name for name in schedules.SAMPLERS if schedules.knows(base.scheduler_config, name)]
         raise CidmError(
-            "--sampler heun: does not know this base's noise schedule, which ends without any signal",
-            hint="use dpm++, ddim, euler or unipc",
+            f"--sampler {sampler}: does not know this base's noise schedule, which {why}",
+            hint=f"use {', '.join(others[:-1])} or {others[-1]}",
             code=ExitCode.USAGE,
         )
     return schedules.scheduler(base.scheduler_config, sampler)
@@ -44,7 +45,7 @@ def steps_between(steps: int, start: float, until: float) -> frozenset[int]:
 def initial_noise(base: Base, seeds: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
     """Standard normal latents [len(seeds), channels, height/f, width/f]; each picture's depends on its seed alone."""
     width, height = (side // base.factor for side in size)
-    shape = (base.unet.config.in_channels, height, width)
+    shape = (base.architecture.channels(base), height, width)
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
@@ -68,18 +69,18 @@ def guided(
 ) -> Estimate:
     """Classifier-free guidance of one prompt's prediction away from another's.
 
-    ``conditional`` and ``unconditional`` hold, for each cross-attention layer, text embeddings [batch, tokens, width].
-    ``evaluate`` is given a step's number and what asks the UNet for its predictions [2 batch, ...], without and with
-    the prompt: it may ask under changed weights, or more than once. ``pooled`` are the prompts as wholes, conditional
-    and unconditional [batch, width], where the base wants them. ``followed`` tells, for a step's number, the structure
-    that the 2 batch rows follow.
+    ``conditional`` and ``unconditional`` hold, for each layer, text embeddings [batch, tokens, width]. ``evaluate`` is
+    given a step's number and what asks the denoiser for its predictions [2 batch, ...], without and with the prompt: it
+    may ask under changed weights, or more than once. ``pooled`` are the prompts as wholes, conditional and
+    unconditional [batch, width], where the base wants them. ``followed`` tells, for a step's number, the structure that
+    the 2 batch rows follow.
     """
     both = joined(unconditional, conditional)
     given_whole, without_whole = pooled
     wholes = None if given_whole is None or without_whole is None else torch.cat([without_whole, given_whole])
 
     def estimate(latents: torch.Tensor, t: torch.Tensor, step: int) -> torch.Tensor:
-        ask = partial(predict, base, torch.cat([latents, latents]), t, both, wholes, followed=followed(step))
+        ask = partial(base.predict, torch.cat([latents, latents]), t, both, wholes, followed=followed(step))
         without, given = evaluate(step, ask).chunk(2)
         return without + guidance * (given - without)
 
@@ -116,6 +117,8 @@ def levels(scheduler: diffusers.SchedulerMixin, sampler: str) -> list[Level]:
     if sampler == "ddim":
         shares = [float(scheduler.alphas_cumprod[int(t)]) for t in scheduler.timesteps]
         return [*(Level(share**0.5, (1 - share) ** 0.5) for share in shares), CLEAN]
+    if not hasattr(scheduler, "alphas_cumprod") or scheduler.config.get("use_flow_sigmas"):
+        return [*(Level(1 - float(sigma), float(sigma)) for sigma in scheduler.sigmas[:-1]), CLEAN]
     # The last of them is left out: a configuration may end a little above 0, and decoding knows only clean ones.
     sigmas = [float(sigma) for sigma in scheduler.sigmas[:-1]]
     if sampler in ("euler", "heun"):
@@ -145,7 +148,7 @@ def denoise(
         begin: the latents to start from, at the level they must have; else they are ``noise`` alone.
         keep: changes latents, given their level, before the first evaluation and after each one.
         on_step: hears 1, 2, …, ``steps`` - ``first``, also from a sampler that looks more than once a step.
-        beside: what is asked at every step besides the UNet.
+        beside: what is asked at every step besides the denoiser.
     """
     scheduler = make_scheduler(base, sampler)
     scheduler.set_timesteps(steps, device=base.device)
@@ -153,13 +156,14 @@ def denoise(
     start = min(first * scheduler.order, len(scheduler.timesteps))
     if start and hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(start)
-    latents = noise.to(base.device) * scheduler.init_noise_sigma if begin is None else begin(passed[start])
+    whole = getattr(scheduler, "init_noise_sigma", 1.0)
+    latents = noise.to(base.device) * whole if begin is None else begin(passed[start])
     latents = keep(latents, passed[start])
     done = 0
-    with present(base.device, base.unet, *beside), base.autocast():
+    with present(base.device, base.denoiser, *beside), base.autocast():
         for number, t in enumerate(scheduler.timesteps[start:], start):
             step = (number - start) // scheduler.order
-            prediction = estimate(scheduler.scale_model_input(latents, t), t, step)
+            prediction = estimate(_scaled(scheduler, latents, t), t, step)
             latents = keep(scheduler.step(prediction, t, latents).prev_sample, passed[number + 1])
             if (number + 1 - start) * (steps - first) // (len(scheduler.timesteps) - start) > done:
                 done += 1
@@ -167,14 +171,17 @@ def denoise(
     return latents
 
 
+def _scaled(scheduler: diffusers.SchedulerMixin, latents: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Latents as the denoiser takes them; along a straight line there is nothing to scale."""
+    return scheduler.scale_model_input(latents, t) if hasattr(scheduler, "scale_model_input") else latents
+
+
 @torch.no_grad()
 def decoded(base: Base, latents: torch.Tensor) -> torch.Tensor:
     """Pixels [N, 3, height, width], from -1 to 1 and a little beyond, of unscaled sampler latents."""
-    config = base.vae.config
-    unscaled = latents / config.scaling_factor + (config.shift_factor or 0.0)
     height, width = (side * base.factor for side in latents.shape[-2:])
     with present(base.device, base.vae), tiled(base, (width, height)), base.vae_autocast():
-        return base.vae.decode(unscaled).sample.float()
+        return base.architecture.to_pixels(base, latents)
 
 
 def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
@@ -187,10 +194,7 @@ def decode(base: Base, latents: torch.Tensor) -> list[Image.Image]:
 @torch.no_grad()
 def encode(base: Base, images: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the scaled latents of RGB pictures of one size, each [N, channels, h, w]."""
-    config = base.vae.config
     array = np.stack([np.asarray(image.convert("RGB"), dtype=np.uint8) for image in images])
     pixels = torch.from_numpy(array).permute(0, 3, 1, 2).float().to(base.device) / 127.5 - 1
     with present(base.device, base.vae), tiled(base, images[0].size), base.vae_autocast():
-        posterior = base.vae.encode(pixels).latent_dist
-    mean = (posterior.mean.float() - (config.shift_factor or 0.0)) * config.scaling_factor
-    return mean, posterior.std.float() * config.scaling_factor
+        return base.architecture.to_latents(base, pixels)

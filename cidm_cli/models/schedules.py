@@ -1,11 +1,18 @@
-"""Noise schedules, as bases describe them, and the samplers that follow them."""
+"""Noise schedules, as bases describe them: what training noises by, and the samplers that follow them.
+
+A schedule's ``prediction_type`` is the objective. "epsilon" and "v_prediction" are of diffusion; "flow_prediction" is
+rectified flow: noise σ of a picture's 1 - σ, along a straight line (Liu et al. 2023; Esser et al. 2024).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import diffusers
+import torch
 
+FLOW = "flow_prediction"
 #: Names for ``--sampler``, and the diffusers scheduler behind each.
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
@@ -15,16 +22,56 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
 }
+#: The same for rectified flow.
+FLOW_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "use_flow_sigmas": True}),
+    "euler": ("FlowMatchEulerDiscreteScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {"use_flow_sigmas": True}),
+    "heun": ("FlowMatchHeunDiscreteScheduler", {}),
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What training noises by: timesteps are drawn evenly from its entries."""
+
+    signal: torch.Tensor
+    """Of each entry, how much of the picture is left (``method.objective``) [entries]"""
+    times: torch.Tensor
+    """The timestep that the denoiser is told of each [entries]"""
+
+
+def training(config: dict[str, Any], device: torch.device) -> Schedule:
+    """The schedule of training, of a base's scheduler settings."""
+    if is_flow(config):
+        made = scheduler(config, "euler")
+        # From the least noise to the most, as diffusion's are.
+        sigmas, times = made.sigmas.flip(0), made.timesteps.flip(0)
+        return Schedule((1 - sigmas).to(device), times.to(device))
+    signal = diffusers.DDPMScheduler.from_config(config).alphas_cumprod.to(device)
+    return Schedule(signal, torch.arange(len(signal), device=device))
+
+
+def is_flow(config: dict[str, Any]) -> bool:
+    """Whether a schedule is one of rectified flow."""
+    return config.get("prediction_type") == FLOW
 
 
 def scheduler(config: dict[str, Any], sampler: str) -> diffusers.SchedulerMixin:
     """A fresh scheduler of the named kind on a noise schedule."""
-    name, extra = SAMPLERS[sampler]
+    name, extra = (FLOW_SAMPLERS if is_flow(config) else SAMPLERS)[sampler]
+    if "use_flow_sigmas" in extra:
+        extra = {**extra, "flow_shift": config.get("shift", 1.0)}
+    elif is_flow(config):
+        # They know no other objective, and would warn of its name.
+        config = {key: value for key, value in config.items() if key != "prediction_type"}
     return getattr(diffusers, name).from_config(config, **extra)
 
 
 def knows(config: dict[str, Any], sampler: str) -> bool:
     """Whether a sampler can follow a noise schedule: one does not start from noise without any signal."""
+    if is_flow(config):
+        return sampler in FLOW_SAMPLERS
     return sampler != "heun" or not config.get("rescale_betas_zero_snr")
 
 
@@ -34,7 +81,7 @@ def check_schedule(config: dict[str, Any]) -> None:
         if knows(config, sampler):
             made = scheduler(config, sampler)
             made.set_timesteps(2)
-            shares = made.alphas_cumprod
+            shares = made.sigmas if is_flow(config) else made.alphas_cumprod
             if (
                 shares.ndim != 1
                 or not ((shares >= 0) & (shares <= 1)).all()

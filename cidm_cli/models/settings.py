@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..bases import families
 from ..errors import CidmError, ExitCode
 from ..files.json_files import read_json
 from ..files.reading import opened
@@ -53,7 +54,8 @@ _CHOICES = {
 def check_base(folder: Path) -> None:
     """Looks through the settings of all parts of a base, a diffusers folder. Raises as ``check_settings``."""
     check_settings(folder)
-    for part in ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"):
+    models = {part for one in families() for part in one.parts}
+    for part in sorted({*models, "tokenizer", "tokenizer_2", "scheduler"}):
         check_settings(folder / part)
 
 

@@ -46,13 +46,10 @@ def skeleton(
     kept = compute if hardware != "cpu" else torch.float32
     # What meets it from elsewhere, as the pictures do, has numbers.
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    for part in (base.unet, base.vae, *base.encoders):
+    for part in base.parts.values():
         _fill(part, mode, torch.float32 if part is base.vae else kept)
         if hardware != "cpu":
             _normalise_as_a_gpu(part)
-    if base.family == "sdxl":
-        # As ``base.load`` has it.
-        base.vae.enable_slicing()
     return base
 
 

@@ -75,17 +75,19 @@ def load(base: Base, files: ControlFiles) -> Control:
     Raises:
         CidmError: INVALID when diffusers cannot read it, it is not whole, or it does not fit the base.
     """
+    if not base.architecture.follows():
+        raise _refused(files, f"bases of the family {base.family.name} follow no structure", "fitting")
     cls: Any = T2IAdapter if files.kind == "t2i-adapter" else ControlNetModel
     check_settings(files.folder)
     with building(lambda why: _refused(files, f"diffusers cannot load it ({why})", "whole")):
         model = cls.from_pretrained(
-            files.folder, dtype=base.unet.dtype, variant=files.variant, use_safetensors=True,
+            files.folder, dtype=base.denoiser.dtype, variant=files.variant, use_safetensors=True,
             local_files_only=True,
         )  # fmt: skip
     absent = next((name for name, parameter in model.named_parameters() if parameter.is_meta), None)
     if absent:
         raise _refused(files, f"it holds no weights for {absent}", "whole")
-    settle(model.requires_grad_(False).eval().to(base.unet.device))
+    settle(model.requires_grad_(False).eval().to(base.denoiser.device))
     control = Control(model, files)
     unfit = _unfit_adapter(base, control) if files.kind == "t2i-adapter" else _unfit_controlnet(base, control)
     if unfit:
@@ -103,7 +105,7 @@ def in_pixels(base: Base, control: Control, picture: Image.Image) -> torch.Tenso
 @torch.no_grad()
 def plain_texts(base: Base, prompts: Sequence[str]) -> torch.Tensor:
     """Prompts without concepts, as the base itself encodes them [prompts, tokens, width]."""
-    return encode(base, [tokenize(base.tokenizer, [prompt]) for prompt in prompts], {}, layers=1)[0]
+    return encode(base, [tokenize(base, [prompt]) for prompt in prompts], {}, layers=1)[0]
 
 
 @torch.no_grad()
@@ -164,7 +166,7 @@ def _part(base: Base, pixels: torch.Tensor, window: Window | None) -> torch.Tens
 
 def _unfit_controlnet(base: Base, control: Control) -> str:
     """Why a ControlNet cannot be used with a base; empty where it can."""
-    told, unet = control.model.config, base.unet.config
+    told, unet = control.model.config, base.denoiser.config
     for name, word in (
         ("cross_attention_dim", "it attends to text of width"),
         ("block_out_channels", "its blocks have channels"),
@@ -190,7 +192,7 @@ def _unfit_adapter(base: Base, control: Control) -> str:
     """Why a T2I-Adapter cannot be used with a base; empty where it can."""
     if control.channels not in (1, 3):
         return f"it looks at pictures of {control.channels} channels"
-    side = 2 ** len(base.unet.config.block_out_channels)
+    side = 2 ** len(base.denoiser.config.block_out_channels)
     pixels = torch.zeros(1, control.channels, *[side * base.factor] * 2, device=base.device)
     try:
         with present(base.device, control.model), torch.no_grad(), base.autocast():
@@ -207,9 +209,9 @@ def _unfit_adapter(base: Base, control: Control) -> str:
 
 def _taken(base: Base, side: int) -> list[tuple[int, int, int]]:
     """The shapes (channels, h, w) that the UNet adds to its blocks for latents of a side, the middle block's last."""
-    channels = base.unet.config.block_out_channels
+    channels = base.denoiser.config.block_out_channels
     shapes = []
-    for block, count in zip(base.unet.down_blocks, channels, strict=True):
+    for block, count in zip(base.denoiser.down_blocks, channels, strict=True):
         # A block that attends adds them before it halves, others after it.
         halved = side if block.downsamplers is None else side // 2
         at = side if getattr(block, "has_cross_attention", False) else halved

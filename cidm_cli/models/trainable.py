@@ -40,15 +40,15 @@ def trainable(base: Base, *, spare: bool = False) -> Iterator[None]:
 @contextmanager
 def _attention_of_a_cpu(base: Base) -> Iterator[None]:
     """While open, attention is computed as is faster there and back; the text encoders' has few keys."""
-    processors = base.unet.attn_processors
+    processors = base.denoiser.attn_processors
     implementations = [encoder.config._attn_implementation for encoder in base.encoders]
-    base.unet.set_attn_processor(_StepwiseIfFew())
+    base.denoiser.set_attn_processor(_StepwiseIfFew())
     for encoder in base.encoders:
         encoder.set_attn_implementation("eager")
     try:
         yield
     finally:
-        base.unet.set_attn_processor(dict(processors))
+        base.denoiser.set_attn_processor(dict(processors))
         for encoder, implementation in zip(base.encoders, implementations, strict=True):
             encoder.set_attn_implementation(implementation)
 
@@ -80,7 +80,7 @@ def _converted_once(base: Base) -> Iterator[None]:
     """
     weights = dict.fromkeys(
         parameter
-        for model in (base.unet, *base.encoders)
+        for model in (base.denoiser, *base.encoders)
         for module in model.modules()
         if isinstance(module, (nn.Linear, nn.Conv2d))
         for parameter in module.parameters(recurse=False)

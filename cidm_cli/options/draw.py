@@ -7,9 +7,9 @@ from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Le
 
+from ..bases import family
 from ..errors import CidmError, ExitCode
 from .declared import Asked, Count, Group, Short, Weight, Written, settled, usage
-from .families import defaults
 from .prompts import parse_prompt
 
 DrawMethod = Literal[
@@ -71,7 +71,7 @@ def resolve_draw(asked: Asked, kind: str, pixels: int) -> DrawOptions:
     Raises:
         CidmError: USAGE, naming the option, for a value that cannot be drawn with.
     """
-    whole = settled(DrawOptions, asked, {**defaults(kind)["draw"], "size": (pixels, pixels)})
+    whole = settled(DrawOptions, asked, {**family(kind).draw, "size": (pixels, pixels)})
     parse_prompt(whole.negative, "the negative prompt")
     if whole.seed > 2**63 - whole.count:
         raise usage("seed", whole.seed, "must be at most 2^63 - 1, the last picture's, too")

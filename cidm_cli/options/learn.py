@@ -7,8 +7,20 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
 
-from .declared import BASELINES, Asked, Count, Group, Only, Positive, Seed, Shown, Weight, settled
-from .families import defaults
+from ..bases import family
+from .declared import (
+    BASELINES,
+    Asked,
+    Count,
+    Group,
+    Only,
+    Positive,
+    Seed,
+    Shown,
+    Weight,
+    settled,
+    usage,
+)  # fmt: skip
 
 CARRIED = ("finetune", "ewc", "lwf")
 """Methods of learning that carry one LoRA from concept to concept: the newest one draws all of them."""
@@ -66,8 +78,8 @@ class LearnOptions:
     """Rank of the low-rank weights."""
     scale: Positive = 1.0
     """Factor on the low-rank weights (alpha / rank)."""
-    targets: Literal["attn2", "attn1+attn2"] = "attn2"
-    """Attention layers that get low-rank weights: attn2 are those to text."""
+    targets: Annotated[str, Shown("attn2, the layers that attend to text")]
+    """Attention layers that get low-rank weights, as the base names them; Stable Diffusion has attn1+attn2, too."""
     token_groups: Literal["block", "layer"] = "block"
     """Layers that share a copy of the concept's tokens: those of one transformer block, or none."""
     portable: bool = False
@@ -112,5 +124,9 @@ def resolve_learn(asked: Asked, kind: str) -> LearnOptions:
     Raises:
         CidmError: USAGE, naming the option, for a value that cannot be trained with.
     """
+    own = family(kind)
     gamma2 = GAMMA2.get(asked.get("consolidation", "subspace"))
-    return settled(LearnOptions, asked, {**defaults(kind)["learn"], "gamma2": gamma2 or 0.0})
+    whole = settled(LearnOptions, asked, {**own.learn, "gamma2": gamma2 or 0.0})
+    if whole.targets not in own.targets:
+        raise usage("targets", whole.targets, f"must be {' or '.join(own.targets)}")
+    return whole

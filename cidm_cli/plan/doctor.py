@@ -15,7 +15,7 @@ from cidm_registry import Busy, NotFound, Registry, RegistryError
 
 from ..errors import CidmError
 from ..models import hub
-from ..models.identity import KNOWN, MINI, folder_of, vae_of
+from ..models.identity import MINI, folder_of, known, vae_of
 from ..options.settings import SETTINGS, USER_FILE, WORKING_FILE, Settings
 from ..terminal.output import readable_bytes
 
@@ -157,7 +157,7 @@ def caches(environment: Mapping[str, str], registry: Path) -> list[Finding]:
     told = [f"HF_HOME {home}" if home else "HF_HOME not set", "a token" if get_token() else "no token"]
     told.append("offline (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else "online")
     out.append(Finding(OK, "hub", ", ".join(told)))
-    there = [name for name, repository in KNOWN.items() if hub.cached(repository) is not None]
+    there = [name for name, repository in known().items() if hub.cached(repository) is not None]
     out.append(Finding(OK, "bases here", ", ".join((MINI, *there))))
     return out
 

@@ -13,8 +13,16 @@ from ..files.places import expanded
 from ..machine.hardware import Hardware
 from ..models import checkpoint
 from ..models.base import WHOLE, Base
-from ..models.identity import KNOWN, MINI, family_of, folder_of, mini_folder, place_of, vae_of
-from ..models.loading import settings_folder
+from ..models.identity import (
+    MINI,
+    family_of,
+    folder_of,
+    known,
+    mini_folder,
+    place_of,
+    settings_folder,
+    vae_of,
+)
 from ..models.skeleton import skeleton
 
 
@@ -25,7 +33,7 @@ class Described:
     name: str
     """As it was named, or the registry's source of it."""
     kind: str
-    """ "mini", "sd15" or "sdxl": decides defaults."""
+    """The name of its family: decides defaults."""
     place: Path
     """A folder or a single file with the settings of its parts; weights may be there or not."""
     vae: Path | None = None
@@ -45,14 +53,14 @@ def described(name: str) -> Described:
     path = expanded(name)
     if name == MINI:
         return Described(name, MINI, mini_folder())
-    if name.partition("@")[0] in KNOWN:
+    if name.partition("@")[0] in known():
         family = name.partition("@")[0]
         return Described(name, family, settings_folder(family))
     place = place_of(str(path))
     if place is None or not place.exists():
         raise CidmError(
             f"--base {name!r}: not here, and only settings that are here can be read",
-            "models made from Stable Diffusion 1.x or SDXL are as large as these: --base sd15 or --base sdxl",
+            f"name one that is as large, of its family: --base {' or --base '.join(known())}",
             ExitCode.NOT_FOUND,
         )
     family = checkpoint.inspect(place).family if place.is_file() else family_of(place, name)
@@ -74,7 +82,7 @@ def _settings(base: BaseRef) -> Path:
     try:
         return folder_of(base)
     except CidmError:
-        if base.kind not in KNOWN:
+        if base.kind not in known():
             raise
         return settings_folder(base.kind)
 

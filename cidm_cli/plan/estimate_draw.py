@@ -20,9 +20,8 @@ from ..draw.jobs import Job
 from ..draw.mixtures import Applied, Loader, applied, content
 from ..formats.concept import ConceptWeights
 from ..models import memory, sampling
-from ..models.attention import layer_groups, linear_shapes, lora_sites
 from ..models.base import Base
-from ..models.text import noun_ids, token_width
+from ..models.text import token_width
 from ..options.draw import DrawOptions
 from ..options.prompts import parse_prompt
 from .estimate_learn import DECODING, DENOISING, LATER, PROMPTS, Phase, part_sizes, phase, watched
@@ -112,14 +111,13 @@ def _settled(base: Base) -> float:
 
 def _stand_in(base: Base, record: Record) -> ConceptWeights:
     """Weights of the shapes that a concept's are of; like the base's they hold no numbers."""
-    some = next(base.unet.parameters())
-    shapes = linear_shapes(base.unet)
-    targets = record.config.get("options", {}).get("targets", "attn2")
-    sites = lora_sites(base.unet, targets)
+    some, shapes = next(base.denoiser.parameters()), base.shapes
+    sites = base.sites(record.config.get("options", {}).get("targets"))
     up = {site: some.new_zeros((shapes[site][0], record.rank), dtype=torch.float32) for site in sites}
     down = {site: some.new_zeros((record.rank, shapes[site][1]), dtype=torch.float32) for site in sites}
-    copies, tokens = max(layer_groups(base.unet)) + 1, 1 + len(noun_ids(base, record.class_noun))
-    return ConceptWeights(up, down, some.new_zeros((copies, tokens, token_width(base)), dtype=torch.float32))
+    tokens = 1 + len(base.architecture.pieces(base, record.class_noun))
+    shape = (base.groups, tokens, token_width(base))
+    return ConceptWeights(up, down, some.new_zeros(shape, dtype=torch.float32))
 
 
 def _estimate(

@@ -28,20 +28,12 @@ from ..learn.step import Trainee, parameters, train_step, training
 from ..models import memory
 from ..models.base import Base
 from ..models.counting import Watch
+from ..models.identity import stems
 from ..models.offload import ONE_MEMORY
 from ..options.learn import LearnOptions
 
-PARTS = {
-    "unet": "UNet",
-    "text encoder": "text encoder",
-    "text encoder 2": "second text encoder",
-    "vae": "VAE",
-}
-"""The parts of a base that take memory, and what they are called in tables."""
 WEIGHTS, GRADIENTS, MOMENTS = "the concept's weights", "their gradients", "the optimizer's moments"
 INNER, ITSELF = "inner values", "program and libraries (assumed)"
-ROWS = (*PARTS.values(), WEIGHTS, GRADIENTS, MOMENTS, INNER, ITSELF)
-"""All that is told apart, in the order it is shown."""
 PROGRAM = 600_000_000
 """Bytes that the program, its libraries and a GPU's context take besides tensors: an assumption."""
 SLACK = 1.1
@@ -52,6 +44,20 @@ PICTURES, STEPS, FISHER = "encoding pictures", "a training step", "Fisher inform
 """Phases of learning."""
 PROMPTS, DENOISING, LATER, DECODING = "reading prompts", "an evaluation", "a later evaluation", "decoding"
 """Phases of drawing."""
+
+
+_CALLED = {"unet": "UNet", "vae": "VAE", "text_encoder_2": "second text encoder"}
+
+
+def called() -> dict[str, str]:
+    """The parts of bases that take memory, and what they are called in tables."""
+    parts = sorted(stems(), key=lambda part: part == "vae")
+    return {part: _CALLED.get(part, part.replace("_", " ")) for part in parts}
+
+
+def told_apart() -> tuple[str, ...]:
+    """All that is told apart, in the order it is shown."""
+    return (*called().values(), WEIGHTS, GRADIENTS, MOMENTS, INNER, ITSELF)
 
 
 @dataclass(frozen=True)
@@ -72,28 +78,23 @@ class Phase:
         return sum(self.memory.values())
 
 
-def resident(phase: str, offload: bool) -> tuple[str, ...]:
-    """Which of PARTS are on the device in a phase: all, or, of a base that offloads, what it has ``present`` then."""
-    encoders = ("text encoder", "text encoder 2")
+def resident(phase: str, parts: Sequence[str], offload: bool) -> Sequence[str]:
+    """Which of a base's parts are on the device in a phase: all, or, of one that offloads, what is ``present`` then."""
+    denoiser, *encoders, vae = parts
     needed = {
-        PICTURES: ("vae",), STEPS: ("unet", *encoders), FISHER: ("unet", *encoders),
-        PROMPTS: encoders, DENOISING: ("unet",), LATER: ("unet",), DECODING: ("vae",),
+        PICTURES: [vae], STEPS: [denoiser, *encoders], FISHER: [denoiser, *encoders],
+        PROMPTS: encoders, DENOISING: [denoiser], LATER: [denoiser], DECODING: [vae],
     }  # fmt: skip
-    return needed[phase] if offload else tuple(PARTS)
+    return needed[phase] if offload else parts
 
 
 def part_sizes(base: Base) -> dict[str, int]:
-    """Bytes of each of PARTS."""
+    """Bytes of each part, the denoiser's first and the VAE's last."""
     return {name: sum(t.untyped_storage().nbytes() for t in held) for name, held in _held(base).items()}
 
 
 def _held(base: Base) -> dict[str, list[torch.Tensor]]:
-    modules = (base.unet, base.text_encoder, base.text_encoder_2, base.vae)
-    return {
-        name: [*module.parameters(), *module.buffers()]
-        for name, module in zip(PARTS, modules, strict=True)
-        if module is not None
-    }
+    return {name: [*module.parameters(), *module.buffers()] for name, module in base.parts.items()}
 
 
 def watched(base: Base) -> Watch:
@@ -121,10 +122,10 @@ def phase(
         spared: bytes that were counted and would not be there.
         offload: whether the base offloads.
     """
-    here = {PARTS[part]: sizes[part] for part in resident(name, offload) if part in sizes}
+    here = {called()[part]: sizes[part] for part in resident(name, list(sizes), offload)}
     inner = watch.peak - sum(sizes.values()) - sum(known.values()) - spared
-    rows = {**here, **known, INNER: inner, ITSELF: PROGRAM}
-    return Phase(name, rows, watch.flops, times)
+    memory = {**here, **known, INNER: inner, ITSELF: PROGRAM}
+    return Phase(name, memory, watch.flops, times)
 
 
 def example_dataset(pixels: int, noun: str, caption: str) -> Dataset:

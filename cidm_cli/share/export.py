@@ -11,6 +11,7 @@ import torch
 
 from cidm_registry import Record, Registry
 
+from .. import bases
 from ..errors import CidmError
 from ..formats.bundle import Bundled, pack_bundle
 from ..formats.diffusers_lora import WEIGHTS_FILE, json_object, pack_diffusers
@@ -24,7 +25,6 @@ from ..formats.peft_folder import WEIGHTS_FILE as PEFT_WEIGHTS
 from ..formats.tensors import read_tensors
 from ..method.lowrank import delta
 from ..models import text
-from ..models.attention import convolutions, cross_attention_layers, linear_shapes
 from ..models.base import Base
 from ..models.opening import checked, concept_weights, lora_fit
 from .features import Subject
@@ -159,24 +159,24 @@ def lora(base: Base, kind: str, family: str, item: Item) -> Exported:
     """A LoRA file of a kind, read back and compared.
 
     Args:
-        family: the base's, "mini", "sd15" or "sdxl".
+        family: the base's, as the registry has it.
     """
-    folded = convolutions(base.unet)
-    per_block = lora_fit(base).layers_per_block
+    folded, fit = base.convolutions, lora_fit(base)
     if kind == "kohya":
         about = About(
-            title=item.title, kind=family, resolution=base.pixels, prediction=base.prediction, date=item.date,
-            trigger=item.trigger, usage=item.usage, tags=tuple(filter(None, [item.trigger])),
+            title=item.title, family=bases.family(family).files, resolution=base.pixels,
+            prediction=base.prediction, date=item.date, trigger=item.trigger, usage=item.usage,
+            tags=tuple(filter(None, [item.trigger])),
             images=item.images, merged_from=item.merged_from, facts=item.facts,
         )  # fmt: skip
-        files = {"": pack_kohya(item.factors, item.scale, folded, per_block, about)}
+        files = {"": pack_kohya(item.factors, item.scale, folded, fit.names.kohya, about)}
     elif kind == "diffusers":
-        files = {WEIGHTS_FILE: pack_diffusers(item.factors, item.scale, folded, item.facts)}
+        files = {WEIGHTS_FILE: pack_diffusers(item.factors, item.scale, folded, fit.prefix, item.facts)}
     else:
         files = pack_peft(item.factors, item.scale, folded, item.facts)
     back = _read_back(base, kind, files)
     return Exported(
-        title=item.title, files=files, layers=len(back.modules), of=len(linear_shapes(base.unet)),
+        title=item.title, files=files, layers=len(back.modules), of=len(fit.shapes),
         rank=max(module.down.shape[0] for module in back.modules.values()), difference=_apart(item, back),
     )  # fmt: skip
 
@@ -195,7 +195,7 @@ def tokens(registry: Registry, base: Base, record: Record) -> TokenFile:
     own = concept_weights(registry, base, record).tokens
     mean = averaged(own)
     lost, noun = token_loss(base, record, own, mean)
-    content = pack_embedding(mean.cpu(), token_widths(base), {
+    content = pack_embedding(mean.cpu(), base.architecture.token_widths(base), {
         "format": 1, "name": record.name, "class_noun": record.class_noun, "blob": record.blob,
         "base": record.base, "sets": own.shape[0], "lost": lost,
     })  # fmt: skip
@@ -211,11 +211,10 @@ def token_loss(base: Base, record: Record, own: torch.Tensor, mean: torch.Tensor
     subject = Subject(text.Slot(record.key, own.shape[1], record.class_noun), record.style)
     prompts = subject.prompts(base, _PROMPTS)
     words = text.noun_vectors(base, record.class_noun).mean(0)
-    layers = len(cross_attention_layers(base.unet))
 
     def rows(vectors: torch.Tensor) -> list[torch.Tensor]:
         with torch.no_grad():
-            contexts = text.encode(base, prompts, {record.key: vectors}, layers=layers)
+            contexts = text.encode(base, prompts, {record.key: vectors})
         firsts = [prompt.slots[0][0] for prompt in prompts]
         return [context[n, first:] for context in contexts for n, first in enumerate(firsts)]
 
@@ -244,11 +243,6 @@ def bundle(registry: Registry, records: Sequence[Record]) -> bytes:
         for record in records
     ]  # fmt: skip
     return pack_bundle(concepts)
-
-
-def token_widths(base: Base) -> list[int]:
-    """Width of each text encoder's token embeddings."""
-    return [encoder.get_input_embeddings().embedding_dim for encoder in base.encoders]
 
 
 def _read_back(base: Base, kind: str, files: Mapping[str, bytes]) -> LoraFile:

@@ -9,13 +9,13 @@ import torch
 
 from cidm_registry import Record
 
+from ..bases import family
 from ..draw.mixtures import Loader
 from ..method.lowrank import delta
 from ..models import sampling, text
-from ..models.attention import cross_attention_layers, merged
 from ..models.base import Base
-from ..models.features import feature_source, recorded, sees_text, text_gram
-from ..options.families import defaults
+from ..models.features import recorded, text_gram
+from ..models.lora import merged
 from ..options.merge import MergeOptions
 
 # No scene and no subject of the prompts that concepts are judged by: a merge must not be fitted to its own examination.
@@ -60,10 +60,10 @@ class Subject:
         for template in (STYLE_TEMPLATES if self.style else OBJECT_TEMPLATES)[:count]:
             before, after = (part.strip() for part in template.split("{}"))
             parts = [part for part in (before, self.words, after) if part]
-            tokens = text.tokenize(base.tokenizer, parts)
+            tokens = text.tokenize(base, parts)
             if not tokens.lost:
                 out.append(tokens)
-        return out or [text.tokenize(base.tokenizer, [self.words])]
+        return out or [text.tokenize(base, [self.words])]
 
 
 def gather(
@@ -81,7 +81,7 @@ def gather(
     concept's are held at a time.
     """
     sites = sorted({site for record in records for site in load(record).up})
-    shapes = {site: base.unet.get_submodule(site).weight.shape[:2] for site in sites}
+    shapes = {site: base.denoiser.get_submodule(site).weight.shape[:2] for site in sites}
     ups: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
     downs: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
     seen: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
@@ -101,12 +101,12 @@ def gather(
             )
             ups[site].append(up.cpu() * (record.scale * factor))
             downs[site].append(down.cpu())
-            seen[site].append(down.cpu().double() @ found[feature_source(site)])
+            seen[site].append(down.cpu().double() @ found[base.architecture.feature_source(site)])
         _accumulate(grams, found, 1.0)
     regular: dict[str, torch.Tensor] = {}
     nouns = noun_subjects(records)
     prompts = [prompt for noun in nouns for prompt in noun.prompts(base, options.templates)]
-    prompts.append(text.tokenize(base.tokenizer, [""]))
+    prompts.append(text.tokenize(base, [""]))
     _accumulate(regular, text_features(base, prompts, {}, sites), 1.0)
     for noun in nouns:
         found = image_features(base, noun, {}, {}, sites, options, kind, on_step)
@@ -142,12 +142,11 @@ def text_features(
     sites: Sequence[str],
 ) -> dict[str, torch.Tensor]:
     """C of the sites in ``sites`` that see text: mean of x xᵀ [in, in] over all positions of the prompts, by source."""
-    layers = cross_attention_layers(base.unet)
     with torch.no_grad():
-        contexts = text.encode(base, prompts, vectors, layers=len(layers))
-    wanted = {feature_source(site) for site in sites if sees_text(site)}
-    by_source = {f"{layer}.to_k": context for layer, context in zip(layers, contexts, strict=True)}
-    return {source: text_gram(by_source[source]) for source in sorted(wanted)}
+        contexts = text.encode(base, prompts, vectors)
+    architecture, layer_of = base.architecture, base.site_layers
+    wanted = {architecture.feature_source(site) for site in sites if architecture.sees_text(site)}
+    return {source: text_gram(contexts[layer_of[source]]) for source in sorted(wanted)}
 
 
 def image_features(
@@ -162,13 +161,16 @@ def image_features(
 ) -> dict[str, torch.Tensor]:
     """C of the sites in ``sites`` that see images, by source: recorded while a few pictures are drawn, both halves
     of the guidance, with ``deltas`` in the weights."""
-    sources = sorted({feature_source(site) for site in sites if not sees_text(site)})
+    architecture = base.architecture
+    sources = sorted(
+        {architecture.feature_source(site) for site in sites if not architecture.sees_text(site)}
+    )
     if not sources:
         return {}
     prompts = subject.prompts(base, options.templates)
     seeds = [options.seed + k for k in range(options.drawings)]
     drawn = [prompts[k % len(prompts)] for k in range(options.drawings)]
-    with recorded(base.unet, sources) as grams:
+    with recorded(base.denoiser, sources) as grams:
         denoised(base, drawn, vectors, deltas, seeds, steps=options.steps, kind=kind, on_step=on_step)
     return {source: gram.mean() for source, gram in grams.items()}
 
@@ -185,14 +187,13 @@ def denoised(
     on_step: Callable[[], None],
 ) -> torch.Tensor:
     """Latents of one picture for each prompt and seed, all in one batch, with ``deltas`` in the weights."""
-    layers = len(cross_attention_layers(base.unet))
-    nothing = text.tokenize(base.tokenizer, [""])
-    with torch.no_grad(), merged(base.unet, deltas):
-        given = text.encode(base, prompts, vectors, layers=layers)
-        without = text.encode(base, [nothing] * len(prompts), {}, layers=layers)
+    nothing = text.tokenize(base, [""])
+    with torch.no_grad(), merged(base.denoiser, deltas):
+        given = text.encode(base, prompts, vectors)
+        without = text.encode(base, [nothing] * len(prompts), {})
         wholes = text.pooled(base, prompts), text.pooled(base, [nothing] * len(prompts))
         return sampling.denoise(
-            base, sampling.guided(base, given, without, defaults(kind)["draw"]["guidance"], pooled=wholes),
+            base, sampling.guided(base, given, without, family(kind).draw["guidance"], pooled=wholes),
             sampling.initial_noise(base, seeds, (base.pixels, base.pixels)),
             sampler="dpm++", steps=steps, on_step=lambda _: on_step(),
         )  # fmt: skip

@@ -36,7 +36,6 @@ from ..formats.lora_file import naming_of, read_lora
 from ..formats.peft_folder import CONFIG_FILE, open_peft
 from ..formats.tensors import TensorFile, open_tensors, read_tensors
 from ..machine.session import Session
-from ..models import text
 from ..models.base import Base
 from ..models.opening import checked, lora_fit, outlined
 from ..options.learn import CARRIED, SUMMED
@@ -207,8 +206,8 @@ def _bring_lora(
         CidmError: INVALID for what does not fit the base; USAGE for a class noun that is too long for a prompt.
         RegistryError: when the concept cannot be committed.
     """
-    room = base.tokenizer.model_max_length - 2
-    if not 0 < len(text.noun_ids(base, noun)) <= room:
+    room = base.architecture.room(base)
+    if not 0 < len(base.architecture.pieces(base, noun)) <= room:
         raise CidmError(
             f"concept {name}: the class noun {noun!r} takes no token, or more than the {room} a prompt holds",
             "say it in ordinary words with --class", ExitCode.USAGE,

@@ -16,9 +16,7 @@ from ..draw.mixtures import Loader, mixture, spoken
 from ..errors import CidmError
 from ..method.fusion import Factors, concatenated, energy, fused, strayed, truncated
 from ..method.lowrank import delta, weighted_sum
-from ..models.attention import cross_attention_layers, site_layers
 from ..models.base import Base
-from ..models.features import feature_source, sees_text
 from ..options.draw import resolve_draw
 from ..options.merge import SUMS, MergeOptions
 from .features import Gathered, gather, noun_subjects
@@ -67,14 +65,14 @@ def merge(
     options, records = selection.options, selection.records
     load = Loader(registry, base)
     weights = _layer_weights(base, load, selection, on_note)
-    terms = _terms(load, records, weights, site_layers(base.unet))
-    gathered = None
+    terms = _terms(load, records, weights, base.site_layers)
+    gathered, source = None, base.architecture.feature_source
     if options.method == "fuse":
         gathered = gather(base, load, records, selection.factors, options, registry.base.kind, on_step)
         whole = {
             site: fused(
-                ups, gathered.seen[site], gathered.grams[feature_source(site)],
-                options.preserve * gathered.regular[feature_source(site)],
+                ups, gathered.seen[site], gathered.grams[source(site)],
+                options.preserve * gathered.regular[source(site)],
             )
             for site, ups in gathered.ups.items()
         }  # fmt: skip
@@ -97,7 +95,7 @@ def merge(
         facts=_facts(registry, selection, weights, max(up.shape[1] for up, _ in factors.values())),
         difference=_difference(factors, terms) if options.method in SUMS else None,
         lost=max(1 - after / before, 0.0) if before else 0.0,
-        strayed=None if gathered is None else _strayed(factors, gathered),
+        strayed=None if gathered is None else _strayed(base, factors, gathered),
     )
 
 
@@ -106,7 +104,7 @@ def _layer_weights(
 ) -> list[list[float]]:
     """Weight of each selected concept at each cross-attention layer, without its scale."""
     records, options = selection.records, selection.options
-    layers = len(cross_attention_layers(base.unet))
+    layers = len(base.layers)
     each = [[1.0] * layers for _ in records]
     if options.method == "ewa":
         assert selection.prompt is not None
@@ -170,15 +168,15 @@ def _difference(factors: Mapping[str, Factors], terms: Mapping[str, Sequence[Ter
     return worst
 
 
-def _strayed(factors: Mapping[str, Factors], gathered: Gathered) -> dict[str, float]:
+def _strayed(base: Base, factors: Mapping[str, Factors], gathered: Gathered) -> dict[str, float]:
     """Share of the concepts' effect on their own features that is lost, over all sites of a kind."""
     shares = {}
     for kind in ("text", "image"):
-        sites = [site for site in factors if sees_text(site) == (kind == "text")]
+        sites = [site for site in factors if base.architecture.sees_text(site) == (kind == "text")]
         pairs = [
             strayed(
                 factors[site], gathered.ups[site], gathered.downs[site], gathered.seen[site],
-                gathered.grams[feature_source(site)],
+                gathered.grams[base.architecture.feature_source(site)],
             )
             for site in sites
         ]  # fmt: skip

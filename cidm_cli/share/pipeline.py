@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from safetensors.torch import load
 
 from cidm_registry import Record, Registry
 
+from ..errors import CidmError
 from ..models.base import Base
-from ..models.sampling import make_scheduler
 from . import export
 from .selection import has_tokens
 
@@ -22,21 +22,16 @@ def pipeline(
 
     The base becomes the pipeline's: whoever has it must let it go. Where each layer of a concept has tokens of its
     own, the word has their mean, and what that costs is told.
+
+    Raises:
+        CidmError: FAILED for a family that diffusers has no pipeline for.
     """
-    common = dict(
-        vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=base.unet,
-        scheduler=make_scheduler(base, "dpm++"),
-    )  # fmt: skip
-    pipe: DiffusionPipeline
-    if base.text_encoder_2 is None:
-        pipe = StableDiffusionPipeline(
-            **common, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    pipe: DiffusionPipeline | None = base.architecture.pipeline(base)
+    if pipe is None:
+        raise CidmError(
+            f"bases of the family {base.family.name} have no pipeline in diffusers",
+            hint="draw with generate()",
         )
-    else:
-        pipe = StableDiffusionXLPipeline(
-            **common, text_encoder_2=base.text_encoder_2, tokenizer_2=base.tokenizer_2,
-            force_zeros_for_empty_prompt=base.zero_empty, add_watermarker=False,
-        )  # fmt: skip
     for record in records:
         item = export.concept_item(registry, base, record)
         (weights,) = export.lora(base, "diffusers", registry.base.kind, item).files.values()
@@ -44,17 +39,8 @@ def pipeline(
         if not has_tokens(registry, record):
             continue
         tokens = export.tokens(registry, base, record)
-        vectors = load(tokens.content)
         word = f"<{record.name}>"
-        if base.text_encoder_2 is None:
-            pipe.load_textual_inversion(vectors["emb_params"], token=word, use_safetensors=True)
-        else:
-            parts = (("clip_l", "text_encoder", "tokenizer"), ("clip_g", "text_encoder_2", "tokenizer_2"))
-            for key, encoder, tokenizer in parts:
-                pipe.load_textual_inversion(
-                    vectors[key], token=word, text_encoder=getattr(pipe, encoder),
-                    tokenizer=getattr(pipe, tokenizer), use_safetensors=True,
-                )  # fmt: skip
+        base.architecture.add_word(pipe, word, load(tokens.content))
         if tokens.sets > 1:
             on_note(
                 f"{word}: one set of tokens in place of {tokens.sets} moves the text embeddings by {tokens.lost:.2%}; "

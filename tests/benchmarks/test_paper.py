@@ -17,6 +17,8 @@ from benchmarks import continual, lab, paper
 from benchmarks.cifc import PROMPTS, TASKS, tasks_of
 from benchmarks.paper_tables import PRINTED
 from cidm_cli.errors import CidmError, ExitCode
+from cidm_cli.learn import run as training
+from cidm_cli.models import opening
 from learning import files_of
 
 Report = dict[str, Any]
@@ -101,7 +103,7 @@ def test_both_bases_are_learned_judged_and_tabled_beside_the_papers_figures_and_
     assert "| 79.5 | 80.0 |" in page
 
     before = files_of(tmp_path / "work")
-    for module, name in ((lab, "open_base"), (lab, "open_judges"), (lab.learn, "learn")):
+    for module, name in ((opening, "open_base"), (lab, "open_judges"), (training, "learn")):
         monkeypatch.setattr(module, name, forbidden)
     assert run("--methods", "finetune", "cidm") == report
     assert files_of(tmp_path / "work") == before
@@ -112,13 +114,13 @@ def test_a_method_a_task_or_a_seed_more_makes_only_what_is_missing(
 ) -> None:
     run = runner(tmp_path, [tiny_base], monkeypatch, capsys)
     learned: list[str] = []
-    learn = lab.learn.learn
+    learn = training.learn
 
-    def counted(registry: Any, base: Any, task: Any, events: Any) -> Any:
+    def counted(registry: Any, base: Any, task: Any, *rest: Any) -> Any:
         learned.append(f"{registry.root.name} {task.name}")
-        return learn(registry, base, task, events)
+        return learn(registry, base, task, *rest)
 
-    monkeypatch.setattr(lab.learn, "learn", counted)
+    monkeypatch.setattr(training, "learn", counted)
     run("--methods", "lora-m", "--tasks", 1)
     assert learned == ["plain-2-0 rex"]
     run("--methods", "lora-m", "lora-c", "paper")
@@ -150,16 +152,16 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = runner(tmp_path, [tiny_base], monkeypatch, capsys)
-    learn, steps = lab.learn.learn, []
+    learn, steps = training.learn, []
 
-    def watched(registry: Any, base: Any, task: Any, events: Any) -> Any:
+    def watched(registry: Any, base: Any, task: Any, _events: Any, *rest: Any) -> Any:
         def stop() -> bool:
             return len(steps) == 1
 
-        told = lab.learn.Events(on_step=lambda step, loss: steps.append(step), stop=stop)
-        return learn(registry, base, task, told)
+        told = training.Events(on_step=lambda step, loss: steps.append(step), stop=stop)
+        return learn(registry, base, task, told, *rest)
 
-    monkeypatch.setattr(lab.learn, "learn", watched)
+    monkeypatch.setattr(training, "learn", watched)
     with pytest.raises(SystemExit) as ended:
         lab.ending(lambda: run("--methods", "lora-m", "--tasks", 1))  # type: ignore[arg-type,return-value]
     assert ended.value.code == ExitCode.INTERRUPTED

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from cidm_cli import bases
 from cidm_cli.demo import CONCEPTS
-from cidm_cli.options import families
 from cidm_cli.shell.main import main
 from cidm_registry import Registry
 
@@ -17,8 +18,9 @@ from cidm_registry import Registry
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {"steps": 2, "batch": 2, "lr": 1e-3, "token_lr": 1e-3}
-    own = {"learn": {**families.defaults("mini")["learn"], **quick}, "draw": {"steps": 2, "guidance": 3.0}}
-    monkeypatch.setitem(families.DEFAULTS, "mini", own)
+    mini = bases.family("mini")
+    hasty = replace(mini, learn={**mini.learn, **quick}, draw={"steps": 2, "guidance": 3.0})
+    monkeypatch.setitem(bases._known, "mini", hasty)
 
 
 @pytest.mark.usefixtures("short")

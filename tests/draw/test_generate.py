@@ -22,7 +22,6 @@ from cidm_cli.draw.images import draw
 from cidm_cli.draw.jobs import Job
 from cidm_cli.errors import ExitCode
 from cidm_cli.models import sampling
-from cidm_cli.models.attention import cross_attention_layers
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.options.draw import resolve_draw
@@ -239,21 +238,21 @@ def test_from_takes_no_other_settings(cidm: Cidm, taught: Path) -> None:
 def spied(base: Base, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """What is on the UNet at each of its calls."""
     seen: list[dict[str, Any]] = []
-    forward = base.unet.forward
+    forward = base.denoiser.forward
 
     def spy(*args: Any, **kwargs: Any) -> Any:
-        modules = dict(base.unet.named_modules())
+        modules = dict(base.denoiser.named_modules())
         seen.append(
             {
                 "lora": [name for name, module in modules.items() if isinstance(module, LoraLayer)],
                 "hooks": [name for name, module in modules.items() if module._forward_hooks],
                 "pre-hooks": [name for name, module in modules.items() if module._forward_pre_hooks],
-                "weights": {name: tensor.clone() for name, tensor in base.unet.state_dict().items()},
+                "weights": {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()},
             }
         )
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(base.unet, "forward", spy)
+    monkeypatch.setattr(base.denoiser, "forward", spy)
     return seen
 
 
@@ -262,7 +261,7 @@ def test_concepts_are_merged_into_the_weights_and_taken_out_again(
 ) -> None:
     """Denoising costs what it costs without concepts: nothing is added to the forward pass."""
     registry = Registry.open(taught)
-    before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
     options = resolve_draw(dict(steps=2), "sd15", base.pixels)
     list(draw(registry, base, [Job("a <dog> on a <cat>", options)]))
     assert spied
@@ -270,26 +269,26 @@ def test_concepts_are_merged_into_the_weights_and_taken_out_again(
     for during in spied:
         assert during["lora"] == []
         assert during["hooks"] == []
-        assert sorted(during["pre-hooks"]) == sorted(cross_attention_layers(base.unet))
+        assert sorted(during["pre-hooks"]) == sorted(base.layers)
         changed = {name for name, tensor in before.items() if not tensor.equal(during["weights"][name])}
         assert changed == sites
-    after = base.unet.state_dict()
+    after = base.denoiser.state_dict()
     assert all(tensor.equal(after[name]) for name, tensor in before.items())
-    assert not any(module._forward_pre_hooks for module in base.unet.modules())
+    assert not any(module._forward_pre_hooks for module in base.denoiser.modules())
 
 
 def test_the_weights_are_put_back_when_drawing_is_given_up(
     base: Base, taught: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = Registry.open(taught)
-    before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
     options = resolve_draw(dict(steps=2, count=3, batch=1), "sd15", base.pixels)
     pictures = draw(registry, base, [Job(DOG, options)])
     next(pictures)
     pictures.close()  # type: ignore[attr-defined]
-    assert all(tensor.equal(before[name]) for name, tensor in base.unet.state_dict().items())
+    assert all(tensor.equal(before[name]) for name, tensor in base.denoiser.state_dict().items())
     monkeypatch.setattr(sampling, "decode", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(draw(registry, base, [Job(DOG, replace(options, count=1))]))
-    assert all(tensor.equal(before[name]) for name, tensor in base.unet.state_dict().items())
+    assert all(tensor.equal(before[name]) for name, tensor in base.denoiser.state_dict().items())
     assert torch.is_grad_enabled()

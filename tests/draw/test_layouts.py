@@ -238,13 +238,13 @@ def test_without_regional_attention_a_regions_estimate_is_its_own_prompts(
 def rows(base: Base, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many rows the UNet is asked for at each of its calls."""
     seen: list[int] = []
-    forward = base.unet.forward
+    forward = base.denoiser.forward
 
     def spy(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         seen.append(len(latents))
         return forward(latents, *args, **kwargs)
 
-    monkeypatch.setattr(base.unet, "forward", spy)
+    monkeypatch.setattr(base.denoiser, "forward", spy)
     return seen
 
 
@@ -334,14 +334,14 @@ def test_a_crop_holds_its_box_in_the_picture_and_can_be_halved(
 
 
 def test_the_unet_is_as_before_when_drawing_is_given_up(base: Base, taught: Registry) -> None:
-    before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
-    processors = dict(base.unet.attn_processors)
+    before = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
+    processors = dict(base.denoiser.attn_processors)
     some = draw(taught, base, [job(base, layout((DOG, LEFT), (CAT, RIGHT)), count=3, batch=1)])
     next(some)
     some.close()  # type: ignore[attr-defined]
-    assert all(tensor.equal(before[name]) for name, tensor in base.unet.state_dict().items())
-    assert dict(base.unet.attn_processors) == processors
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in base.unet.modules())
+    assert all(tensor.equal(before[name]) for name, tensor in base.denoiser.state_dict().items())
+    assert dict(base.denoiser.attn_processors) == processors
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in base.denoiser.modules())
 
 
 # Where regions are

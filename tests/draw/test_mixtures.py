@@ -17,7 +17,7 @@ from cidm_cli.draw.mixtures import Loader, Mixture, applied, deltas, mixture
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.formats.diffusers_lora import pack_diffusers
 from cidm_cli.method.lowrank import delta
-from cidm_cli.models.attention import cross_attention_layers, lora_sites, site_layers
+from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.options.draw import DRAW_METHODS, DrawOptions, resolve_draw
@@ -149,8 +149,8 @@ def test_weights_differ_from_layer_to_layer_in_the_merged_sum(base: Base, taught
     dog, cat, _ = taught.records()
     weights = (tuple(0.1 * k for k in range(7)), tuple(1 - 0.1 * k for k in range(7)))
     found = deltas(base, Mixture("official", (), (dog, cat), weights), load)
-    layer_of = site_layers(base.unet)
-    assert sorted(found) == sorted(lora_sites(base.unet))
+    layer_of = base.site_layers
+    assert sorted(found) == sorted(lora_sites(base.denoiser))
     for site, matrix in found.items():
         parts = [
             w[layer_of[site]] * delta(load(r).up[site], load(r).down[site], r.scale)
@@ -160,14 +160,14 @@ def test_weights_differ_from_layer_to_layer_in_the_merged_sum(base: Base, taught
 
 
 def test_each_site_belongs_to_the_layer_of_its_block(base: Base) -> None:
-    layers = cross_attention_layers(base.unet)
-    for site, layer in site_layers(base.unet).items():
+    layers = base.layers
+    for site, layer in base.site_layers.items():
         block = layers[layer].removesuffix(".attn2")
         assert site.startswith(block) or site.startswith(block.split(".transformer_blocks")[0] + ".proj_"), (
             site
         )
     leaves = {
-        site.split("transformer_blocks.0.")[-1].split(".attentions.0.")[-1] for site in site_layers(base.unet)
+        site.split("transformer_blocks.0.")[-1].split(".attentions.0.")[-1] for site in base.site_layers
     }
     assert {"attn1.to_q", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"} < leaves
 
@@ -215,7 +215,7 @@ def test_composite_averages_the_predictions_of_each_alone(base: Base, taught: Re
 
     def predict() -> torch.Tensor:
         with torch.no_grad():
-            return base.unet(x, 5, context).sample
+            return base.denoiser(x, 5, context).sample
 
     each = []
     for record in chosen.used:
@@ -231,11 +231,11 @@ def test_switch_takes_the_concepts_in_turn(base: Base, taught: Registry) -> None
     load = Loader(taught, base)
     chosen = mixed(base, taught, "a <dog>", method="lora-switch")
     ready = applied(base, chosen, load)
-    site = lora_sites(base.unet)[0]
-    before = base.unet.get_submodule(site).weight.clone()
+    site = lora_sites(base.denoiser)[0]
+    before = base.denoiser.get_submodule(site).weight.clone()
     turns = []
     for number in range(20):
-        change = ready.evaluate(base, number, lambda: base.unet.get_submodule(site).weight - before)
+        change = ready.evaluate(base, number, lambda: base.denoiser.get_submodule(site).weight - before)
         turns.append(
             [
                 torch.allclose(change, deltas(base, one, load)[site], atol=1e-6)
@@ -243,7 +243,7 @@ def test_switch_takes_the_concepts_in_turn(base: Base, taught: Registry) -> None
             ]
         )
     assert [row.index(True) for row in turns] == [0] * 5 + [1] * 5 + [2] * 5 + [0] * 5
-    assert torch.equal(base.unet.get_submodule(site).weight, before)
+    assert torch.equal(base.denoiser.get_submodule(site).weight, before)
 
 
 # Promises
@@ -304,7 +304,9 @@ def static_file(base: Base, taught: Registry, tmp_path: Path) -> Path:
     weights = Loader(taught, base)(dog)
     path = tmp_path / "dog.safetensors"
     factors = {site: (weights.up[site], weights.down[site]) for site in weights.up}
-    path.write_bytes(pack_diffusers(factors, dog.scale, frozenset(), {"name": dog.name, "blob": dog.blob}))
+    path.write_bytes(
+        pack_diffusers(factors, dog.scale, frozenset(), "unet.", {"name": dog.name, "blob": dog.blob})
+    )
     return path
 
 

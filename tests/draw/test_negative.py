@@ -23,7 +23,7 @@ from cidm_cli.formats.concept import ConceptWeights, pack
 from cidm_cli.judge import samples
 from cidm_cli.layout import Layout
 from cidm_cli.models import regional, text
-from cidm_cli.models.attention import cross_attention_layers, linear_shapes, lora_sites
+from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.options.draw import resolve_draw
@@ -38,12 +38,12 @@ LONG = "blurry " * 100
 
 def fill(registry: Registry, base: Base) -> Registry:
     """Commits <dog> and <cat>, of random weights."""
-    shapes, sites = linear_shapes(base.unet), lora_sites(base.unet)
+    shapes, sites = base.shapes, lora_sites(base.denoiser)
     for number, name in enumerate(("dog", "cat")):
         generator = torch.Generator().manual_seed(number)
         up = {s: 0.1 * torch.randn(shapes[s][0], 2, generator=generator) for s in sites}
         down = {s: torch.randn(2, shapes[s][1], generator=generator) for s in sites}
-        layers = len(cross_attention_layers(base.unet))
+        layers = len(base.layers)
         tokens = torch.randn(layers, 2, text.token_width(base), generator=generator)
         draft = make_draft(name, class_noun=name, rank=2, scale=1.0, method="plain")
         registry.commit(draft, pack(ConceptWeights(up, down, tokens)), expected_head=registry.head())

@@ -26,7 +26,7 @@ from cidm_cli.judge import samples
 from cidm_cli.layout import Layout
 from cidm_cli.machine.processes import Crew
 from cidm_cli.models import sampling, text
-from cidm_cli.models.attention import cross_attention_layers, linear_shapes, lora_sites
+from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.options.draw import resolve_draw
@@ -41,14 +41,12 @@ SCENES = (DOG, "a <dog> on the beach", "a red <dog>")
 
 def fill(registry: Registry, base: Base, *names: str) -> Registry:
     """Commits concepts of random weights: enough to change what is drawn."""
-    shapes, sites = linear_shapes(base.unet), lora_sites(base.unet)
+    shapes, sites = base.shapes, lora_sites(base.denoiser)
     for number, name in enumerate(names):
         generator = torch.Generator().manual_seed(number)
         up = {s: 0.1 * torch.randn(shapes[s][0], 2, generator=generator) for s in sites}
         down = {s: torch.randn(2, shapes[s][1], generator=generator) for s in sites}
-        tokens = torch.randn(
-            len(cross_attention_layers(base.unet)), 2, text.token_width(base), generator=generator
-        )
+        tokens = torch.randn(len(base.layers), 2, text.token_width(base), generator=generator)
         draft = make_draft(name, class_noun=name, rank=2, scale=1.0, method="plain")
         registry.commit(draft, pack(ConceptWeights(up, down, tokens)), expected_head=registry.head())
     return registry
@@ -128,7 +126,7 @@ def test_texts_as_wholes_go_with_their_own_pictures(sdxl: Base, tiny_sdxl: Path,
 def test_prompts_that_follow_the_same_structure_share_batches(
     base: Base, taught: Registry, denoised: list[int], tmp_path: Path, kind: str
 ) -> None:
-    model = tiny.controlnet(base.unet) if kind == "controlnet" else tiny.adapter("sd15")
+    model = tiny.controlnet(base.denoiser) if kind == "controlnet" else tiny.adapter("sd15")
     model.save_pretrained(tmp_path / kind)
     (tmp_path / "beside").mkdir()
     (lines,) = tiny.save_pictures(tmp_path / "lines", ("a dog",)).glob("*.png")
@@ -270,10 +268,10 @@ def test_each_concept_is_read_and_each_prompt_encoded_once(
 def test_the_weights_of_each_prompt_are_its_own_and_the_bases_are_put_back(
     base: Base, taught: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
-    site = lora_sites(base.unet)[0]
+    before = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
+    site = lora_sites(base.denoiser)[0]
     there = counted(
-        monkeypatch, sampling, "denoise", lambda *_: base.unet.get_submodule(site).weight.detach().clone()
+        monkeypatch, sampling, "denoise", lambda *_: base.denoiser.get_submodule(site).weight.detach().clone()
     )
     prompts = ("a <dog>", "a <cat>", "a dog", "a red <dog>")
     list(draw(taught, base, [job(base, prompt, steps=1) for prompt in prompts]))
@@ -282,7 +280,7 @@ def test_the_weights_of_each_prompt_are_its_own_and_the_bases_are_put_back(
         mine = load(taught.get(name)) if name else None
         wanted = before[f"{site}.weight"] + (mine.up[site] @ mine.down[site] if mine else 0)
         assert torch.equal(weight, wanted)
-    assert all(tensor.equal(before[name]) for name, tensor in base.unet.state_dict().items())
+    assert all(tensor.equal(before[name]) for name, tensor in base.denoiser.state_dict().items())
 
 
 def test_steps_are_counted_for_each_picture(base: Base, taught: Registry) -> None:

@@ -18,7 +18,7 @@ import tiny
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.learn.batches import prepare
 from cidm_cli.learn.run import Events, caption_tokens
-from cidm_cli.models import loading
+from cidm_cli.models import sd_parts
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_registry import Registry
@@ -235,11 +235,11 @@ def test_a_single_file_is_learned_and_drawn_on(
     from safetensors.torch import save_file
 
     folders = {"sd15": tiny_base, "sdxl": tiny_sdxl}
-    monkeypatch.setattr(loading, "settings_folder", folders.__getitem__)
-    monkeypatch.setattr(loading, "clip_tokenizer", tiny.tokenizer)
+    monkeypatch.setattr(sd_parts, "settings_folder", folders.__getitem__)
+    monkeypatch.setattr(sd_parts, "clip_tokenizer", tiny.tokenizer)
     whole = {"sd15": base, "sdxl": sdxl}[family]
     file = tmp_path / "model.safetensors"
-    save_file(original.checkpoint(whole.unet, whole.vae, whole.text_encoder, whole.text_encoder_2), file)
+    save_file(original.checkpoint(whole.denoiser, whole.vae, *whole.encoders), file)
     root = tmp_path / "single"
     assert cidm("init", "--base", file, "--registry", root, "--json").answer["base"]["kind"] == family
     assert cidm("learn", "dog", pictures, *FAST, "--registry", root).code == 0

@@ -23,9 +23,10 @@ from cidm_cli.draw.mixtures import Loader
 from cidm_cli.layout import Layout
 from cidm_cli.method.lowrank import delta
 from cidm_cli.models import text
-from cidm_cli.models.attention import cross_attention_layers, layer_groups, merged
+from cidm_cli.models.attention import layer_groups
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
+from cidm_cli.models.lora import merged
 from cidm_cli.models.opening import concept_weights
 from cidm_cli.models.prediction import ask
 from cidm_cli.options.draw import resolve_draw
@@ -98,12 +99,12 @@ class Brute:
         if name is not None:
             record = registry.get(name)
             weights = concept_weights(registry, base, record)
-            assert weights.tokens.shape[0] == max(layer_groups(base.unet)) + 1
+            assert weights.tokens.shape[0] == max(layer_groups(base.denoiser)) + 1
             vectors = {name: weights.tokens}
             self.deltas = {s: delta(weights.up[s], weights.down[s], record.scale) for s in weights.up}
             if words:
                 parts.append(text.Slot(name, weights.tokens.shape[1], name))
-        tokens = text.tokenize(base.tokenizer, parts)
+        tokens = text.tokenize(base, parts)
         with torch.no_grad():
             self.contexts = text.encode(base, [tokens], vectors, layers=LAYERS)
             whole = text.pooled(base, [tokens])
@@ -114,8 +115,8 @@ class Brute:
 @contextmanager
 def regions_in_place(base: Base, whole: Brute, regions: Mapping[str, Brute]) -> Iterator[None]:
     """While open, each layer's cells are those of the unet with the weights and text of the region they lie in."""
-    names = cross_attention_layers(base.unet)
-    before = dict(base.unet.attn_processors)
+    names = base.layers
+    before = dict(base.denoiser.attn_processors)
 
     class Halves:
         def __init__(self, layer: int, name: str) -> None:
@@ -123,7 +124,7 @@ def regions_in_place(base: Base, whole: Brute, regions: Mapping[str, Brute]) -> 
 
         def one(self, attn: Any, given: torch.Tensor, told: Brute) -> torch.Tensor:
             changes = {site: d for site, d in told.deltas.items() if site.startswith(self.name + ".")}
-            with merged(base.unet, changes):
+            with merged(base.denoiser, changes):
                 return AttnProcessor()(attn, given, told.contexts[self.layer])
 
         def __call__(self, attn: Any, given: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
@@ -139,11 +140,11 @@ def regions_in_place(base: Base, whole: Brute, regions: Mapping[str, Brute]) -> 
     wanted: Any = {
         **before, **{f"{name}.processor": Halves(layer, name) for layer, name in enumerate(names)}
     }  # fmt: skip
-    base.unet.set_attn_processor(wanted)
+    base.denoiser.set_attn_processor(wanted)
     try:
         yield
     finally:
-        base.unet.set_attn_processor(before)
+        base.denoiser.set_attn_processor(before)
 
 
 def seen(

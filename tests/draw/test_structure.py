@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import tiny
-from cidm_cli.draw import png, structure, views
+from cidm_cli.draw import png, structure
 from cidm_cli.draw import scenes as layouts
 from cidm_cli.draw.again import redraw
 from cidm_cli.draw.images import _heard, draw
@@ -23,6 +23,7 @@ from cidm_cli.draw.mixtures import Loader
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.judge import samples
 from cidm_cli.layout import Layout, Structure, load_layout
+from cidm_cli.models import regional
 from cidm_cli.models import structure as models
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
@@ -62,7 +63,7 @@ def taught(base: Base, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
 def controls(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ControlNet and a T2I-Adapter for the tiny base, by kind. Do not change."""
     folder = tmp_path_factory.mktemp("controls")
-    tiny.controlnet(base.unet).save_pretrained(folder / "controlnet")
+    tiny.controlnet(base.denoiser).save_pretrained(folder / "controlnet")
     tiny.adapter("sd15").save_pretrained(folder / "t2i-adapter")
     return folder
 
@@ -136,7 +137,7 @@ def test_regions_of_sdxl_follow_as_its_prompts_do(
     sdxl: Base, tiny_sdxl: Path, tmp_path: Path, kind: str
 ) -> None:
     """Its ControlNets are told prompts as wholes and sizes, too."""
-    model = tiny.controlnet(sdxl.unet) if kind == "controlnet" else tiny.adapter("sdxl")
+    model = tiny.controlnet(sdxl.denoiser) if kind == "controlnet" else tiny.adapter("sdxl")
     model.save_pretrained(tmp_path / "model")
     registry = Registry.create(tmp_path / "registry", identify(str(tiny_sdxl)))
     line = followed(tmp_path, tmp_path / "model")
@@ -197,7 +198,7 @@ def test_a_crop_follows_its_part_of_the_structure_with_its_own_text(
         assert what is None or what.pixels.shape[-2:] == tuple(8 * side for side in latents.shape[-2:])
         return torch.zeros_like(latents)
 
-    monkeypatch.setattr(views.regional, "predict", predict)
+    monkeypatch.setattr(regional, "predict", predict)
     one(base, taught, job)
     shapes = [tuple(what.pixels.shape[-2:]) for what in seen if what]
     assert shapes == [(64, 128), (64, 64)] * 3 + [(64, 128)]

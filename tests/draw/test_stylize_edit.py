@@ -235,13 +235,13 @@ def latents_of(
     work = styles.prepare(registry, base, plan_style(registry, [read_given(house)], "ink", None, chosen))
     seen: list[torch.Tensor] = []
     asked: list[None] = []
-    forward = base.unet.forward
+    forward = base.denoiser.forward
     with monkeypatch.context() as patch:
         patch.setattr(
             sampling, "decode", lambda base, latents: seen.append(latents.clone()) or decode(base, latents)
         )
         patch.setattr(
-            base.unet, "forward", lambda *args, **kwargs: asked.append(None) or forward(*args, **kwargs)
+            base.denoiser, "forward", lambda *args, **kwargs: asked.append(None) or forward(*args, **kwargs)
         )
         told: list[None] = []
         list(redrawing.paint(base, work, lambda: told.append(None)))
@@ -279,15 +279,15 @@ def test_noise_is_found_with_the_bases_own_weights(
     options = settled(StylizeOptions, dict(steps=4, strength=0.5))
     work = styles.prepare(registry, base, plan_style(registry, [read_given(house)], "ink", None, options))
     name = next(iter(work.brush.weights.throughout()))
-    own = base.unet.get_submodule(name).weight.clone()
+    own = base.denoiser.get_submodule(name).weight.clone()
     seen: list[bool] = []
-    forward = base.unet.forward
+    forward = base.denoiser.forward
 
     def spy(*args: Any, **kwargs: Any) -> Any:
-        seen.append(base.unet.get_submodule(name).weight.equal(own))
+        seen.append(base.denoiser.get_submodule(name).weight.equal(own))
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(base.unet, "forward", spy)
+    monkeypatch.setattr(base.denoiser, "forward", spy)
     list(redrawing.paint(base, work))
     assert seen == [True, True, False, False]
 
@@ -380,13 +380,13 @@ def test_the_base_is_loaded_once_and_pictures_are_drawn_together(
     options = settled(StylizeOptions, dict(steps=2, strength=1.0, count=2, batch=4))
     work = styles.prepare(registry, base, plan_style(registry, given, "ink", None, options))
     rows: list[int] = []
-    forward = base.unet.forward
+    forward = base.denoiser.forward
 
     def spy(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         rows.append(len(latents))
         return forward(latents, *args, **kwargs)
 
-    monkeypatch.setattr(base.unet, "forward", spy)
+    monkeypatch.setattr(base.denoiser, "forward", spy)
     told: list[None] = []
     assert len(list(redrawing.paint(base, work, lambda: told.append(None)))) == 6
     assert rows == [8, 8, 4, 4], "four and then two pictures, each with and without the prompt"
@@ -395,7 +395,7 @@ def test_the_base_is_loaded_once_and_pictures_are_drawn_together(
 
 def test_the_bases_weights_are_as_before(base: Base, taught: Path, house: Path) -> None:
     registry = Registry.open(taught)
-    before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
     options = settled(EditOptions, dict(steps=2, count=3, batch=1))
     work = edits.prepare(
         registry, base, plan_edit(registry, [read_given(house)], "dog", None, options, box="0,0,0.5,0.5")
@@ -403,7 +403,7 @@ def test_the_bases_weights_are_as_before(base: Base, taught: Path, house: Path) 
     pictures = redrawing.paint(base, work)
     next(pictures)
     pictures.close()  # type: ignore[attr-defined]
-    assert all(tensor.equal(before[name]) for name, tensor in base.unet.state_dict().items())
+    assert all(tensor.equal(before[name]) for name, tensor in base.denoiser.state_dict().items())
 
 
 # What a picture says of itself

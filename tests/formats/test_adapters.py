@@ -13,12 +13,13 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load, save
 
+import tiny
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.formats.diffusers_lora import WEIGHTS_FILE, pack_diffusers, read_diffusers
 from cidm_cli.formats.lora import LoraFile
 from cidm_cli.formats.peft_folder import CONFIG_FILE, open_peft, pack_peft, read_peft
 from cidm_cli.formats.tensors import read_tensors
-from cidm_cli.models.attention import convolutions, linear_shapes, lora_sites
+from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.base import Base
 from exports import Pairs, pairs, products, worst
 
@@ -27,7 +28,7 @@ FACTS = {"name": "dog"}
 
 
 def diffusers_file(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> LoraFile:
-    return read_diffusers(tensors, metadata or {}, shapes=SHAPES, source="dog.safetensors")
+    return read_diffusers(tensors, metadata or {}, shapes=SHAPES, prefix="unet.", source="dog.safetensors")
 
 
 def peft_file(tensors: dict[str, torch.Tensor], **config: Any) -> LoraFile:
@@ -60,7 +61,7 @@ def refused(read: Any, *arguments: Any, **options: Any) -> str:
 def changes(unet: Any, plain: Any) -> dict[str, torch.Tensor]:
     """By how much each layer's weight differs from the plain UNet's."""
     out = {}
-    for site in linear_shapes(plain):
+    for site in tiny.shapes(plain):
         delta = (unet.get_submodule(site).weight - plain.get_submodule(site).weight).flatten(1)
         if delta.any():
             out[site] = delta
@@ -75,24 +76,24 @@ def changes(unet: Any, plain: Any) -> dict[str, torch.Tensor]:
 def test_stock_diffusers_merges_the_same_weights(
     kind: str, base: Base, tiny_base: Path, tmp_path: Path
 ) -> None:
-    shapes = linear_shapes(base.unet)
-    given = pairs(shapes, lora_sites(base.unet) if kind == "attention" else None, rank=3)
-    file = pack_diffusers(given, 0.3, convolutions(base.unet), FACTS)
+    shapes = base.shapes
+    given = pairs(shapes, lora_sites(base.denoiser) if kind == "attention" else None, rank=3)
+    file = pack_diffusers(given, 0.3, base.convolutions, "unet.", FACTS)
     (tmp_path / WEIGHTS_FILE).write_bytes(file)
     stock = StableDiffusionPipeline.from_pretrained(tiny_base, use_safetensors=True)
     stock.load_lora_weights(tmp_path, use_safetensors=True)
     stock.fuse_lora()
     stock.unload_lora_weights()
-    assert worst(changes(stock.unet, base.unet), products(given, 0.3)) < 1e-6
+    assert worst(changes(stock.unet, base.denoiser), products(given, 0.3)) < 1e-6
 
 
 @torch.no_grad()
 def test_peft_merges_the_same_weights(base: Base, tmp_path: Path) -> None:
-    given = pairs(linear_shapes(base.unet), rank=3)
-    for name, content in pack_peft(given, 0.3, convolutions(base.unet), FACTS).items():
+    given = pairs(base.shapes, rank=3)
+    for name, content in pack_peft(given, 0.3, base.convolutions, FACTS).items():
         (tmp_path / name).write_bytes(content)
-    unet = PeftModel.from_pretrained(copy.deepcopy(base.unet), tmp_path).merge_and_unload()
-    assert worst(changes(unet, base.unet), products(given, 0.3)) < 1e-6
+    unet = PeftModel.from_pretrained(copy.deepcopy(base.denoiser), tmp_path).merge_and_unload()
+    assert worst(changes(unet, base.denoiser), products(given, 0.3)) < 1e-6
 
 
 # Their files, our reader
@@ -105,15 +106,15 @@ def test_an_adapter_that_peft_saved_is_read_with_its_ranks_and_alphas(base: Base
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        model = get_peft_model(copy.deepcopy(base.unet), config)
+        model = get_peft_model(copy.deepcopy(base.denoiser), config)
     model.save_pretrained(tmp_path, safe_serialization=True)
     file, settings = open_peft(tmp_path)
     tensors, metadata = read_tensors(file.read(), "x")
-    found = read_peft(tensors, metadata, settings, shapes=linear_shapes(base.unet), source="x")
+    found = read_peft(tensors, metadata, settings, shapes=base.shapes, source="x")
     to_k = next(m for site, m in found.modules.items() if site.endswith("attn2.to_k"))
     assert (to_k.down.shape[0], to_k.scale) == (4, pytest.approx(6 / 2))
     with torch.no_grad():
-        whole = changes(model.merge_and_unload(), base.unet)
+        whole = changes(model.merge_and_unload(), base.denoiser)
     assert worst(read_products(found), whole) < 1e-6
 
 
@@ -122,14 +123,14 @@ def test_an_adapter_whose_start_was_taken_out_of_the_base_is_refused_by_that_nam
     start: str, base: Base, tmp_path: Path
 ) -> None:
     config = LoraConfig(r=2, target_modules=["attn2.to_q"], init_lora_weights=start)
-    get_peft_model(copy.deepcopy(base.unet), config).save_pretrained(tmp_path, safe_serialization=True)
+    get_peft_model(copy.deepcopy(base.denoiser), config).save_pretrained(tmp_path, safe_serialization=True)
     file, settings = open_peft(tmp_path)
     tensors, metadata = read_tensors(file.read(), "x")
-    shapes = linear_shapes(base.unet)
+    shapes = base.shapes
     assert f"'{start}'" in refused(read_peft, tensors, metadata, settings, shapes=shapes, source="x")
     told = {"lora_adapter_metadata": json.dumps({"unet.init_lora_weights": start})}
     given = named(pairs(SHAPES), "unet.")
-    assert f"'{start}'" in refused(read_diffusers, given, told, shapes=SHAPES, source="x")
+    assert f"'{start}'" in refused(read_diffusers, given, told, shapes=SHAPES, prefix="unet.", source="x")
 
 
 @pytest.mark.parametrize("start", [True, False, "gaussian", "orthogonal"])
@@ -137,7 +138,7 @@ def test_an_adapter_with_another_start_is_what_peft_makes_of_it(
     start: Any, base: Base, tmp_path: Path
 ) -> None:
     config = LoraConfig(r=2, lora_alpha=3, target_modules=["attn2.to_q"], init_lora_weights=start)
-    model = get_peft_model(copy.deepcopy(base.unet), config)
+    model = get_peft_model(copy.deepcopy(base.denoiser), config)
     generator = torch.Generator().manual_seed(7)
     for name, weight in model.named_parameters():
         if "lora_" in name:
@@ -145,10 +146,11 @@ def test_an_adapter_with_another_start_is_what_peft_makes_of_it(
     model.save_pretrained(tmp_path, safe_serialization=True)
     file, settings = open_peft(tmp_path)
     tensors, metadata = read_tensors(file.read(), "x")
-    found = read_peft(tensors, metadata, settings, shapes=linear_shapes(base.unet), source="x")
+    found = read_peft(tensors, metadata, settings, shapes=base.shapes, source="x")
     with torch.no_grad():
         whole = changes(
-            PeftModel.from_pretrained(copy.deepcopy(base.unet), tmp_path).merge_and_unload(), base.unet
+            PeftModel.from_pretrained(copy.deepcopy(base.denoiser), tmp_path).merge_and_unload(),
+            base.denoiser,
         )
     assert worst(read_products(found), whole) < 1e-5
 
@@ -179,11 +181,11 @@ def test_a_file_that_diffusers_saved_is_read_with_the_alpha_in_its_metadata(
         tmp_path, state, unet_lora_adapter_metadata=stock.unet.peft_config["default"].to_dict()
     )
     tensors, metadata = read_tensors((tmp_path / WEIGHTS_FILE).read_bytes(), "x")
-    found = read_diffusers(tensors, metadata, shapes=linear_shapes(base.unet), source="x")
+    found = read_diffusers(tensors, metadata, shapes=base.shapes, prefix="unet.", source="x")
     assert {m.scale for m in found.modules.values()} == {3.0}
     with torch.no_grad():
         stock.fuse_lora()
-        whole = changes(stock.unload_lora_weights() or stock.unet, base.unet)
+        whole = changes(stock.unload_lora_weights() or stock.unet, base.denoiser)
     assert worst(read_products(found), whole) < 1e-6
 
 
@@ -196,7 +198,7 @@ def test_what_is_written_is_read_back_also_where_ranks_differ() -> None:
         for n, (site, (up, down)) in enumerate(pairs(SHAPES, rank=3).items())
     }
     folded = frozenset({"up.proj_in"})
-    file = load(pack_diffusers(given, 0.3, folded, FACTS))
+    file = load(pack_diffusers(given, 0.3, folded, "unet.", FACTS))
     assert worst(read_products(diffusers_file(file)), products(given, 0.3)) < 1e-6
     files = pack_peft(given, 0.3, folded, FACTS)
     config = json.loads(files[CONFIG_FILE])
@@ -222,7 +224,7 @@ def test_names_of_older_diffusers_are_read(prefix: str) -> None:
         file[f"{prefix}{layer}.processor.{name}_lora.up.weight"] = up
         file[f"{prefix}{layer}.processor.{name}_lora.down.weight"] = down
     shapes = {"down.attn2.to_q": (6, 4), "down.attn2.to_out.0": (6, 6)}
-    found = read_diffusers(file, {}, shapes=shapes, source="dog.safetensors")
+    found = read_diffusers(file, {}, shapes=shapes, prefix="unet.", source="dog.safetensors")
     assert worst(read_products(found), products(given)) == 0
 
 

@@ -18,12 +18,15 @@ from diffusers.utils import convert_unet_state_dict_to_peft
 from safetensors.torch import load, save
 
 import tiny
+from cidm_cli.bases import family
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.formats.kohya import kohya_names, pack_kohya, read_kohya
+from cidm_cli.formats.kohya import pack_kohya, read_kohya
 from cidm_cli.formats.lora import LoraFile
 from cidm_cli.formats.tensors import read_tensors
-from cidm_cli.models.attention import convolutions, linear_shapes, lora_sites, merged
-from exports import ABOUT, Pairs, kohya_tensors, pairs, products, sdxl_unet, worst
+from cidm_cli.models.attention import lora_sites
+from cidm_cli.models.lora import merged
+from cidm_cli.models.sd_files import named, names
+from exports import ABOUT, Pairs, fit_of, kohya_tensors, pairs, products, sdxl_unet, worst
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 SHAPES = {
@@ -33,6 +36,7 @@ SHAPES = {
     f"{BLOCK}.ff.net.0.proj": (24, 6),
     "down_blocks.0.attentions.0.proj_in": (6, 6),
 }
+NAMES = named(SHAPES, 2, sgm=False, width=5).kohya
 FOLDED = frozenset({"down_blocks.0.attentions.0.proj_in"})
 NAME = f"lora_unet_{BLOCK.replace('.', '_')}_attn2_to_q"
 
@@ -40,9 +44,7 @@ NAME = f"lora_unet_{BLOCK.replace('.', '_')}_attn2_to_q"
 def read(
     tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, kind: str = "sd15"
 ) -> LoraFile:
-    return read_kohya(
-        tensors, metadata or {}, shapes=SHAPES, layers_per_block=2, kind=kind, source="dog.safetensors"
-    )
+    return read_kohya(tensors, metadata or {}, fit_of(SHAPES, kind, 2, width=5), source="dog.safetensors")
 
 
 def read_products(found: LoraFile) -> dict[str, torch.Tensor]:
@@ -87,10 +89,10 @@ def test_diffusers_finds_every_layer_of_the_full_size_unet_by_its_name(
 ) -> None:
     with torch.device("meta"):
         unet = build()
-    every = set(linear_shapes(unet))
+    every = set(tiny.shapes(unet))
     assert len(lora_sites(unet)) == sites
     assert len(every) == layers, "as many as kohya's trainer makes modules for this UNet"
-    names = kohya_names(every, sgm=sgm, layers_per_block=2)
+    names = dict(named(every, 2, sgm=sgm, width=5).kohya)
     assert len(set(names.values())) == layers
     assert as_diffusers_reads(names, unet) == every
     if not sgm:
@@ -119,8 +121,9 @@ def test_stock_diffusers_computes_the_same_with_an_sdxl_file() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         unet = tiny.sdxl_unet().eval()
-    given = pairs(linear_shapes(unet), rank=3)
-    file = pack_kohya(given, 0.5, convolutions(unet), 1, replace(ABOUT, kind="sdxl"))
+    given = pairs(tiny.shapes(unet), rank=3)
+    about = replace(ABOUT, family=family("sdxl").files)
+    file = pack_kohya(given, 0.5, tiny.convolutions(unet), names(unet).kohya, about)
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     width = tiny.TEXT_WIDTH + tiny.SECOND_WIDTH
     text = torch.randn(1, 5, width, generator=torch.Generator().manual_seed(1))
@@ -142,7 +145,7 @@ def test_stock_diffusers_computes_the_same_with_an_sdxl_file() -> None:
 
 
 def packed(given: Pairs, scale: float = 0.75) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    return read_tensors(pack_kohya(given, scale, FOLDED, 2, ABOUT), "dog.safetensors")
+    return read_tensors(pack_kohya(given, scale, FOLDED, NAMES, ABOUT), "dog.safetensors")
 
 
 def test_what_is_written_comes_back_also_where_ranks_differ() -> None:
@@ -161,11 +164,11 @@ def test_what_is_written_comes_back_also_where_ranks_differ() -> None:
 def test_the_same_weights_give_the_same_bytes() -> None:
     given = pairs(SHAPES)
     turned = dict(reversed(given.items()))
-    assert pack_kohya(given, 1.0, FOLDED, 2, ABOUT) == pack_kohya(turned, 1.0, FOLDED, 2, ABOUT)
+    assert pack_kohya(given, 1.0, FOLDED, NAMES, ABOUT) == pack_kohya(turned, 1.0, FOLDED, NAMES, ABOUT)
 
 
 def test_the_metadata_are_strings_and_their_hash_is_that_of_the_tensors() -> None:
-    file = pack_kohya(pairs(SHAPES), 0.75, FOLDED, 2, ABOUT)
+    file = pack_kohya(pairs(SHAPES), 0.75, FOLDED, NAMES, ABOUT)
     metadata = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])["__metadata__"]
     content = hashlib.sha256(file[8 + int.from_bytes(file[:8], "little") :]).hexdigest()
     assert all(isinstance(value, str) for value in metadata.values())
@@ -195,7 +198,7 @@ def test_each_module_keeps_its_own_rank_and_alpha() -> None:
 
 
 def test_both_namings_are_read_on_either_family() -> None:
-    names = kohya_names(SHAPES, sgm=True, layers_per_block=2)
+    names = named(SHAPES, 2, sgm=True, width=5).kohya
     given = pairs(SHAPES)
     plain = kohya_tensors(given)
     theirs = {}

@@ -10,11 +10,11 @@ from diffusers import UNet2DConditionModel
 
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.formats.kohya import kohya_names, sgm_name
 from cidm_cli.formats.lora import Fit
 from cidm_cli.formats.lora_file import naming_of, read_lora
-from cidm_cli.models.attention import linear_shapes, lora_sites
-from exports import pairs, products, sdxl_unet, worst
+from cidm_cli.models.attention import lora_sites
+from cidm_cli.models.sd_files import named, sgm_name
+from exports import fit_of, pairs, products, sdxl_unet, worst
 
 BUILD: dict[str, Callable[[], UNet2DConditionModel]] = {"sd15": tiny.sd15_unet, "sdxl": sdxl_unet}
 Tensors = dict[str, torch.Tensor]
@@ -24,14 +24,14 @@ Tensors = dict[str, torch.Tensor]
 def fits() -> dict[str, Fit]:
     """The published bases at full size."""
     with torch.device("meta"):
-        shapes = {family: linear_shapes(build()) for family, build in BUILD.items()}
-    return {family: Fit(each, 2, family) for family, each in shapes.items()}
+        shapes = {family: tiny.shapes(build()) for family, build in BUILD.items()}
+    widths = {"sd15": 768, "sdxl": 2048}
+    return {family: fit_of(each, family, 2, width=widths[family]) for family, each in shapes.items()}
 
 
 def kohya(fit: Fit, naming: str | None = None) -> Tensors:
     """A file as kohya's trainer makes it, of three layers and without metadata."""
-    sgm = (naming or fit.family) == "sdxl"
-    names = kohya_names(fit.shapes, sgm=sgm, layers_per_block=2)
+    names = named(fit.shapes, 2, sgm=naming == "sdxl", width=1).kohya if naming else fit.names.kohya
     out = {}
     for site in [site for site in fit.shapes if site.endswith("attn2.to_k")][:3]:
         height, width = fit.shapes[site]
@@ -134,7 +134,7 @@ def test_what_comfyui_puts_its_prefix_before_is_read_in_either_naming(
 
 def test_every_layer_that_is_learned_is_found_with_comfyuis_prefix() -> None:
     unet = tiny.sdxl_unet()
-    fit = Fit(linear_shapes(unet), 1, "sdxl")
+    fit = fit_of(tiny.shapes(unet), "sdxl", 1, width=tiny.TEXT_WIDTH + tiny.SECOND_WIDTH)
     given = pairs(fit.shapes, lora_sites(unet))
     sides = ("lora_B", "lora_A")
     file = {

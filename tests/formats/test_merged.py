@@ -22,15 +22,16 @@ from safetensors.torch import load, save
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.formats.diffusers_lora import pack_diffusers
-from cidm_cli.formats.lora import Fit
+from cidm_cli.formats.lora import Fit, Names
 from cidm_cli.formats.merged import concepts_in, is_merged, open_merged, read_merged
 from cidm_cli.formats.tensors import facts_as_metadata
-from cidm_cli.models.attention import linear_shapes, lora_sites, merged
+from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.base import Base
+from cidm_cli.models.lora import merged
 from cidm_cli.models.opening import lora_fit
 
 SHAPES = {"down.attn2.to_q": (6, 4), "down.attn2.to_k": (6, 5), "up.attn2.to_out.0": (3, 6)}
-FIT = Fit(SHAPES, layers_per_block=1, family="sd15")
+FIT = Fit(SHAPES, Names({}, {}, {}))
 FACTS = {"method": "sum", "names": ["dog", "Čert"], "weights": [1.0, 0.25], "prompt": None}
 Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
@@ -44,7 +45,7 @@ def factors(shapes: dict[str, tuple[int, int]] = SHAPES, rank: int = 2) -> Pairs
 
 
 def pack(given: Pairs, facts: dict[str, object] = FACTS) -> bytes:
-    return pack_diffusers(given, 1.0, frozenset(), facts)
+    return pack_diffusers(given, 1.0, frozenset(), "unet.", facts)
 
 
 def packed() -> bytes:
@@ -244,8 +245,8 @@ def test_what_a_file_holds_is_told_by_itself_in_either_form() -> None:
 def test_diffusers_loads_the_file_and_computes_the_same(
     mixed: bool, base: Base, tiny_base: Path, file: Path
 ) -> None:
-    shapes = linear_shapes(base.unet)
-    drawn = factors({site: shapes[site] for site in lora_sites(base.unet)}, 3)
+    shapes = base.shapes
+    drawn = factors({site: shapes[site] for site in lora_sites(base.denoiser)}, 3)
     given = {site: (0.1 * up, down) for site, (up, down) in drawn.items()}
     if mixed:
         given = {
@@ -256,9 +257,9 @@ def test_diffusers_loads_the_file_and_computes_the_same(
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     text = torch.randn(2, tiny.TOKENS, tiny.TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        plain = base.unet(latents, 500, text).sample
-        with merged(base.unet, {site: up @ down for site, (up, down) in back.items()}):
-            ours = base.unet(latents, 500, text).sample
+        plain = base.denoiser(latents, 500, text).sample
+        with merged(base.denoiser, {site: up @ down for site, (up, down) in back.items()}):
+            ours = base.denoiser(latents, 500, text).sample
         stock = StableDiffusionPipeline.from_pretrained(tiny_base, use_safetensors=True)
         stock.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True)
         theirs = stock.unet(latents, 500, text).sample

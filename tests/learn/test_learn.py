@@ -123,9 +123,9 @@ def test_a_second_concept_changes_no_byte_of_the_first_nor_its_pictures(
 
 
 def test_the_base_is_as_it_was_after_a_training(base: Base, tiny_registry: Registry, pictures: Path) -> None:
-    parts = {"unet": base.unet, "text": base.text_encoder, "vae": base.vae}
-    attention = {name: type(p) for name, p in base.unet.attn_processors.items()}
-    implementation = base.text_encoder.config._attn_implementation
+    parts = {"unet": base.denoiser, "text": base.encoders[0], "vae": base.vae}
+    attention = {name: type(p) for name, p in base.denoiser.attn_processors.items()}
+    implementation = base.encoders[0].config._attn_implementation
     before = {k: {n: t.clone() for n, t in part.state_dict().items()} for k, part in parts.items()}
     learn_direct(tiny_registry, base, task(pictures))
     for k, part in parts.items():
@@ -133,8 +133,8 @@ def test_the_base_is_as_it_was_after_a_training(base: Base, tiny_registry: Regis
         assert list(after) == list(before[k])
         assert all(after[n].equal(t) for n, t in before[k].items())
         assert not any(p.requires_grad for p in part.parameters())
-    assert {name: type(p) for name, p in base.unet.attn_processors.items()} == attention
-    assert base.text_encoder.config._attn_implementation == implementation
+    assert {name: type(p) for name, p in base.denoiser.attn_processors.items()} == attention
+    assert base.encoders[0].config._attn_implementation == implementation
 
 
 def test_both_learning_rates_fall_evenly_to_zero(
@@ -327,7 +327,7 @@ def test_a_class_noun_too_long_for_the_encoder_is_refused(
 def test_the_concept_stands_where_the_noun_stood(base: Base, tmp_path: Path) -> None:
     folder = tiny.save_pictures(tmp_path / "p", ("a photo of a dog on the beach",))
     (tokens,) = caption_tokens(base, task(folder), Events())
-    plain = tokenize(base.tokenizer, ["a photo of a dog on the beach"])
+    plain = tokenize(base, ["a photo of a dog on the beach"])
     assert tokens.slots == ((5, "dog", 0), (6, "dog", 1))
     assert tokens.ids[:5] == plain.ids[:5]
     assert tokens.ids[7:10] == plain.ids[6:9]

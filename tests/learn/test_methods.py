@@ -21,7 +21,7 @@ from cidm_cli.method import baselines as terms
 from cidm_cli.method.consolidation import subspace_overlap
 from cidm_cli.method.lowrank import delta
 from cidm_cli.models import text
-from cidm_cli.models.attention import cross_attention_layers, lora_sites
+from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.models.opening import concept_weights
@@ -112,7 +112,7 @@ def test_each_method_learns_concept_after_concept_and_changes_no_older_byte(
     way: str, base: Base, after_dog: Callable[[str], Registry], folders: dict[str, Path]
 ) -> None:
     registry = after_dog(way)
-    unet = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
+    unet = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
     for number, name in enumerate(NAMES[1:], start=1):
         before = files_of(registry.root)
         older = registry.records()
@@ -126,7 +126,7 @@ def test_each_method_learns_concept_after_concept_and_changes_no_older_byte(
         assert set(record.losses) - {"first", "last_tenth", "steps"} == TERMS.get(way, set())
         assert all(record.losses[term] > 0 for term in TERMS.get(way, set()) - {"ewc"}), record.losses
     assert registry.verify() == []
-    assert all(base.unet.state_dict()[name].equal(tensor) for name, tensor in unet.items())
+    assert all(base.denoiser.state_dict()[name].equal(tensor) for name, tensor in unet.items())
 
 
 def test_the_first_concept_is_learned_by_eq_1_alone_whatever_comes_later(
@@ -235,8 +235,10 @@ def test_the_lora_is_carried_on_and_the_tokens_are_new(
     dog, cat = weights_of(registry, base, "dog"), weights_of(registry, base, "cat")
     assert furthest(dog, cat) == 0
     assert any(dog.up[site].abs().sum() > 0 for site in dog.up), "not the zeros of a new LoRA"
-    table = base.text_encoder.get_input_embeddings().weight
-    assert torch.equal(cat.tokens[0, 1:], table[text.noun_ids(base, "cat")])
+    table = base.encoders[0].get_input_embeddings().weight
+    assert torch.equal(
+        cat.tokens[0, 1:], table[base.tokenizers[0]("cat", add_special_tokens=False).input_ids]
+    )
 
 
 def test_it_is_the_newest_lora_that_is_carried_on(
@@ -279,7 +281,7 @@ def test_the_fisher_information_is_estimated_on_the_concepts_own_pictures_and_ad
     with training.training(base, "cat", "cat", work.options, start) as trainee:
         trainee.tokens.data.copy_(cat.tokens)
         for number in range(2):
-            batch = batches.draw(data, work.options, 3 + number, len(trainee.signal))
+            batch = batches.draw(data, work.options, 3 + number, len(trainee.schedule.times))
             training.denoising(trainee, batch).backward()
             for site, pair in trainee.factors.items():
                 for factor, parameter in zip(("up", "down"), pair, strict=True):
@@ -313,14 +315,14 @@ def test_lwf_distils_what_the_model_before_predicts_for_an_older_concept(
     dog, scale = weights_of(registry, base, "dog"), registry.get("dog").scale
     work = task(folders["cat"], name="cat", noun="cat", **SMALL, **WAYS["lwf"])
     data = batches.prepare(base, work.dataset, caption_tokens(base, work, Events()), work.options)
-    prompt = text.tokenize(base.tokenizer, ["a photo of a ", text.Slot("dog", dog.tokens.shape[1])])
+    prompt = text.tokenize(base, ["a photo of a ", text.Slot("dog", dog.tokens.shape[1])])
     start = training.Method(frozen={site: delta(dog.up[site], dog.down[site], scale) for site in dog.up})
     with torch.no_grad(), training.training(base, "cat", "cat", work.options, start) as trainee:
         # Its adapter is at its start, where it does nothing: this is the base with <dog> merged in.
-        layers = len(cross_attention_layers(base.unet))
+        layers = len(base.layers)
         contexts = text.encode(base, [prompt], {"dog": dog.tokens}, layers=layers)
         for step, (now, before) in enumerate(seen):
-            batch = batches.draw(data, work.options, step, len(trainee.signal))
+            batch = batches.draw(data, work.options, step, len(trainee.schedule.times))
             torch.testing.assert_close(
                 before, training.predict(trainee, batch, contexts, None), rtol=1e-3, atol=1e-4
             )
@@ -339,8 +341,8 @@ def test_c_lora_trains_one_random_token_on_top_of_the_sum_of_all_older_ones(
 ) -> None:
     registry = after_dog("c-lora")
     add(registry, base, folders, "cat", "c-lora", scale=0.5)
-    site = lora_sites(base.unet)[3]
-    wanted = base.unet.get_submodule(site).weight.clone()
+    site = lora_sites(base.denoiser)[3]
+    wanted = base.denoiser.get_submodule(site).weight.clone()
     for name in ("dog", "cat"):
         weights = weights_of(registry, base, name)
         wanted += delta(weights.up[site], weights.down[site], registry.get(name).scale)
@@ -350,7 +352,7 @@ def test_c_lora_trains_one_random_token_on_top_of_the_sum_of_all_older_ones(
     sound = learn.train_step
 
     def spy(trainee: training.Trainee, *rest: Any) -> float:
-        seen.append(base.unet.get_submodule(site).base_layer.weight.clone())
+        seen.append(base.denoiser.get_submodule(site).base_layer.weight.clone())
         return sound(trainee, *rest)
 
     monkeypatch.setattr(learn, "train_step", spy)

@@ -127,9 +127,9 @@ def test_a_damaged_checkpoint_falls_back_on_the_one_before(
 def test_the_base_is_as_it_was_when_a_training_is_stopped(
     base: Base, tiny_registry: Registry, pieces: Path
 ) -> None:
-    before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
     interrupted(tiny_registry, base, pieces, kill_at(2))
-    after = base.unet.state_dict()
+    after = base.denoiser.state_dict()
     assert list(after) == list(before)
     assert all(after[name].equal(tensor) for name, tensor in before.items())
 

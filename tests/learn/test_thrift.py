@@ -26,7 +26,7 @@ from cidm_cli.learn.run import Events, caption_tokens
 from cidm_cli.learn.step import Trainee
 from cidm_cli.method.objective import denoising_loss, min_snr_weight, target
 from cidm_cli.models import checkpointing as again
-from cidm_cli.models import loading, trainable
+from cidm_cli.models import sd_parts, trainable
 from cidm_cli.models.base import Base, outline
 from cidm_registry import Registry
 from command import Cidm
@@ -120,7 +120,7 @@ def test_texts_of_many_sets_of_tokens_are_computed_again_and_the_unet_is_not(
     for limit in (again.LARGE, 0):
         monkeypatch.setattr(again, "LARGE", limit)
         counted: list[str] = []
-        parts = {"text": sdxl.text_encoder, "text 2": sdxl.text_encoder_2, "unet": sdxl.unet.mid_block}
+        parts = {"text": sdxl.encoders[0], "text 2": sdxl.encoders[1], "unet": sdxl.denoiser.mid_block}
         norms = {
             kind: next(m for m in part.modules() if isinstance(m, torch.nn.LayerNorm))
             for kind, part in parts.items()
@@ -146,14 +146,14 @@ def test_texts_of_many_sets_of_tokens_are_computed_again_and_the_unet_is_not(
 def test_at_full_size_texts_are_large_unless_layers_share_them(
     copies: int, large: bool, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(loading.settings_folder("sd15"), tmp_path / "sd15")
-    loading.clip_tokenizer(loading.FIRST_PAD).save_pretrained(folder / "tokenizer")
+    folder = shutil.copytree(sd_parts.settings_folder("sd15"), tmp_path / "sd15")
+    sd_parts.clip_tokenizer("<|endoftext|>").save_pretrained(folder / "tokenizer")
     assert again.texts_are_large(outline(folder), copies) is large
 
 
 def test_the_text_encoders_activation_and_its_gradient_are_transformers_own(base: Base) -> None:
-    assert base.text_encoder.config.hidden_act == "quick_gelu"
-    (mlp, *_) = [module for module in base.text_encoder.modules() if hasattr(module, "activation_fn")]
+    assert base.encoders[0].config.hidden_act == "quick_gelu"
+    (mlp, *_) = [module for module in base.encoders[0].modules() if hasattr(module, "activation_fn")]
     usual = mlp.activation_fn
     given = torch.linspace(-8, 8, 401, dtype=torch.float64)
     found = []
@@ -172,15 +172,15 @@ def test_weights_converted_once_give_the_bits_of_those_converted_in_every_step(
     base: Base, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = replace(base, compute=torch.bfloat16)
-    before = {name: weight.clone() for name, weight in base.unet.state_dict().items()}
+    before = {name: weight.clone() for name, weight in base.denoiser.state_dict().items()}
     seen = []
     with begun(half, pictures):
-        seen += [base.unet.conv_in.weight.dtype, base.unet.conv_norm_out.weight.dtype]
+        seen += [base.denoiser.conv_in.weight.dtype, base.denoiser.conv_norm_out.weight.dtype]
     assert seen == [torch.bfloat16, torch.float32]
     once = gradients(half, pictures)
     monkeypatch.setattr(trainable, "_converted_once", lambda base: nullcontext())
     assert all(torch.equal(a, b) for a, b in zip(once, gradients(half, pictures), strict=True))
-    after = base.unet.state_dict()
+    after = base.denoiser.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert all(after[name].dtype == weight.dtype for name, weight in before.items())
 
@@ -195,7 +195,7 @@ def kept_sizes(base: Base, folder: Path) -> list[tuple[int, ...]]:
 
     with begun(base, folder) as (trainee, data, chosen):
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = training.denoising(trainee, draw(data, chosen, 0, len(trainee.signal)))
+            loss = training.denoising(trainee, draw(data, chosen, 0, len(trainee.schedule.times)))
         loss.backward()
     return sizes
 
@@ -217,8 +217,8 @@ def test_checkpointing_keeps_less_and_computes_blocks_twice(base: Base, pictures
     kept, calls = [], []
     for checkpointing in (False, True):
         counted = []
-        blocks = [m for m in base.unet.modules() if isinstance(m, BasicTransformerBlock)]
-        blocks += [m for m in base.text_encoder.modules() if isinstance(m, GradientCheckpointingLayer)]
+        blocks = [m for m in base.denoiser.modules() if isinstance(m, BasicTransformerBlock)]
+        blocks += [m for m in base.encoders[0].modules() if isinstance(m, GradientCheckpointingLayer)]
         numbers = [0]
 
         def count(tensor: torch.Tensor, numbers: list[int] = numbers) -> torch.Tensor:
@@ -232,7 +232,7 @@ def test_checkpointing_keeps_less_and_computes_blocks_twice(base: Base, pictures
             ]
             handles = [m.register_forward_hook(lambda *_, c=counted: c.append(1)) for m in inner]
             with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-                loss = training.denoising(trainee, draw(data, chosen, 0, len(trainee.signal)))
+                loss = training.denoising(trainee, draw(data, chosen, 0, len(trainee.schedule.times)))
             loss.backward()
         for handle in handles:
             handle.remove()
@@ -246,8 +246,8 @@ def test_the_base_is_as_it_was_after_a_checkpointed_training(
     base: Base, tiny_registry: Registry, pictures: Path
 ) -> None:
     learn_direct(tiny_registry, base, task(pictures, checkpointing=True))
-    assert not base.unet.is_gradient_checkpointing
-    for part in (base.unet, *base.encoders):
+    assert not base.denoiser.is_gradient_checkpointing
+    for part in (base.denoiser, *base.encoders):
         assert not any(getattr(m, "gradient_checkpointing", False) for m in part.modules())
         assert not any(m.training for m in part.modules())
 
@@ -315,8 +315,10 @@ def test_min_snr_changes_what_is_learned(base: Base, tiny_registry: Registry, pi
 
 def test_offset_noise_is_shifted_as_a_whole_and_else_the_same(base: Base, pictures: Path) -> None:
     with begun(base, pictures, batch=4) as (trainee, data, options):
-        plain = draw(data, options, 3, len(trainee.signal))
-        shifted = draw(data, task(pictures, batch=4, noise_offset=0.5).options, 3, len(trainee.signal))
+        plain = draw(data, options, 3, len(trainee.schedule.times))
+        shifted = draw(
+            data, task(pictures, batch=4, noise_offset=0.5).options, 3, len(trainee.schedule.times)
+        )
     assert torch.equal(plain.clean, shifted.clean)
     assert torch.equal(plain.times, shifted.times)
     shift = shifted.noise - plain.noise

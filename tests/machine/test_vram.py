@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cidm_cli.bases import family
 from cidm_cli.draw import png
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.machine import computing
-from cidm_cli.machine.vram import DRAW, LEARN
 from cidm_cli.models import memory, sampling
 from cidm_cli.models import opening as bases
 from cidm_cli.models.base import Base, choose_compute
@@ -25,6 +25,7 @@ from command import Cidm
 from learning import FAST, files_of, learn_direct, task
 
 SIZES = (8, 12, 16, 24)
+LEARN, DRAW = ({kind: family(kind).memory[work] for kind in ("sd15", "sdxl")} for work in ("learn", "draw"))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def cells() -> list[tuple[int, int, int, int]]:
 
 
 def test_each_picture_is_noised_by_its_own_signal_share() -> None:
-    out = noised(CLEAN, NOISE, SIGNAL)
+    out = noised("epsilon", CLEAN, NOISE, SIGNAL)
     for b, *cell in cells():
         at = (b, *cell)
         kept = float(SIGNAL[b])
@@ -27,7 +27,7 @@ def test_each_picture_is_noised_by_its_own_signal_share() -> None:
 
 
 def test_full_signal_is_the_clean_picture_and_none_is_the_noise() -> None:
-    out = noised(CLEAN, NOISE, torch.tensor([1.0, 0.0], dtype=torch.float64))
+    out = noised("epsilon", CLEAN, NOISE, torch.tensor([1.0, 0.0], dtype=torch.float64))
     assert torch.equal(out[0], CLEAN[0])
     assert torch.equal(out[1], NOISE[1])
 
@@ -48,7 +48,7 @@ def test_a_v_base_is_asked_for_v_cell_by_cell() -> None:
 
 def test_clean_picture_and_noise_can_be_told_from_the_noised_one_and_v() -> None:
     """z_0 = √ᾱ z_t - √(1-ᾱ) v, and ε = √(1-ᾱ) z_t + √ᾱ v: noised and target agree on signs and shares."""
-    z_t, v = noised(CLEAN, NOISE, SIGNAL), target("v_prediction", CLEAN, NOISE, SIGNAL)
+    z_t, v = noised("epsilon", CLEAN, NOISE, SIGNAL), target("v_prediction", CLEAN, NOISE, SIGNAL)
     kept, lost = SIGNAL.sqrt().view(2, 1, 1, 1), (1 - SIGNAL).sqrt().view(2, 1, 1, 1)
     torch.testing.assert_close(kept * z_t - lost * v, CLEAN)
     torch.testing.assert_close(lost * z_t + kept * v, NOISE)

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 import tiny
-from cidm_cli.models.attention import cross_attention_layers, layer_contexts, lora_sites, merged
+from cidm_cli.models.attention import cross_attention_layers, layer_contexts, lora_sites
 from cidm_cli.models.base import Base
+from cidm_cli.models.lora import merged
 
 LATENTS = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 GIVEN = torch.randn(2, tiny.TOKENS, tiny.TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
@@ -29,7 +30,7 @@ def contexts(count: int) -> list[torch.Tensor]:
 
 @torch.no_grad()
 def run(base: Base) -> torch.Tensor:
-    return base.unet(LATENTS, 500, GIVEN).sample
+    return base.denoiser(LATENTS, 500, GIVEN).sample
 
 
 @contextmanager
@@ -38,10 +39,10 @@ def heard(base: Base, projection: str) -> Iterator[dict[str, torch.Tensor]]:
     calls: dict[str, torch.Tensor] = {}
 
     def listen(name: str) -> torch.utils.hooks.RemovableHandle:
-        module = base.unet.get_submodule(f"{name}.{projection}")
+        module = base.denoiser.get_submodule(f"{name}.{projection}")
         return module.register_forward_pre_hook(lambda _m, args: calls.__setitem__(name, args[0].clone()))
 
-    handles = [listen(name) for name, _ in base.unet.named_modules() if name.endswith("attn2")]
+    handles = [listen(name) for name, _ in base.denoiser.named_modules() if name.endswith("attn2")]
     try:
         yield calls
     finally:
@@ -50,7 +51,7 @@ def heard(base: Base, projection: str) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def test_layers_are_counted_in_the_order_in_which_a_forward_pass_meets_them(base: Base) -> None:
-    layers = cross_attention_layers(base.unet)
+    layers = base.layers
     with heard(base, "to_q") as calls:
         run(base)
     assert layers == tuple(calls)
@@ -59,20 +60,20 @@ def test_layers_are_counted_in_the_order_in_which_a_forward_pass_meets_them(base
 
 
 def test_sites_are_the_four_projections_of_each_layer_in_forward_order(base: Base) -> None:
-    sites = lora_sites(base.unet)
+    sites = lora_sites(base.denoiser)
     expected = [
         f"{layer}.{projection}"
-        for layer in cross_attention_layers(base.unet)
+        for layer in base.layers
         for projection in ("to_q", "to_k", "to_v", "to_out.0")
     ]
     assert sites == tuple(expected)
-    assert all(type(base.unet.get_submodule(site)) is nn.Linear for site in sites)
+    assert all(type(base.denoiser.get_submodule(site)) is nn.Linear for site in sites)
 
 
 def test_targets_may_add_the_self_attention_of_each_layer(base: Base) -> None:
-    sites = lora_sites(base.unet, "attn1+attn2")
-    assert len(sites) == 2 * len(lora_sites(base.unet))
-    assert set(lora_sites(base.unet)) < set(sites)
+    sites = lora_sites(base.denoiser, "attn1+attn2")
+    assert len(sites) == 2 * len(lora_sites(base.denoiser))
+    assert set(lora_sites(base.denoiser)) < set(sites)
     assert sites[0].endswith(".attn1.to_q")
     assert sites[4].endswith(".attn2.to_q")
 
@@ -91,9 +92,9 @@ def test_stable_diffusion_1_5_has_16_layers_and_64_sites() -> None:
 
 @pytest.mark.parametrize("projection", ["to_k", "to_v"])
 def test_each_layer_attends_to_its_own_context(base: Base, projection: str) -> None:
-    layers = cross_attention_layers(base.unet)
+    layers = base.layers
     wanted = contexts(len(layers))
-    with layer_contexts(base.unet, wanted), heard(base, projection) as calls:
+    with layer_contexts(base.denoiser, wanted), heard(base, projection) as calls:
         run(base)
     for name, context in zip(layers, wanted, strict=True):
         assert torch.equal(calls[name], context), name
@@ -101,8 +102,8 @@ def test_each_layer_attends_to_its_own_context(base: Base, projection: str) -> N
 
 def test_the_same_context_for_all_layers_is_the_ordinary_call(base: Base) -> None:
     plain = run(base)
-    with layer_contexts(base.unet, [GIVEN] * 7), torch.no_grad():
-        assert torch.equal(base.unet(LATENTS, 500, torch.zeros_like(GIVEN)).sample, plain)
+    with layer_contexts(base.denoiser, [GIVEN] * 7), torch.no_grad():
+        assert torch.equal(base.denoiser(LATENTS, 500, torch.zeros_like(GIVEN)).sample, plain)
 
 
 def test_a_layers_context_is_heard_in_the_output(base: Base) -> None:
@@ -110,7 +111,7 @@ def test_a_layers_context_is_heard_in_the_output(base: Base) -> None:
     same = [GIVEN] * 7
     plain = run(base)
     for layer in range(7):
-        with layer_contexts(base.unet, [*same[:layer], GIVEN.flip(0), *same[layer + 1 :]]):
+        with layer_contexts(base.denoiser, [*same[:layer], GIVEN.flip(0), *same[layer + 1 :]]):
             assert not torch.equal(run(base), plain), layer
 
 
@@ -118,7 +119,7 @@ def test_a_layers_context_is_heard_in_the_output(base: Base) -> None:
 def test_contexts_are_gone_afterwards(base: Base, raises: bool) -> None:
     plain = run(base)
     try:
-        with layer_contexts(base.unet, contexts(7)):
+        with layer_contexts(base.denoiser, contexts(7)):
             run(base)
             if raises:
                 raise InterruptedError
@@ -132,7 +133,7 @@ def test_a_wrong_number_of_contexts_is_refused_before_anything_changes(base: Bas
     plain = run(base)
     with (
         pytest.raises(ValueError, match=f"{count} contexts for 7"),
-        layer_contexts(base.unet, contexts(count)),
+        layer_contexts(base.denoiser, contexts(count)),
     ):
         pass
     assert torch.equal(run(base), plain)
@@ -140,47 +141,47 @@ def test_a_wrong_number_of_contexts_is_refused_before_anything_changes(base: Bas
 
 def random_deltas(base: Base) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(6)
-    weights = {site: base.unet.get_submodule(site).weight for site in lora_sites(base.unet)}
+    weights = {site: base.denoiser.get_submodule(site).weight for site in lora_sites(base.denoiser)}
     return {site: torch.randn(weight.shape, generator=generator) for site, weight in weights.items()}
 
 
 def test_while_merged_each_weight_has_its_delta_added(base: Base) -> None:
     deltas = random_deltas(base)
-    before = {site: base.unet.get_submodule(site).weight.clone() for site in deltas}
+    before = {site: base.denoiser.get_submodule(site).weight.clone() for site in deltas}
     plain = run(base)
-    with merged(base.unet, deltas):
+    with merged(base.denoiser, deltas):
         for site, delta in deltas.items():
-            assert torch.equal(base.unet.get_submodule(site).weight, before[site] + delta)
+            assert torch.equal(base.denoiser.get_submodule(site).weight, before[site] + delta)
         assert not torch.equal(run(base), plain)
 
 
 @pytest.mark.parametrize("raises", [False, True])
 def test_after_merging_every_weight_is_as_before_to_the_bit(base: Base, raises: bool) -> None:
-    before = {name: value.clone() for name, value in base.unet.state_dict().items()}
+    before = {name: value.clone() for name, value in base.denoiser.state_dict().items()}
     # Adding and taking away again would not do: at this size float32 loses the weight's own digits.
     deltas = {site: delta * 1e6 for site, delta in random_deltas(base).items()}
     try:
-        with merged(base.unet, deltas):
+        with merged(base.denoiser, deltas):
             if raises:
                 raise InterruptedError
     except InterruptedError:
         assert raises
-    after = base.unet.state_dict()
+    after = base.denoiser.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_a_delta_that_does_not_fit_leaves_no_other_merged(base: Base) -> None:
-    before = {name: value.clone() for name, value in base.unet.state_dict().items()}
-    good, bad = lora_sites(base.unet)[:2]
-    deltas = {good: torch.ones_like(base.unet.get_submodule(good).weight), bad: torch.ones(3, 3)}
-    with pytest.raises(RuntimeError), merged(base.unet, deltas):
+    before = {name: value.clone() for name, value in base.denoiser.state_dict().items()}
+    good, bad = lora_sites(base.denoiser)[:2]
+    deltas = {good: torch.ones_like(base.denoiser.get_submodule(good).weight), bad: torch.ones(3, 3)}
+    with pytest.raises(RuntimeError), merged(base.denoiser, deltas):
         pass
-    assert all(torch.equal(value, before[name]) for name, value in base.unet.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in base.denoiser.state_dict().items())
 
 
 def test_weights_kept_in_half_are_rounded_once(base: Base) -> None:
-    unet = copy.deepcopy(base.unet).to(torch.bfloat16)
+    unet = copy.deepcopy(base.denoiser).to(torch.bfloat16)
     before = {name: value.clone() for name, value in unet.state_dict().items()}
     deltas = {site: delta / 100 for site, delta in random_deltas(base).items()}
     with merged(unet, deltas):
@@ -203,19 +204,19 @@ def test_no_more_than_one_delta_is_held_at_a_time_and_none_while_merged(base: Ba
 
     given = Fresh(random_deltas(base))
     held = weakref.ref(given)
-    with merged(base.unet, given):
+    with merged(base.denoiser, given):
         del given
-        assert len(made) == len(lora_sites(base.unet))
+        assert len(made) == len(lora_sites(base.denoiser))
         assert not any(ref() is not None for ref in made)
         assert held() is None
 
 
 def test_merges_may_be_nested_and_undone_one_by_one(base: Base) -> None:
-    site = lora_sites(base.unet)[0]
-    layer = base.unet.get_submodule(site)
+    site = lora_sites(base.denoiser)[0]
+    layer = base.denoiser.get_submodule(site)
     before, one = layer.weight.clone(), torch.ones_like(layer.weight)
-    with merged(base.unet, {site: one}):
-        with merged(base.unet, {site: 2 * one}):
+    with merged(base.denoiser, {site: one}):
+        with merged(base.denoiser, {site: 2 * one}):
             assert torch.equal(layer.weight, before + one + 2 * one)
         assert torch.equal(layer.weight, before + one)
     assert torch.equal(layer.weight, before)

@@ -24,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 import original
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.models import loading
+from cidm_cli.models import sd_parts
 from cidm_cli.models.base import Base, load
 from cidm_cli.models.checkpoint import Checkpoint, inspect
 from cidm_cli.models.identity import fingerprint, folder_of, identify
@@ -40,7 +40,7 @@ def files(base: Base, sdxl: Base, tmp_path_factory: pytest.TempPathFactory) -> d
     """A checkpoint of each family. Do not change."""
     folder = tmp_path_factory.mktemp("files")
     for family, whole in (("sd15", base), ("sdxl", sdxl)):
-        tensors = original.checkpoint(whole.unet, whole.vae, whole.text_encoder, whole.text_encoder_2)
+        tensors = original.checkpoint(whole.denoiser, whole.vae, *whole.encoders)
         save_file(tensors, folder / f"{family}.safetensors")
     return {family: folder / f"{family}.safetensors" for family in FAMILIES}
 
@@ -49,8 +49,8 @@ def files(base: Base, sdxl: Base, tmp_path_factory: pytest.TempPathFactory) -> d
 def small(tiny_base: Path, tiny_sdxl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings that single files are read with are those of the small models, and there is no network."""
     folders = {"sd15": tiny_base, "sdxl": tiny_sdxl}
-    monkeypatch.setattr(loading, "settings_folder", folders.__getitem__)
-    monkeypatch.setattr(loading, "clip_tokenizer", tiny.tokenizer)
+    monkeypatch.setattr(sd_parts, "settings_folder", folders.__getitem__)
+    monkeypatch.setattr(sd_parts, "clip_tokenizer", tiny.tokenizer)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
@@ -89,13 +89,13 @@ def test_a_single_file_is_the_same_model_as_the_folder(
 
     file = changed(files[family], tmp_path, halve if half else lambda tensors: None)
     ours, folder = reading(file), {"sd15": base, "sdxl": sdxl}[family]
-    assert ours.family == folder.family == family
+    assert ours.family.name == folder.family.name == family
     assert ours.scheduler_config == folder.scheduler_config
     assert ours.zero_empty is folder.zero_empty is (family == "sdxl")
     assert ours.pixels == folder.pixels
     for part in PARTS[: 3 if family == "sd15" else 4]:
-        wanted = dict(getattr(folder, part).named_parameters())
-        for name, parameter in getattr(ours, part).named_parameters():
+        wanted = dict(folder.parts[part].named_parameters())
+        for name, parameter in ours.parts[part].named_parameters():
             theirs = wanted.pop(name)
             assert parameter.dtype == torch.float32
             assert torch.equal(parameter, theirs.half().float() if half else theirs), name
@@ -266,7 +266,7 @@ def test_more_tensors_than_any_checkpoint_has_are_refused(tmp_path: Path) -> Non
 
 
 def settings(family: str, part: str) -> dict[str, Any]:
-    return json.loads((loading.settings_folder(family) / part / "config.json").read_text())
+    return json.loads((sd_parts.settings_folder(family) / part / "config.json").read_text())
 
 
 def full_size(family: str) -> dict[str, Any]:
@@ -340,7 +340,7 @@ def test_every_layer_of_the_full_size_models_is_found_in_a_checkpoint(family: st
 
 def test_the_vocabulary_is_clips_own() -> None:
     """Ids as the published tokenizer gives them."""
-    first, second = (loading.clip_tokenizer(pad) for pad in ("<|endoftext|>", "!"))
+    first, second = (sd_parts.clip_tokenizer(pad) for pad in ("<|endoftext|>", "!"))
     assert len(first) == len(second) == 49408
     assert first.get_vocab() == second.get_vocab()
     assert first("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]

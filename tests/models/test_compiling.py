@@ -11,8 +11,8 @@ from torch._dynamo.utils import counters
 
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.models import compiling, regional
-from cidm_cli.models.attention import cross_attention_layers, linear_shapes, merged
 from cidm_cli.models.base import Base, load
+from cidm_cli.models.lora import merged
 from cidm_cli.models.prediction import predict
 
 
@@ -35,7 +35,7 @@ def noise(*shape: int, seed: int) -> torch.Tensor:
 
 @torch.no_grad()
 def predicted(base: Base, seed: int, rows: int = 2) -> torch.Tensor:
-    contexts = [noise(rows, 24, 32, seed=seed + n) for n in range(len(cross_attention_layers(base.unet)))]
+    contexts = [noise(rows, 24, 32, seed=seed + n) for n in range(len(base.layers))]
     return predict(base, noise(rows, 4, 8, 8, seed=0), torch.tensor(5), contexts)
 
 
@@ -49,9 +49,9 @@ def test_other_texts_and_other_weights_are_seen_and_compile_nothing_again(base: 
         # In self-attention and feed-forward layers, too, which are compiled.
         deltas = {
             site: 0.3 * noise(*shape, seed=seed + number)
-            for number, (site, shape) in enumerate(linear_shapes(base.unet).items())
+            for number, (site, shape) in enumerate(base.shapes.items())
         }
-        with merged(fast.unet, deltas), merged(base.unet, deltas):
+        with merged(fast.denoiser, deltas), merged(base.denoiser, deltas):
             torch.testing.assert_close(predicted(fast, 0), predicted(base, 0), rtol=1e-3, atol=1e-3)
             assert not torch.allclose(predicted(fast, 0), predicted(base, 1), atol=0.1)
     torch.testing.assert_close(predicted(fast, 0), predicted(base, 0))
@@ -61,8 +61,8 @@ def test_other_texts_and_other_weights_are_seen_and_compile_nothing_again(base: 
 @torch.no_grad()
 def drawn_in_regions(base: Base, width: int, site: str, seed: int) -> torch.Tensor:
     """Half of the picture from another source, which changes one layer."""
-    layers = cross_attention_layers(base.unet)
-    out, into = linear_shapes(base.unet)[site]
+    layers = base.layers
+    out, into = base.shapes[site]
     factors = {site: (noise(out, 2, seed=seed), noise(2, into, seed=seed + 1))}
     sources = [
         regional.Source([noise(24, 32, seed=seed + 9 * n + k) for n in range(len(layers))], own)
@@ -83,8 +83,8 @@ def drawn_in_regions(base: Base, width: int, site: str, seed: int) -> torch.Tens
 def test_layouts_are_drawn_with_compiled_blocks_whatever_their_regions(base: Base, fast: Base) -> None:
     predicted(fast, 0)
     compiled = graphs()
-    own = cross_attention_layers(base.unet)[0]
-    within = next(site for site in linear_shapes(base.unet) if site.endswith("attn1.to_q"))
+    own = base.layers[0]
+    within = next(site for site in base.shapes if site.endswith("attn1.to_q"))
     for width, site in ((4, f"{own}.to_q"), (2, f"{own}.to_out.0"), (4, within), (6, within)):
         given = drawn_in_regions(fast, width, site, seed=width)
         torch.testing.assert_close(
@@ -96,8 +96,8 @@ def test_layouts_are_drawn_with_compiled_blocks_whatever_their_regions(base: Bas
 def test_compiled_code_is_used_for_layouts_but_where_blocks_are_listened_to(
     fast: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = cross_attention_layers(fast.unet)[0]
-    within = next(site for site in linear_shapes(fast.unet) if site.endswith("attn1.to_q"))
+    own = fast.layers[0]
+    within = next(site for site in fast.shapes if site.endswith("attn1.to_q"))
     stances: list[str] = []
     real = torch.compiler.set_stance
 
@@ -116,8 +116,8 @@ def test_where_torch_cannot_compile_it_is_said_before_anything_is_drawn(base: Ba
     def broken(*_: object) -> object:
         raise RuntimeError("no working C++ compiler found")
 
-    forward = {name: module.forward for name, module in base.unet.named_modules()}
+    forward = {name: module.forward for name, module in base.denoiser.named_modules()}
     with pytest.raises(CidmError, match="--compile: torch cannot compile here") as caught:
         compiling.compiled(base, backend=broken)  # type: ignore[arg-type]
     assert caught.value.code == ExitCode.USAGE
-    assert forward == {name: module.forward for name, module in base.unet.named_modules()}
+    assert forward == {name: module.forward for name, module in base.denoiser.named_modules()}

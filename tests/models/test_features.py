@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tiny
-from cidm_cli.models.attention import cross_attention_layers, layer_contexts, lora_sites
+from cidm_cli.models.attention import layer_contexts, lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.features import Gram, feature_source, recorded, sees_text, text_gram
 
@@ -36,18 +36,18 @@ def test_no_rows_have_a_mean_of_zero_and_not_nan() -> None:
 
 @torch.no_grad()
 def test_what_is_recorded_is_what_each_layer_is_fed_over_all_calls(base: Base) -> None:
-    sites = lora_sites(base.unet, "attn1+attn2")
-    given = contexts(len(cross_attention_layers(base.unet)))
+    sites = lora_sites(base.denoiser, "attn1+attn2")
+    given = contexts(len(base.layers))
     inputs: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
     handles = [
-        base.unet.get_submodule(site).register_forward_pre_hook(
+        base.denoiser.get_submodule(site).register_forward_pre_hook(
             lambda _m, args, site=site: inputs[site].append(args[0].reshape(-1, args[0].shape[-1]).double())
         )
         for site in sites
     ]
-    with layer_contexts(base.unet, given), recorded(base.unet, sites) as grams:
+    with layer_contexts(base.denoiser, given), recorded(base.denoiser, sites) as grams:
         for t in (900, 100):
-            base.unet(LATENTS, t, given[0])
+            base.denoiser(LATENTS, t, given[0])
     for handle in handles:
         handle.remove()
     for site in sites:
@@ -57,11 +57,11 @@ def test_what_is_recorded_is_what_each_layer_is_fed_over_all_calls(base: Base) -
 
 @torch.no_grad()
 def test_a_layer_is_fed_what_its_source_is_fed_and_texts_are_told_apart(base: Base) -> None:
-    sites = lora_sites(base.unet, "attn1+attn2")
-    layers = cross_attention_layers(base.unet)
+    sites = lora_sites(base.denoiser, "attn1+attn2")
+    layers = base.layers
     given = contexts(len(layers))
-    with layer_contexts(base.unet, given), recorded(base.unet, sites) as grams:
-        base.unet(LATENTS, 500, given[0])
+    with layer_contexts(base.denoiser, given), recorded(base.denoiser, sites) as grams:
+        base.denoiser(LATENTS, 500, given[0])
     for site in sites:
         assert feature_source(site) in sites
         assert torch.equal(grams[site].total, grams[feature_source(site)].total), site
@@ -75,8 +75,8 @@ def test_a_layer_is_fed_what_its_source_is_fed_and_texts_are_told_apart(base: Ba
 
 @torch.no_grad()
 def test_afterwards_nothing_is_recorded_also_after_an_error(base: Base) -> None:
-    sites = lora_sites(base.unet)
-    with pytest.raises(ZeroDivisionError), recorded(base.unet, sites) as grams:
+    sites = lora_sites(base.denoiser)
+    with pytest.raises(ZeroDivisionError), recorded(base.denoiser, sites) as grams:
         raise ZeroDivisionError
-    base.unet(LATENTS, 500, torch.zeros(2, 5, tiny.TEXT_WIDTH))
+    base.denoiser(LATENTS, 500, torch.zeros(2, 5, tiny.TEXT_WIDTH))
     assert {gram.rows for gram in grams.values()} == {0}

@@ -11,7 +11,6 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cidm_cli.models import regional, text
-from cidm_cli.models.attention import cross_attention_layers
 from cidm_cli.models.base import Base
 from cidm_cli.models.prediction import predict
 from cidm_cli.models.sampling import decode
@@ -43,17 +42,17 @@ def either(request: pytest.FixtureRequest) -> Base:
 
 
 def whole(base: Base, rows: int) -> torch.Tensor | None:
-    return torch.zeros(rows, 40) if base.family == "sdxl" else None
+    return torch.zeros(rows, 40) if base.family.name == "sdxl" else None
 
 
 @torch.no_grad()
 def test_a_prompt_is_drawn_by_fused_attention_alone(either: Base) -> None:
-    layers = cross_attention_layers(either.unet)
-    tokens = text.tokenize(either.tokenizer, ["a photo of a dog"])
+    layers = either.layers
+    tokens = text.tokenize(either, ["a photo of a dog"])
     with Heard() as encoding:
         contexts = text.encode(either, [tokens], {}, layers=len(layers))
     assert (encoding.fused > 0, encoding.tables) == (True, 0)
-    assert all(isinstance(one, AttnProcessor2_0) for one in either.unet.attn_processors.values())
+    assert all(isinstance(one, AttnProcessor2_0) for one in either.denoiser.attn_processors.values())
     with Heard() as drawing:
         predict(either, torch.zeros(1, 4, 8, 8), torch.tensor(5), contexts, whole(either, 1))
     assert (drawing.fused, drawing.tables) == (2 * len(layers), 0)
@@ -64,8 +63,8 @@ def test_a_prompt_is_drawn_by_fused_attention_alone(either: Base) -> None:
 
 @torch.no_grad()
 def test_regions_are_drawn_by_fused_attention_alone(either: Base) -> None:
-    layers = cross_attention_layers(either.unet)
-    width = either.unet.config.cross_attention_dim
+    layers = either.layers
+    width = either.denoiser.config.cross_attention_dim
     pooled = whole(either, 1)
     sources = [
         regional.Source([torch.randn(24, width) for _ in layers], {}, None if pooled is None else pooled[0])

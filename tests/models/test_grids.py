@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cidm_cli.bases.unet import coarsest_cells, default_size
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.models.grids import coarsest_cells, default_size
 from cidm_cli.models.identity import mini_folder
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"

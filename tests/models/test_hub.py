@@ -14,7 +14,7 @@ import pytest
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.models import hub
 from cidm_cli.models.control_files import find
-from cidm_cli.models.identity import KNOWN, fingerprint, folder_of, identify, vae_of, wanted
+from cidm_cli.models.identity import fingerprint, folder_of, identify, known, vae_of, wanted
 
 NAME, COMMIT = "somebody/something", "0123456789abcdef0123456789abcdef01234567"
 
@@ -84,12 +84,12 @@ def test_what_the_cache_holds_needs_no_network(
     assert identify(f"{NAME}@{COMMIT}") == found == identify(f"{NAME}@main")
 
 
-@pytest.mark.parametrize("alias", KNOWN)
+@pytest.mark.parametrize("alias", known())
 def test_short_names_stand_for_well_known_bases(
     cache: Path, tiny_base: Path, tiny_sdxl: Path, alias: str
 ) -> None:
-    place(cache, {"sd15": tiny_base, "sdxl": tiny_sdxl}[alias], KNOWN[alias])
-    assert identify(alias).source == f"{KNOWN[alias]}@{COMMIT}"
+    place(cache, {"sd15": tiny_base, "sdxl": tiny_sdxl}[alias], known()[alias])
+    assert identify(alias).source == f"{known()[alias]}@{COMMIT}"
     assert identify(f"{alias}@{COMMIT}") == identify(alias)
 
 
@@ -97,10 +97,10 @@ def test_a_short_name_is_no_folder_of_that_name(
     cache: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """People keep a registry called sd15 beside their work."""
-    place(cache, tiny_base, KNOWN["sd15"])
+    place(cache, tiny_base, known()["sd15"])
     (tmp_path / "sd15").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert identify("sd15").source == f"{KNOWN['sd15']}@{COMMIT}"
+    assert identify("sd15").source == f"{known()['sd15']}@{COMMIT}"
 
 
 def test_a_registry_keeps_its_base_when_the_hub_moves_on(cache: Path, tiny_base: Path) -> None:

@@ -220,7 +220,7 @@ def test_sharded_weights_count_and_load(copied: Path, base: Base) -> None:
     files = shard(copied)
     before = identify(str(copied)).fingerprint
     loaded = load(copied, device=torch.device("cpu"), compute=torch.float32)
-    for ours, theirs in zip(loaded.unet.parameters(), base.unet.parameters(), strict=True):
+    for ours, theirs in zip(loaded.denoiser.parameters(), base.denoiser.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     content = bytearray(files[1].read_bytes())
     content[-1] ^= 1

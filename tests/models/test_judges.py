@@ -17,9 +17,11 @@ from transformers import CLIPModel, ResNetModel, ViTModel
 import hubs
 import judging
 import tiny
+from cidm_cli.bases import family
+from cidm_cli.bases.family import JUDGES
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.judge import encoders as judges
-from cidm_cli.judge.encoders import CLIP, DINO, Choice, Encoder, Judges, choose, open_judges
+from cidm_cli.judge.encoders import Choice, Encoder, Judges, choose, open_judges
 from cidm_cli.models import clip
 
 RNG = np.random.default_rng(4)
@@ -139,25 +141,25 @@ def test_what_is_said_goes_before_what_the_base_brings_before_the_papers_judges(
 ) -> None:
     base = tmp_path / "base"
     base.mkdir()
-    assert choose(base, None, None, own=False) == Choice(CLIP, DINO, None)
+    assert choose(base, None, None, JUDGES) == Choice(JUDGES["clip"], JUDGES["dino"], None)
     judging.save_clip(base / "clip")
     judging.save_resnet(base / "dino")
     mine = Choice(str(base / "clip"), str(base / "dino"), base / "tokenizer")
-    assert choose(base, None, None, own=False) == mine == choose(base, None, None, own=True)
-    assert choose(base, "some/clip", str(folders / "vit"), own=True) == Choice(
+    assert choose(base, None, None, JUDGES) == mine == choose(base, None, None, family("mini").judges)
+    assert choose(base, "some/clip", str(folders / "vit"), family("mini").judges) == Choice(
         "some/clip", str(folders / "vit"), None
     )
-    assert choose(base, None, "none", own=False).dino is None
-    assert choose(base, None, "None", own=False).dino is None
+    assert choose(base, None, "none", JUDGES).dino is None
+    assert choose(base, None, "None", JUDGES).dino is None
 
 
 def test_a_base_of_its_own_kind_of_pictures_has_no_second_judge_from_elsewhere(tmp_path: Path) -> None:
-    assert choose(tmp_path, None, None, own=True).dino is None
+    assert choose(tmp_path, None, None, family("mini").judges).dino is None
 
 
 def test_a_clip_folder_with_a_tokenizer_needs_no_other(tmp_path: Path) -> None:
     judging.save_clip(tmp_path / "whole", with_tokenizer=True)
-    assert choose(tmp_path, str(tmp_path / "whole"), "none", own=False).tokenizer is None
+    assert choose(tmp_path, str(tmp_path / "whole"), "none", JUDGES).tokenizer is None
 
 
 # From the hub
@@ -201,13 +203,13 @@ def test_a_second_judge_of_which_the_hub_has_only_pickles_is_refused(
 
 def test_a_hub_name_without_a_network_is_refused_with_every_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    error = refused(lambda: Encoder(DINO))
+    error = refused(lambda: Encoder(JUDGES["dino"]))
     assert error.code == ExitCode.NOT_FOUND
-    assert DINO in error.message
+    assert JUDGES["dino"] in error.message
     for way in ("HF_HUB_OFFLINE", "--dino none", "save_pretrained"):
         assert way in str(error.hint)
-    error = refused(lambda: clip.Judge(CLIP))
-    assert CLIP in error.message
+    error = refused(lambda: clip.Judge(JUDGES["clip"]))
+    assert JUDGES["clip"] in error.message
     assert "none" not in str(error.hint), "a CLIP is needed"
 
 

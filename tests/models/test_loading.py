@@ -49,12 +49,12 @@ def test_half_precision_files_that_came_later_are_not_taken_for_the_bases_own(
     """Another program fetched them into the same folder, for some parts or for all."""
     folder = shutil.copytree(tiny_base, tmp_path / "base")
     registry = Registry.create(tmp_path / "registry", identify(str(folder)))
-    before = open_base(registry, device="cpu", precision="fp32").unet.state_dict()
+    before = open_base(registry, device="cpu", precision="fp32").denoiser.state_dict()
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     save_file(
         {name: 0 * value for name, value in load_file(file).items()}, file.with_suffix(".fp16.safetensors")
     )
-    after = open_base(registry, device="cpu", precision="fp32").unet.state_dict()
+    after = open_base(registry, device="cpu", precision="fp32").denoiser.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     file.unlink()
     with pytest.raises(CidmError, match="not those this registry was made with"):
@@ -67,7 +67,7 @@ def test_no_weight_lies_where_its_file_happened_to_put_it(
 ) -> None:
     """Where a tensor begins decides the last bits of some processors' products."""
     base = load(request.getfixturevalue(folder), device=torch.device("cpu"), compute=torch.float32)
-    for part in (base.unet, base.vae, *base.encoders):
+    for part in (base.denoiser, base.vae, *base.encoders):
         for name, tensor in part.state_dict().items():
             assert tensor.data_ptr() % 16 == 0, name
             assert tensor.untyped_storage().nbytes() == tensor.nbytes, f"{name} is all of a file"

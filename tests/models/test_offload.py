@@ -83,7 +83,7 @@ def test_drawing_has_encoders_then_unet_then_vae_on_the_device(
     seen = shelf(base)
     assert pixels(base, registry, job) == expected
     batch = [*coming("unet"), *coming("vae")]
-    assert seen.moves == [*coming(*ENCODED[base.family]), *batch, *batch]
+    assert seen.moves == [*coming(*ENCODED[base.family.name]), *batch, *batch]
     assert seen.asked == seen.parts.keys(), "the double hears every part"
 
 
@@ -109,7 +109,7 @@ def test_a_layout_brings_one_phase_after_another(
     expected = pixels(base, registry, job)
     seen = shelf(base)
     assert pixels(base, registry, job) == expected
-    texts = coming(*ENCODED[base.family])
+    texts = coming(*ENCODED[base.family.name])
     # The UNet is there a first time for the keys and values of all texts.
     assert seen.moves == [*texts, *coming("unet"), *coming("unet"), *coming("vae")]
 
@@ -119,7 +119,7 @@ def test_a_model_that_follows_a_structure_is_there_with_the_unet_alone(
     kind: str, bound: tuple[Base, Registry], shelf: Callable[..., Shelf], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, registry = bound
-    model = tiny.controlnet(base.unet) if kind == "controlnet" else tiny.adapter(base.family)
+    model = tiny.controlnet(base.denoiser) if kind == "controlnet" else tiny.adapter(base.family.name)
     files = ControlFiles("here", Path(), kind, None, "0" * 64)
     control = structure.Control(model, files)
     monkeypatch.setattr("cidm_cli.draw.mixtures.load_control", lambda *_: control)
@@ -151,7 +151,7 @@ def test_a_style_is_given_part_by_part(
     seen = shelf(base)
     assert painted() == expected
     rest = [*coming("vae"), *coming("unet"), *coming("unet"), *coming("vae")]
-    assert seen.moves == [*coming(*ENCODED[base.family]), *rest]
+    assert seen.moves == [*coming(*ENCODED[base.family.name]), *rest]
 
 
 def test_learning_has_the_vae_first_and_then_all_but_it(
@@ -161,12 +161,12 @@ def test_learning_has_the_vae_first_and_then_all_but_it(
     pictures = tiny.save_pictures(tmp_path / "dog")
     plain, other = (Registry.create(tmp_path / name, identify_of(bound)) for name in ("plain", "other"))
     expected = learn_direct(plain, base, task(pictures, checkpointing=True)).blob
-    before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
     seen = shelf(base)
     assert learn_direct(other, base, task(pictures, checkpointing=True)).blob == expected
-    encoded = coming("vae") * 3 + (coming("text2") if base.family == "sdxl" else [])
-    assert seen.moves == [*encoded, *coming("unet", *ENCODED[base.family])]
-    after = base.unet.state_dict()
+    encoded = coming("vae") * 3 + (coming("text2") if base.family.name == "sdxl" else [])
+    assert seen.moves == [*encoded, *coming("unet", *ENCODED[base.family.name])]
+    after = base.denoiser.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
@@ -229,7 +229,7 @@ def test_on_a_gpu_the_same_picture_and_most_of_its_memory_free(tiny_base: Path, 
         registry = Registry.create(tmp_path / f"registry-{offloaded}", identify(str(tiny_base)))
         blobs.append(learn_direct(registry, base, task(pictures)).blob)
         drawn.append(pixels(base, registry, Job(PROMPT, settings(base))))
-        where = {part.device.type for part in (base.unet, base.vae, base.text_encoder)}
+        where = {part.device.type for part in (base.denoiser, base.vae, base.encoders[0])}
         assert where == {"cpu" if offloaded else "cuda"}
     assert drawn[0] == drawn[1]
     assert blobs[0] == blobs[1]
@@ -254,7 +254,7 @@ def identify_of(bound: tuple[Base, Registry]) -> Any:
 
 def alone(seen: Shelf, base: Base) -> None:
     """Nothing is on the device with anything but its own phase."""
-    phases = [set(ENCODED[base.family]), {"unet", "control"}, {"vae"}]
+    phases = [set(ENCODED[base.family.name]), {"unet", "control"}, {"vae"}]
     assert seen.moves
     for some in seen.together:
         assert any(some <= phase for phase in phases), some

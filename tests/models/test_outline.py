@@ -14,14 +14,8 @@ import original
 import tiny
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.learn.step import token_copies
-from cidm_cli.models import loading, text
-from cidm_cli.models.attention import (
-    convolutions,
-    cross_attention_layers,
-    layer_groups,
-    linear_shapes,
-    lora_sites,
-)
+from cidm_cli.models import sd_parts, text
+from cidm_cli.models.attention import layer_groups, lora_sites
 from cidm_cli.models.base import Base, load, outline
 from cidm_cli.options.learn import resolve_learn
 
@@ -37,26 +31,28 @@ def test_an_outline_is_the_base_but_for_its_weights(
     folders = {"sd15": tiny_base, "sdxl": tiny_sdxl}
     whole, place = {"sd15": base, "sdxl": sdxl}[family], folders[family]
     if single:
-        monkeypatch.setattr(loading, "settings_folder", folders.__getitem__)
-        monkeypatch.setattr(loading, "clip_tokenizer", tiny.tokenizer)
+        monkeypatch.setattr(sd_parts, "settings_folder", folders.__getitem__)
+        monkeypatch.setattr(sd_parts, "clip_tokenizer", tiny.tokenizer)
         place = tmp_path / "model.safetensors"
-        save_file(original.checkpoint(whole.unet, whole.vae, whole.text_encoder, whole.text_encoder_2), place)
+        save_file(original.checkpoint(whole.denoiser, whole.vae, *whole.encoders), place)
     else:
         place = shutil.copytree(place, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
     found = outline(place)
     for ours, theirs in zip(
-        (found.unet, found.vae, *found.encoders), (whole.unet, whole.vae, *whole.encoders), strict=True
+        (found.denoiser, found.vae, *found.encoders),
+        (whole.denoiser, whole.vae, *whole.encoders),
+        strict=True,
     ):
         assert {n: p.shape for n, p in ours.named_parameters()} == {
             n: p.shape for n, p in theirs.named_parameters()
         }
         assert all(p.is_meta for p in ours.parameters())
-    assert linear_shapes(found.unet) == linear_shapes(whole.unet)
-    assert convolutions(found.unet) == convolutions(whole.unet)
+    assert found.shapes == whole.shapes
+    assert found.convolutions == whole.convolutions
     for told in ("family", "pixels", "factor", "multiple", "prediction", "scheduler_config", "zero_empty"):
         assert getattr(found, told) == getattr(whole, told), told
     assert text.token_width(found) == text.token_width(whole)
-    assert text.noun_ids(found, "duck toy") == text.noun_ids(whole, "duck toy")
+    assert found.architecture.pieces(found, "duck toy") == whole.architecture.pieces(whole, "duck toy")
 
 
 def test_an_outline_with_another_vae_has_its_settings(tiny_base: Path, tmp_path: Path) -> None:
@@ -91,14 +87,14 @@ def test_settings_that_are_not_there_are_told_in_one_line(
 def test_the_published_bases_have_the_papers_layers_and_tokens(
     family: str, layers: int, copies: int, sites: int, width: int, pixels: int, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(loading.settings_folder(family), tmp_path / family)
-    for part, pad in {"tokenizer": loading.FIRST_PAD, "tokenizer_2": loading.SECOND_PAD}.items():
-        loading.clip_tokenizer(pad).save_pretrained(folder / part)
+    folder = shutil.copytree(sd_parts.settings_folder(family), tmp_path / family)
+    for part, pad in {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}.items():
+        sd_parts.clip_tokenizer(pad).save_pretrained(folder / part)
     found = outline(folder)
-    assert len(cross_attention_layers(found.unet)) == layers
-    assert len(lora_sites(found.unet)) == len(set(lora_sites(found.unet))) == sites
-    assert len(set(layer_groups(found.unet))) == copies
-    assert (text.token_width(found), found.pixels, found.family) == (width, pixels, family)
+    assert len(found.layers) == layers
+    assert len(lora_sites(found.denoiser)) == len(set(lora_sites(found.denoiser))) == sites
+    assert len(set(layer_groups(found.denoiser))) == copies
+    assert (text.token_width(found), found.pixels, found.family.name) == (width, pixels, family)
     assert token_copies(found, resolve_learn({}, "mini")) == copies
     assert token_copies(found, resolve_learn(dict(token_groups="layer"), "mini")) == layers
     assert token_copies(found, resolve_learn(dict(portable=True), "mini")) == 1

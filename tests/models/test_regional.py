@@ -15,14 +15,9 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 import tiny
-from cidm_cli.models.attention import (
-    cross_attention_layers,
-    layer_contexts,
-    linear_shapes,
-    lora_sites,
-    merged,
-)
+from cidm_cli.models.attention import layer_contexts, lora_sites
 from cidm_cli.models.base import Base
+from cidm_cli.models.lora import merged
 from cidm_cli.models.regional import Rows, Source, arranged, cached, grids, predict
 
 T = torch.tensor(500)
@@ -59,9 +54,9 @@ UNETS: dict[str, Callable[[], UNet2DConditionModel]] = {
 def source(base: Base, seed: int, sites: Sequence[str] = ()) -> Source:
     """A text, and low-rank weights on some sites; seeds that differ by 3 give equal ranks."""
     generator = torch.Generator().manual_seed(seed)
-    layers = len(cross_attention_layers(base.unet))
+    layers = len(base.layers)
     contexts = [torch.randn(6, tiny.TEXT_WIDTH, generator=generator) for _ in range(layers)]
-    shapes = linear_shapes(base.unet)
+    shapes = base.shapes
     rank = 1 + seed % 3
     return Source(
         contexts,
@@ -101,7 +96,7 @@ def heard(base: Base, names: Sequence[str]) -> Iterator[dict[str, tuple[torch.Te
         def hook(_module: nn.Module, args: tuple[Any, ...], out: torch.Tensor) -> None:
             calls[name] = (args[0].clone(), out.clone())
 
-        return base.unet.get_submodule(name).register_forward_hook(hook)
+        return base.denoiser.get_submodule(name).register_forward_hook(hook)
 
     handles = [listen(name) for name in names]
     try:
@@ -112,7 +107,7 @@ def heard(base: Base, names: Sequence[str]) -> Iterator[dict[str, tuple[torch.Te
 
 
 def weight_of(base: Base, site: str, told: Source) -> torch.Tensor:
-    weight = base.unet.get_submodule(site).weight
+    weight = base.denoiser.get_submodule(site).weight
     if site not in told.factors:
         return weight
     up, down = told.factors[site]
@@ -121,11 +116,11 @@ def weight_of(base: Base, site: str, told: Source) -> torch.Tensor:
 
 def one_query(base: Base, layer: str, given: torch.Tensor, told: Source) -> torch.Tensor:
     """What a cell's features become when it attends to a source, with the source's weights merged."""
-    attn = base.unet.get_submodule(layer)
-    context = told.contexts[cross_attention_layers(base.unet).index(layer)]
+    attn = base.denoiser.get_submodule(layer)
+    context = told.contexts[base.layers.index(layer)]
 
     def project(leaf: str, value: torch.Tensor) -> torch.Tensor:
-        bias = base.unet.get_submodule(f"{layer}.{leaf}").bias
+        bias = base.denoiser.get_submodule(f"{layer}.{leaf}").bias
         out = value @ weight_of(base, f"{layer}.{leaf}", told).T
         return out if bias is None else out + bias
 
@@ -143,18 +138,18 @@ def one_query(base: Base, layer: str, given: torch.Tensor, told: Source) -> torc
 @pytest.mark.parametrize("kind", UNETS)
 def test_every_query_attends_to_what_its_cell_says(base: Base, kind: str, size: tuple[int, int]) -> None:
     """Against one query at a time, each with its source's weights merged; where sources meet, by their shares."""
-    mine = replace(base, unet=UNETS[kind]())
-    sites = lora_sites(mine.unet)
+    mine = replace(base, denoiser=UNETS[kind]())
+    sites = lora_sites(mine.denoiser)
     sources = [
         source(mine, 1),
         source(mine, 2, sites),
         source(mine, 3, sites[::2]),
         source(mine, 4, sites[1:]),
     ]
-    layers = cross_attention_layers(mine.unet)
+    layers = mine.layers
     with heard(mine, layers) as calls, torch.no_grad():
         predict(mine, latents(3, size), T, arranged(mine, cached(mine, sources), ROWS, size))
-    by_cells = {w * h: (w, h) for w, h in grids(mine.unet, size)}
+    by_cells = {w * h: (w, h) for w, h in grids(mine.denoiser, size)}
     assert set(calls) == set(layers)
     for layer, (given, out) in calls.items():
         width, _ = grid = by_cells[given.shape[1]]
@@ -186,7 +181,7 @@ EVERYWHERE: dict[str, Callable[[int], Rows]] = {
 @pytest.mark.parametrize("targets", ["attn2", "attn1+attn2", "all that a LoRA may change"])
 def test_a_source_everywhere_is_the_unet_with_its_weights_merged(base: Base, targets: str, way: str) -> None:
     """So a layout can draw what a prompt draws; what else is in the cache does not matter."""
-    sites = list(linear_shapes(base.unet)) if " " in targets else lora_sites(base.unet, targets)
+    sites = list(base.shapes) if " " in targets else lora_sites(base.denoiser, targets)
     sources = [source(base, 1, sites), source(base, 5, sites), source(base, 6, sites[1:])]
     rows = arranged(base, cached(base, sources), EVERYWHERE[way](1), (9, 8))
     with torch.no_grad():
@@ -194,17 +189,17 @@ def test_a_source_everywhere_is_the_unet_with_its_weights_merged(base: Base, tar
     told = sources[1]
     deltas = {site: up @ down for site, (up, down) in told.factors.items()}
     contexts = [context[None] for context in told.contexts]
-    with merged(base.unet, deltas), layer_contexts(base.unet, contexts), torch.no_grad():
-        wanted = base.unet(latents(1, (9, 8)), T, contexts[0]).sample
+    with merged(base.denoiser, deltas), layer_contexts(base.denoiser, contexts), torch.no_grad():
+        wanted = base.denoiser(latents(1, (9, 8)), T, contexts[0]).sample
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=3e-4)
     with torch.no_grad():
-        frozen = base.unet(latents(1, (9, 8)), T, contexts[0]).sample
+        frozen = base.denoiser(latents(1, (9, 8)), T, contexts[0]).sample
     assert (frozen - wanted).abs().max() > 0.01, "the weights matter"
 
 
 def test_other_layers_change_cell_by_cell(base: Base) -> None:
     """Self-attention and what surrounds it: each cell's input goes through the weights of its sources, by shares."""
-    sites = [site for site in linear_shapes(base.unet) if ".attn2." not in site]
+    sites = [site for site in base.shapes if ".attn2." not in site]
     sources = [
         source(base, 1),
         source(base, 2, sites),
@@ -219,9 +214,9 @@ def test_other_layers_change_cell_by_cell(base: Base) -> None:
             grid = (given.shape[3], given.shape[2])
             given, out = (value.flatten(2).transpose(1, 2) for value in (given, out))
         else:
-            grid = {w * h: (w, h) for w, h in grids(base.unet, size)}[given.shape[1]]
+            grid = {w * h: (w, h) for w, h in grids(base.denoiser, size)}[given.shape[1]]
         weights = some_weights(grid).flatten(2)
-        module = base.unet.get_submodule(site)
+        module = base.denoiser.get_submodule(site)
         for row in range(3):
             for cell in (0, 1, grid[0] - 1, given.shape[1] - 1):
                 shares = {2: float(weights[0, row, cell]), 3: float(weights[1, row, cell])}
@@ -248,10 +243,10 @@ def test_what_is_drawn_in_a_patch_cannot_be_seen_outside_it_in_its_layer(base: B
 
     The weights have equal ranks: otherwise all are rounded differently.
     """
-    sites = lora_sites(base.unet)
+    sites = lora_sites(base.denoiser)
     sources = [source(base, n, sites) for n in range(4)]
     others = [*sources[:2], source(base, 14, sites), source(base, 15, sites)]
-    (first, *_), size = cross_attention_layers(base.unet), (8, 6)
+    (first, *_), size = base.layers, (8, 6)
     outs = []
     for some in (sources, others):
         with heard(base, [first]) as calls, torch.no_grad():
@@ -264,10 +259,10 @@ def test_what_is_drawn_in_a_patch_cannot_be_seen_outside_it_in_its_layer(base: B
 
 
 def test_what_the_whole_prompt_draws_cannot_be_seen_in_a_patch_in_its_layer(base: Base) -> None:
-    sites = lora_sites(base.unet)
+    sites = lora_sites(base.denoiser)
     sources = [source(base, n, sites) for n in range(4)]
     others = [source(base, 9, sites), source(base, 10, sites), *sources[2:]]
-    (first, *_), size = cross_attention_layers(base.unet), (8, 6)
+    (first, *_), size = base.layers, (8, 6)
     outs = []
     for some in (sources, others):
         with heard(base, [first]) as calls, torch.no_grad():
@@ -280,9 +275,9 @@ def test_what_the_whole_prompt_draws_cannot_be_seen_in_a_patch_in_its_layer(base
 
 def test_keys_and_values_are_computed_once_and_not_at_every_step(base: Base) -> None:
     calls: dict[str, int] = {}
-    layers = cross_attention_layers(base.unet)
+    layers = base.layers
     handles = [
-        base.unet.get_submodule(f"{layer}.{leaf}").register_forward_hook(
+        base.denoiser.get_submodule(f"{layer}.{leaf}").register_forward_hook(
             lambda _m, _i, _o, name=f"{layer}.{leaf}": calls.__setitem__(name, calls.get(name, 0) + 1)
         )
         for layer in layers
@@ -309,7 +304,7 @@ def test_a_layer_takes_no_more_operations_for_eight_regions_than_for_one(base: B
                 out[cell % regions, 0, :, cell] = 1
             return out
 
-        sources = [source(base, 3, lora_sites(base.unet)) for _ in range(regions + 1)]
+        sources = [source(base, 3, lora_sites(base.denoiser)) for _ in range(regions + 1)]
         rows = Rows((0,), tuple(range(1, regions + 1)), weights)
         ready = arranged(base, cached(base, sources), rows, (32, 32))
         with (
@@ -324,22 +319,22 @@ def test_a_layer_takes_no_more_operations_for_eight_regions_than_for_one(base: B
 
 @pytest.mark.parametrize("goes", [True, False], ids=["after drawing", "after an error"])
 def test_the_unet_is_left_as_it_was(base: Base, goes: bool) -> None:
-    sites = lora_sites(base.unet, "attn1+attn2")
+    sites = lora_sites(base.denoiser, "attn1+attn2")
     rows = arranged(base, cached(base, [source(base, n, sites) for n in range(4)]), ROWS, (8, 8))
-    before = dict(base.unet.attn_processors)
-    weights = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
+    before = dict(base.denoiser.attn_processors)
+    weights = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
     if goes:
         predict(base, latents(3, (8, 8)), T, rows)
     else:
         with pytest.raises(RuntimeError):
             predict(base, torch.zeros(3, 5, 8, 8), T, rows)
-    assert dict(base.unet.attn_processors) == before
-    assert not any(module._forward_hooks for module in base.unet.modules())
-    assert all(tensor.equal(weights[name]) for name, tensor in base.unet.state_dict().items())
+    assert dict(base.denoiser.attn_processors) == before
+    assert not any(module._forward_hooks for module in base.denoiser.modules())
+    assert all(tensor.equal(weights[name]) for name, tensor in base.denoiser.state_dict().items())
 
 
 def test_patches_that_hold_no_cell_change_nothing(base: Base) -> None:
-    sources = [source(base, n, lora_sites(base.unet)) for n in range(4)]
+    sources = [source(base, n, lora_sites(base.denoiser)) for n in range(4)]
     cache = cached(base, sources)
     nothing = replace(ROWS, weights=lambda grid: torch.zeros(2, 3, grid[1], grid[0]))
     with torch.no_grad():
@@ -352,7 +347,7 @@ def test_patches_that_hold_no_cell_change_nothing(base: Base) -> None:
 
 def test_half_precision_draws_the_same_but_for_rounding(base: Base) -> None:
     half = replace(base, compute=torch.bfloat16)
-    sources = [source(base, n, lora_sites(base.unet, "attn1+attn2")) for n in range(4)]
+    sources = [source(base, n, lora_sites(base.denoiser, "attn1+attn2")) for n in range(4)]
     found = []
     for some in (base, half):
         rows = arranged(some, cached(some, sources), ROWS, (8, 8))
@@ -370,11 +365,11 @@ def test_half_precision_draws_the_same_but_for_rounding(base: Base) -> None:
 def test_an_odd_side_is_halved_to_the_larger_half_as_the_unet_does(
     base: Base, size: tuple[int, int], levels: list[tuple[int, int]]
 ) -> None:
-    assert grids(base.unet, size) == levels
+    assert grids(base.denoiser, size) == levels
 
 
 def test_sources_do_not_change(base: Base) -> None:
-    sources = [source(base, n, lora_sites(base.unet)) for n in range(4)]
+    sources = [source(base, n, lora_sites(base.denoiser)) for n in range(4)]
     kept: Sequence[Mapping[str, Any]] = [copy.deepcopy(dict(s.factors)) for s in sources]
     predict(base, latents(3, (8, 8)), T, arranged(base, cached(base, sources), ROWS, (8, 8)))
     for told, before in zip(sources, kept, strict=True):

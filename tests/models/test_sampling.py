@@ -171,9 +171,9 @@ def test_guidance_1_is_the_conditional_estimate_alone(base: Base) -> None:
     scheduler = make_scheduler(base, "ddim")
     scheduler.set_timesteps(STEPS)
     latents = initial_noise(base, [5], SIZE)
-    with layer_contexts(base.unet, GIVEN), torch.no_grad():
+    with layer_contexts(base.denoiser, GIVEN), torch.no_grad():
         for t in scheduler.timesteps:
-            latents = scheduler.step(base.unet(latents, t, GIVEN[0]).sample, t, latents).prev_sample
+            latents = scheduler.step(base.denoiser(latents, t, GIVEN[0]).sample, t, latents).prev_sample
     torch.testing.assert_close(draw(base, [5], sampler="ddim", guidance=1.0), latents, rtol=1e-4, atol=1e-4)
     other = draw(base, [5], sampler="ddim", guidance=1.0, without=contexts(3))
     torch.testing.assert_close(other, latents, rtol=1e-4, atol=1e-4)
@@ -184,9 +184,9 @@ def test_guidance_0_is_the_unconditional_estimate_alone(base: Base) -> None:
     scheduler = make_scheduler(base, "ddim")
     scheduler.set_timesteps(STEPS)
     latents = initial_noise(base, [5], SIZE)
-    with layer_contexts(base.unet, WITHOUT), torch.no_grad():
+    with layer_contexts(base.denoiser, WITHOUT), torch.no_grad():
         for t in scheduler.timesteps:
-            latents = scheduler.step(base.unet(latents, t, WITHOUT[0]).sample, t, latents).prev_sample
+            latents = scheduler.step(base.denoiser(latents, t, WITHOUT[0]).sample, t, latents).prev_sample
     torch.testing.assert_close(draw(base, [5], sampler="ddim", guidance=0.0), latents, rtol=1e-4, atol=1e-4)
 
 
@@ -194,7 +194,7 @@ def test_guidance_0_is_the_unconditional_estimate_alone(base: Base) -> None:
 def test_stock_diffusers_draws_the_same_picture(base: Base, sampler: str) -> None:
     """Of an ordinary prompt, from the same noise: our loop is diffusers' own, from words to pixels."""
     pipe = StableDiffusionPipeline(
-        vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=base.unet,
+        vae=base.vae, text_encoder=base.encoders[0], tokenizer=base.tokenizers[0], unet=base.denoiser,
         scheduler=make_scheduler(base, sampler), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     )  # fmt: skip
@@ -205,7 +205,7 @@ def test_stock_diffusers_draws_the_same_picture(base: Base, sampler: str) -> Non
         num_inference_steps=STEPS, guidance_scale=7.5,
     ).images[0]  # fmt: skip
     given, without = (
-        encode_text(base, [tokenize(base.tokenizer, [prompt])], {}, layers=LAYERS)
+        encode_text(base, [tokenize(base, [prompt])], {}, layers=LAYERS)
         for prompt in ("a photo of a dog on the beach", "a red cat")
     )
     latents = denoise(base, guided(base, given, without, 7.5), noise, sampler=sampler, steps=STEPS)

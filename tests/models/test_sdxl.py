@@ -12,15 +12,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 import tiny
-from cidm_cli.models import sampling
-from cidm_cli.models.attention import (
-    copy_of_layer,
-    cross_attention_layers,
-    layer_contexts,
-    layer_groups,
-    linear_shapes,
-    lora_sites,
-)
+from cidm_cli.models.attention import cross_attention_layers, layer_contexts, layer_groups, lora_sites
 from cidm_cli.models.base import Base, load
 from cidm_cli.models.prediction import ask, predict
 from cidm_cli.models.sampling import decode, denoise, guided, initial_noise, make_scheduler
@@ -28,8 +20,8 @@ from cidm_cli.models.schedules import SAMPLERS
 from cidm_cli.models.text import (
     Slot,
     Tokens,
+    copy_of_layer,
     encode,
-    noun_ids,
     noun_vectors,
     pooled,
     token_table,
@@ -44,7 +36,7 @@ REX = Slot("rex", 2, "dog")
 
 
 def tokens_of(base: Base, *parts: str | Slot) -> Tokens:
-    return tokenize(base.tokenizer, list(parts))
+    return tokenize(base, list(parts))
 
 
 def vectors(copies: int, seed: int = 1) -> dict[str, torch.Tensor]:
@@ -54,8 +46,8 @@ def vectors(copies: int, seed: int = 1) -> dict[str, torch.Tensor]:
 
 def stock(base: Base, sampler: str = "dpm++") -> StableDiffusionXLPipeline:
     pipe = StableDiffusionXLPipeline(
-        vae=base.vae, text_encoder=base.text_encoder, text_encoder_2=base.text_encoder_2,
-        tokenizer=base.tokenizer, tokenizer_2=base.tokenizer_2, unet=base.unet,
+        vae=base.vae, text_encoder=base.encoders[0], text_encoder_2=base.encoders[1],
+        tokenizer=base.tokenizers[0], tokenizer_2=base.tokenizers[1], unet=base.denoiser,
         scheduler=make_scheduler(base, sampler), add_watermarker=False,
     )  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
@@ -126,9 +118,8 @@ def test_a_concept_without_a_noun_is_not_summed_up_in_silence(sdxl: Base, base: 
 
 
 def test_equal_prompts_are_summed_up_once(sdxl: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sdxl.text_encoder_2 is not None
     rows: list[int] = []
-    projection = sdxl.text_encoder_2.text_projection
+    projection = sdxl.encoders[1].text_projection
     handle = projection.register_forward_pre_hook(lambda _m, args: rows.append(len(args[0])))
     dog, cat = tokens_of(sdxl, "a dog"), tokens_of(sdxl, "a cat")
     out = pooled(sdxl, [dog, cat, dog, dog])
@@ -170,8 +161,9 @@ def test_a_tokens_two_halves_reach_one_encoder_each(sdxl: Base) -> None:
 
 def test_a_concept_made_of_the_nouns_embeddings_reads_as_the_noun(sdxl: Base) -> None:
     words = noun_vectors(sdxl, "duck toy")
-    assert words.shape == (2, WIDTH) == (len(noun_ids(sdxl, "duck toy")), token_width(sdxl))
-    assert torch.equal(words, token_table(sdxl)[noun_ids(sdxl, "duck toy")])
+    noun_ids = sdxl.tokenizers[0]("duck toy", add_special_tokens=False).input_ids
+    assert words.shape == (2, WIDTH) == (len(noun_ids), token_width(sdxl))
+    assert torch.equal(words, token_table(sdxl)[noun_ids])
     slotted = tokens_of(sdxl, "a red ", Slot("rex", 2, "duck toy"), " on the beach")
     ours = encode(sdxl, [slotted], {"rex": words[None]}, layers=LAYERS)[0]
     plain = encode(sdxl, [tokens_of(sdxl, "a red duck toy on the beach")], {}, layers=LAYERS)[0]
@@ -182,7 +174,7 @@ def test_a_concept_made_of_the_nouns_embeddings_reads_as_the_noun(sdxl: Base) ->
 def test_each_layer_sees_its_own_copy_of_the_tokens(sdxl: Base, copies: int) -> None:
     prompts = [tokens_of(sdxl, "a ", REX), tokens_of(sdxl, "a cat"), tokens_of(sdxl, REX, " on the beach")]
     rows = encode(sdxl, prompts, vectors(copies), layers=LAYERS)
-    groups = layer_groups(sdxl.unet)
+    groups = layer_groups(sdxl.denoiser)
     assert len(rows) == LAYERS
     for layer in range(LAYERS):
         own = {1: 0, GROUPS: groups[layer], LAYERS: layer}[copies]
@@ -199,9 +191,7 @@ def test_concepts_of_different_copies_meet_in_one_prompt(sdxl: Base) -> None:
         prompt = tokens_of(sdxl, *(Slot(name, 2, "dog") for name in present))
         rows = encode(sdxl, [prompt], given, layers=LAYERS)
         for layer in range(LAYERS):
-            own = {
-                name: given[name][[copy_of_layer(sdxl.unet, names[name], LAYERS)[layer]]] for name in present
-            }
+            own = {name: given[name][[copy_of_layer(sdxl, names[name], LAYERS)[layer]]] for name in present}
             torch.testing.assert_close(
                 rows[layer], encode(sdxl, [prompt], own, layers=1)[0], rtol=1e-4, atol=1e-5
             )
@@ -209,13 +199,13 @@ def test_concepts_of_different_copies_meet_in_one_prompt(sdxl: Base) -> None:
 
 def test_a_group_is_encoded_once_however_many_layers_it_has(sdxl: Base) -> None:
     seen: list[int] = []
-    handle = sdxl.text_encoder.register_forward_pre_hook(
+    handle = sdxl.encoders[0].register_forward_pre_hook(
         lambda _m, _a, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     rows = encode(sdxl, [tokens_of(sdxl, "a ", REX)], vectors(GROUPS), layers=LAYERS)
     handle.remove()
     assert seen == [GROUPS]
-    groups = layer_groups(sdxl.unet)
+    groups = layer_groups(sdxl.denoiser)
     assert all((rows[a] is rows[b]) == (groups[a] == groups[b]) for a in range(LAYERS) for b in range(LAYERS))
 
 
@@ -274,13 +264,12 @@ def test_layers_of_a_group_share_the_memory_of_their_texts_while_drawing(
         latents: torch.Tensor,
         t: object,
         contexts: Sequence[torch.Tensor],
-        pooled: object,
-        followed: object,
+        *_more: object,
     ) -> torch.Tensor:
         seen.append(contexts)
         return latents
 
-    monkeypatch.setattr(sampling, "predict", ask_nothing)
+    monkeypatch.setattr(sdxl.architecture, "predict", ask_nothing)
     guided(sdxl, given, without, 5.0)(torch.zeros(2, 4, 8, 8), torch.tensor(1), 0)
     (contexts,) = seen
     assert len({context.data_ptr() for context in contexts}) == GROUPS
@@ -295,7 +284,7 @@ def test_layer_contexts_reach_all_layers_of_a_group(sdxl: Base) -> None:
     latents, t = initial_noise(sdxl, [3], SIZE), torch.tensor(500)
     with torch.no_grad():
         plain = ask(sdxl, latents, t, context, whole)
-        with layer_contexts(sdxl.unet, [context] * LAYERS):
+        with layer_contexts(sdxl.denoiser, [context] * LAYERS):
             assert torch.equal(ask(sdxl, latents, t, torch.zeros_like(context), whole), plain)
 
 
@@ -304,9 +293,9 @@ def order(names: Sequence[str]) -> list[str]:
 
 
 def test_the_small_sdxl_is_shaped_like_the_large_one(sdxl: Base) -> None:
-    assert len(cross_attention_layers(sdxl.unet)) == LAYERS
-    assert max(layer_groups(sdxl.unet)) + 1 == GROUPS
-    assert sdxl.family == "sdxl"
+    assert len(sdxl.layers) == LAYERS
+    assert max(layer_groups(sdxl.denoiser)) + 1 == GROUPS
+    assert sdxl.family.name == "sdxl"
     assert sdxl.pixels == tiny.PIXELS
 
 
@@ -315,7 +304,7 @@ def full(family: str) -> object:
 
     from diffusers import UNet2DConditionModel
 
-    from cidm_cli.models.loading import settings_folder
+    from cidm_cli.models.identity import settings_folder
 
     config = json.loads((settings_folder(family) / "unet" / "config.json").read_text())
     with torch.device("meta"):
@@ -334,13 +323,13 @@ def test_every_site_of_the_full_size_unets_is_found(
     assert len(names) == len(set(names)) == layers
     assert len(lora_sites(unet)) == sites
     assert len(lora_sites(unet, "attn1+attn2")) == both
-    assert set(lora_sites(unet, "attn1+attn2")) <= set(linear_shapes(unet))
+    assert set(lora_sites(unet, "attn1+attn2")) <= set(tiny.shapes(unet))
     numbers = layer_groups(unet)
     assert [numbers.count(group) for group in range(max(numbers) + 1)] == groups
     assert list(numbers) == sorted(numbers), "a group's layers follow one another"
     assert len(set(order(names))) == len(groups)
     widths = {"sd15": 768, "sdxl": 2048}
-    shapes = linear_shapes(unet)
+    shapes = tiny.shapes(unet)
     assert {shapes[f"{name}.to_k"][1] for name in names} == {widths[family]}
     assert all(unet.get_submodule(site).weight.ndim == 2 for site in lora_sites(unet, "attn1+attn2"))
 
@@ -357,7 +346,7 @@ def test_half_precision_weights_are_taken_where_there_are_such(tiny_sdxl: Path, 
     whole = load(tiny_sdxl, device=torch.device("cpu"), compute=torch.float32)
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         for (name, ours), theirs in zip(
-            getattr(base, part).named_parameters(), getattr(whole, part).parameters(), strict=True
+            base.parts[part].named_parameters(), whole.parts[part].parameters(), strict=True
         ):
             assert ours.dtype == torch.float32, name
             assert torch.equal(ours, theirs.half().float())

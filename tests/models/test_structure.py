@@ -52,7 +52,7 @@ def picture(size: tuple[int, int] = SIZE) -> Image.Image:
 
 
 def stock_model(base: Base, kind: str) -> Any:
-    return tiny.controlnet(base.unet) if kind == "controlnet" else tiny.adapter(base.family)
+    return tiny.controlnet(base.denoiser) if kind == "controlnet" else tiny.adapter(base.family.name)
 
 
 def guide(base: Base, model: Any, folder: Path, scale: float = 1.0, **when: Any) -> Guide:
@@ -64,7 +64,7 @@ def guide(base: Base, model: Any, folder: Path, scale: float = 1.0, **when: Any)
 
 def drawn(base: Base, followed: Guide | None) -> np.ndarray:
     """The prompt's picture, from one seed."""
-    tokens = [tokenize(base.tokenizer, [words]) for words in (NEGATIVE, PROMPT)]
+    tokens = [tokenize(base, [words]) for words in (NEGATIVE, PROMPT)]
     without, given = (encode(base, [some], {}, layers=_layers(base)) for some in tokens)
     wholes = pooled(base, tokens[1:]), pooled(base, tokens[:1])
 
@@ -79,21 +79,23 @@ def drawn(base: Base, followed: Guide | None) -> np.ndarray:
 
 
 def _layers(base: Base) -> int:
-    return sum(name.endswith("attn2") for name, _ in base.unet.named_modules())
+    return sum(name.endswith("attn2") for name, _ in base.denoiser.named_modules())
 
 
 def stock(base: Base, kind: str, model: Any, scale: float, **how: Any) -> np.ndarray:
     """What stock diffusers draws."""
-    parts = dict(vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=base.unet)
+    parts = dict(
+        vae=base.vae, text_encoder=base.encoders[0], tokenizer=base.tokenizers[0], unet=base.denoiser
+    )
     parts |= {
         "scheduler": make_scheduler(base, "dpm++"),
         "controlnet" if kind == "controlnet" else "adapter": model,
     }
-    if base.family == "sdxl":
+    if base.family.name == "sdxl":
         cls: Any = (
             StableDiffusionXLControlNetPipeline if kind == "controlnet" else StableDiffusionXLAdapterPipeline
         )
-        parts |= {"text_encoder_2": base.text_encoder_2, "tokenizer_2": base.tokenizer_2}
+        parts |= {"text_encoder_2": base.encoders[1], "tokenizer_2": base.tokenizers[1]}
         parts |= {"add_watermarker": False} if kind == "controlnet" else {}
     else:
         cls = StableDiffusionControlNetPipeline if kind == "controlnet" else StableDiffusionAdapterPipeline
@@ -152,7 +154,7 @@ def test_rows_of_one_batch_follow_their_own_parts(base: Base, kind: str, tmp_pat
     texts = plain_texts(base, [PROMPT, NEGATIVE, PROMPT])
     windows = [(0, 0, 4, 8), (4, 0, 8, 8), (4, 0, 8, 8)]
     latents, t = torch.randn(3, 4, 8, 4, generator=torch.Generator().manual_seed(0)), torch.tensor(500)
-    assert base.family == "sd15"
+    assert base.family.name == "sd15"
     together = structure.residuals(condition(base, followed, texts, windows), latents, t, None)
     for row, (x0, y0, x1, y1) in enumerate(windows):
         control = followed.control
@@ -192,7 +194,7 @@ def refused(base: Base, folder: Path) -> CidmError:
 @pytest.fixture
 def folder(base: Base, tmp_path: Path) -> Path:
     """A ControlNet's, to be spoilt."""
-    tiny.controlnet(base.unet).save_pretrained(tmp_path / "control")
+    tiny.controlnet(base.denoiser).save_pretrained(tmp_path / "control")
     return tmp_path / "control"
 
 
@@ -288,10 +290,10 @@ def test_weights_that_cannot_be_used_are_refused(base: Base, folder: Path, spoil
 
 
 def test_half_precision_weights_are_taken(base: Base, tmp_path: Path) -> None:
-    tiny.controlnet(base.unet).half().save_pretrained(tmp_path / "half", variant="fp16")
+    tiny.controlnet(base.denoiser).half().save_pretrained(tmp_path / "half", variant="fp16")
     control = load(base, find(str(tmp_path / "half"), Path()))
     assert control.files.variant == "fp16"
-    assert control.model.dtype == base.unet.dtype
+    assert control.model.dtype == base.denoiser.dtype
 
 
 def test_a_name_that_is_nothing_is_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 import tiny
 from cidm_cli.models.base import Base
-from cidm_cli.models.text import Slot, Tokens, encode, noun_ids, tokenize
+from cidm_cli.models.text import Slot, Tokens, encode, tokenize
 
 LAYERS = 7
 ROOM = tiny.TOKENS - 2
@@ -27,13 +27,13 @@ VECTORS = {"rex": concept(2, 1), "tom": concept(3, 2)}
 
 
 def word(base: Base, text: str) -> int:
-    (token,) = base.tokenizer(text, add_special_tokens=False).input_ids
+    (token,) = base.tokenizers[0](text, add_special_tokens=False).input_ids
     return int(token)
 
 
 def brute_force(base: Base, prompt: Tokens, vectors: dict[str, torch.Tensor], layer: int) -> torch.Tensor:
     """One layer's embedding of a prompt: the table itself is overwritten and the words are really in the prompt."""
-    encoder = copy.deepcopy(base.text_encoder)
+    encoder = copy.deepcopy(base.encoders[0])
     table = encoder.get_input_embeddings().weight
     ids = list(prompt.ids)
     for spare, (position, name, number) in zip(SPARE, prompt.slots, strict=False):
@@ -48,8 +48,8 @@ def brute_force(base: Base, prompt: Tokens, vectors: dict[str, torch.Tensor], la
 
 
 def test_a_prompt_without_concepts_is_tokenized_as_the_base_does(base: Base) -> None:
-    prompt = tokenize(base.tokenizer, ["a photo of a dog on the beach"])
-    whole = base.tokenizer("a photo of a dog on the beach", padding="max_length").input_ids
+    prompt = tokenize(base, ["a photo of a dog on the beach"])
+    whole = base.tokenizers[0]("a photo of a dog on the beach", padding="max_length").input_ids
     assert list(prompt.ids) == whole
     assert prompt.slots == ()
     assert not prompt.cut
@@ -57,26 +57,26 @@ def test_a_prompt_without_concepts_is_tokenized_as_the_base_does(base: Base) -> 
 
 
 def test_a_slot_takes_its_positions_between_the_words_around_it(base: Base) -> None:
-    prompt = tokenize(base.tokenizer, ["a photo of a ", DOG, " on the beach with ", CAT])
-    around = base.tokenizer(" on the beach with ", add_special_tokens=False).input_ids
+    prompt = tokenize(base, ["a photo of a ", DOG, " on the beach with ", CAT])
+    around = base.tokenizers[0](" on the beach with ", add_special_tokens=False).input_ids
     assert prompt.slots[:2] == ((5, "rex", 0), (6, "rex", 1))
     assert list(prompt.ids[7 : 7 + len(around)]) == around
     start = 7 + len(around)
     assert prompt.slots[2:] == tuple((start + k, "tom", k) for k in range(3))
-    assert prompt.ids[start + 3] == base.tokenizer.eos_token_id
+    assert prompt.ids[start + 3] == base.tokenizers[0].eos_token_id
     assert len(prompt.ids) == tiny.TOKENS
 
 
 def test_a_concept_named_twice_has_two_slots(base: Base) -> None:
-    prompt = tokenize(base.tokenizer, [DOG, " on ", DOG])
+    prompt = tokenize(base, [DOG, " on ", DOG])
     assert prompt.slots == ((1, "rex", 0), (2, "rex", 1), (4, "rex", 0), (5, "rex", 1))
 
 
 @pytest.mark.parametrize(("words", "cut"), [(ROOM - 2, False), (ROOM - 1, True), (ROOM, True)])
 def test_what_does_not_fit_is_cut_and_said(base: Base, words: int, cut: bool) -> None:
-    prompt = tokenize(base.tokenizer, [DOG, " dog" * words])
+    prompt = tokenize(base, [DOG, " dog" * words])
     assert len(prompt.ids) == tiny.TOKENS
-    assert prompt.ids[-1] == base.tokenizer.eos_token_id
+    assert prompt.ids[-1] == base.tokenizers[0].eos_token_id
     assert prompt.cut is cut
     assert prompt.lost == ()
 
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_cut_and_said(base: Base, words: int, cut: bool) ->
 def test_a_concept_that_loses_even_one_token_is_named(
     base: Base, words: int, kept: int, lost: tuple[str, ...]
 ) -> None:
-    prompt = tokenize(base.tokenizer, [" dog" * words, DOG])
+    prompt = tokenize(base, [" dog" * words, DOG])
     assert len(prompt.slots) == kept
     assert all(position <= ROOM for position, _, _ in prompt.slots)
     assert prompt.lost == lost
@@ -95,18 +95,18 @@ def test_a_concept_that_loses_even_one_token_is_named(
 
 
 def test_each_lost_concept_is_named_once(base: Base) -> None:
-    prompt = tokenize(base.tokenizer, [" dog" * ROOM, DOG, CAT, DOG])
+    prompt = tokenize(base, [" dog" * ROOM, DOG, CAT, DOG])
     assert prompt.lost == ("rex", "tom")
 
 
 def test_a_word_is_no_concept_however_it_is_written(base: Base) -> None:
     """The base's own marks in a prompt are tokens of the base, never a slot."""
-    prompt = tokenize(base.tokenizer, ["rex <rex> tom"])
+    prompt = tokenize(base, ["rex <rex> tom"])
     assert prompt.slots == ()
 
 
-def test_a_nouns_ids_are_its_own_without_marks(base: Base) -> None:
-    assert noun_ids(base, "duck toy") == [word(base, "duck"), word(base, "toy")]
+def test_a_nouns_tokens_are_its_own_without_marks(base: Base) -> None:
+    assert base.architecture.pieces(base, "duck toy") == ["duck", "toy"]
 
 
 # -- encode -----------------------------------------------------------------------------------------------------
@@ -114,10 +114,10 @@ def test_a_nouns_ids_are_its_own_without_marks(base: Base) -> None:
 
 def test_a_prompt_without_concepts_is_the_plain_text_encoders_for_every_layer(base: Base) -> None:
     text = "a photo of a dog on the beach"
-    rows = encode(base, [tokenize(base.tokenizer, [text])], VECTORS, layers=LAYERS)
-    ids = base.tokenizer(text, padding="max_length", return_tensors="pt").input_ids
+    rows = encode(base, [tokenize(base, [text])], VECTORS, layers=LAYERS)
+    ids = base.tokenizers[0](text, padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
-        plain = base.text_encoder(input_ids=ids).last_hidden_state
+        plain = base.encoders[0](input_ids=ids).last_hidden_state
     assert len(rows) == LAYERS
     for row in rows:
         assert torch.equal(row, plain)
@@ -125,10 +125,10 @@ def test_a_prompt_without_concepts_is_the_plain_text_encoders_for_every_layer(ba
 
 def test_each_layers_rows_are_those_of_a_table_that_holds_its_tokens(base: Base) -> None:
     prompts = [
-        tokenize(base.tokenizer, ["a photo of a ", DOG, " on the beach"]),
-        tokenize(base.tokenizer, ["a cat in the snow"]),
-        tokenize(base.tokenizer, [CAT, " and ", DOG]),
-        tokenize(base.tokenizer, ["a red ", CAT]),
+        tokenize(base, ["a photo of a ", DOG, " on the beach"]),
+        tokenize(base, ["a cat in the snow"]),
+        tokenize(base, [CAT, " and ", DOG]),
+        tokenize(base, ["a red ", CAT]),
     ]
     rows = encode(base, prompts, VECTORS, layers=LAYERS)
     for layer in range(LAYERS):
@@ -140,9 +140,9 @@ def test_each_layers_rows_are_those_of_a_table_that_holds_its_tokens(base: Base)
 
 
 def test_equal_prompts_get_equal_rows_and_order_is_kept(base: Base) -> None:
-    one = tokenize(base.tokenizer, ["a ", DOG])
-    two = tokenize(base.tokenizer, ["a ", CAT])
-    plain = tokenize(base.tokenizer, ["a dog"])
+    one = tokenize(base, ["a ", DOG])
+    two = tokenize(base, ["a ", CAT])
+    plain = tokenize(base, ["a dog"])
     rows = encode(base, [two, one, plain, two, one, plain], VECTORS, layers=LAYERS)
     for row in rows:
         assert torch.equal(row[:3], row[3:])
@@ -151,7 +151,7 @@ def test_equal_prompts_get_equal_rows_and_order_is_kept(base: Base) -> None:
 
 
 def test_a_cut_off_concept_keeps_the_tokens_that_fit(base: Base) -> None:
-    prompt = tokenize(base.tokenizer, [" dog" * (ROOM - 1), DOG])
+    prompt = tokenize(base, [" dog" * (ROOM - 1), DOG])
     rows = encode(base, [prompt], VECTORS, layers=LAYERS)
     torch.testing.assert_close(rows[3][0], brute_force(base, prompt, VECTORS, 3), rtol=1e-4, atol=1e-5)
 
@@ -159,7 +159,7 @@ def test_a_cut_off_concept_keeps_the_tokens_that_fit(base: Base) -> None:
 def test_tokens_shared_by_all_layers_are_encoded_as_if_repeated_for_each(base: Base) -> None:
     shared = {"rex": concept(2, 5, layers=1)}
     repeated = {"rex": shared["rex"].expand(LAYERS, -1, -1)}
-    prompts = [tokenize(base.tokenizer, ["a ", DOG])]
+    prompts = [tokenize(base, ["a ", DOG])]
     for one, other in zip(
         encode(base, prompts, shared, layers=LAYERS),
         encode(base, prompts, repeated, layers=LAYERS),
@@ -171,14 +171,14 @@ def test_tokens_shared_by_all_layers_are_encoded_as_if_repeated_for_each(base: B
 def test_shared_and_layer_wise_tokens_stand_in_one_prompt(base: Base) -> None:
     mixed = {"rex": concept(2, 5, layers=1), "tom": VECTORS["tom"]}
     repeated = {"rex": mixed["rex"].expand(LAYERS, -1, -1), "tom": VECTORS["tom"]}
-    prompt = tokenize(base.tokenizer, [DOG, " on ", CAT])
+    prompt = tokenize(base, [DOG, " on ", CAT])
     for layer, row in enumerate(encode(base, [prompt], mixed, layers=LAYERS)):
         torch.testing.assert_close(row[0], brute_force(base, prompt, repeated, layer), rtol=1e-4, atol=1e-5)
 
 
 def test_a_concept_that_no_prompt_names_changes_nothing(base: Base) -> None:
     """Also where the named one is shared by its layers and the other is not: their lengths differ."""
-    prompt = tokenize(base.tokenizer, ["a ", DOG])
+    prompt = tokenize(base, ["a ", DOG])
     shared = {"rex": concept(2, 5, layers=1)}
     alone = encode(base, [prompt], shared, layers=LAYERS)
     beside = encode(base, [prompt], {**shared, "tom": VECTORS["tom"]}, layers=LAYERS)
@@ -186,7 +186,7 @@ def test_a_concept_that_no_prompt_names_changes_nothing(base: Base) -> None:
 
 
 def test_the_gradient_of_each_layers_rows_reaches_its_own_tokens_and_no_others(base: Base) -> None:
-    prompts = [tokenize(base.tokenizer, ["a ", DOG]), tokenize(base.tokenizer, [CAT, " on ", DOG])]
+    prompts = [tokenize(base, ["a ", DOG]), tokenize(base, [CAT, " on ", DOG])]
     for layer in range(LAYERS):
         vectors = {name: value.clone().requires_grad_() for name, value in VECTORS.items()}
         encode(base, prompts, vectors, layers=LAYERS)[layer].square().sum().backward()
@@ -198,7 +198,7 @@ def test_the_gradient_of_each_layers_rows_reaches_its_own_tokens_and_no_others(b
 
 
 def test_gradients_are_what_finite_differences_give(base: Base) -> None:
-    prompts = [tokenize(base.tokenizer, [DOG, " on ", DOG])]
+    prompts = [tokenize(base, [DOG, " on ", DOG])]
     pull = torch.randn(1, tiny.TOKENS, tiny.TEXT_WIDTH, generator=torch.Generator().manual_seed(3))
 
     def value(vectors: torch.Tensor) -> torch.Tensor:
@@ -215,16 +215,16 @@ def test_gradients_are_what_finite_differences_give(base: Base) -> None:
 
 
 def test_the_base_is_left_untouched(base: Base) -> None:
-    table = base.text_encoder.get_input_embeddings()
-    before, size = table.weight.clone(), len(base.tokenizer)
-    plain = [tokenize(base.tokenizer, ["a dog"])]
+    table = base.encoders[0].get_input_embeddings()
+    before, size = table.weight.clone(), len(base.tokenizers[0])
+    plain = [tokenize(base, ["a dog"])]
     first = encode(base, plain, {}, layers=LAYERS)[0]
     vectors = {name: value.clone().requires_grad_() for name, value in VECTORS.items()}
-    encode(base, [tokenize(base.tokenizer, [DOG, CAT])], vectors, layers=LAYERS)[0].sum().backward()
+    encode(base, [tokenize(base, [DOG, CAT])], vectors, layers=LAYERS)[0].sum().backward()
     assert torch.equal(table.weight, before)
-    assert len(base.tokenizer) == size
+    assert len(base.tokenizers[0]) == size
     assert not table._forward_hooks
-    assert all(p.grad is None and not p.requires_grad for p in base.text_encoder.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in base.encoders[0].parameters())
     assert torch.equal(encode(base, plain, {}, layers=LAYERS)[0], first)
 
 
@@ -233,7 +233,7 @@ def test_an_encoder_that_fails_leaves_no_tokens_behind(base: Base, monkeypatch: 
         raise InterruptedError
 
     with monkeypatch.context() as patched:
-        patched.setattr(base.text_encoder, "forward", fail)
+        patched.setattr(base.encoders[0], "forward", fail)
         with pytest.raises(InterruptedError):
-            encode(base, [tokenize(base.tokenizer, [DOG])], VECTORS, layers=LAYERS)
-    assert not base.text_encoder.get_input_embeddings()._forward_hooks
+            encode(base, [tokenize(base, [DOG])], VECTORS, layers=LAYERS)
+    assert not base.encoders[0].get_input_embeddings()._forward_hooks

@@ -194,8 +194,8 @@ def test_what_cannot_be_estimated_is_refused(
 def test_a_base_that_offloads_has_there_what_each_phase_needs(tiny_base: Path, pictures: Path) -> None:
     base = without_weights(described(str(tiny_base)), Hardware("cuda", None, BF16), offload=True)
     encoding, step = estimate.learning(None, (), base, task(pictures))
-    assert {"VAE"} == set(encoding.memory) & set(estimate.PARTS.values())
-    assert {"UNet", "text encoder"} == set(step.memory) & set(estimate.PARTS.values())
+    assert {"VAE"} == set(encoding.memory) & set(estimate.called().values())
+    assert {"UNet", "text encoder"} == set(step.memory) & set(estimate.called().values())
     together = steps(hollow(tiny_base, "cuda", BF16), pictures)
     assert step.total == together.total - together.memory["VAE"]
     phases = drawn(base, "a <dog>")

@@ -198,7 +198,7 @@ def test_averaging_the_layers_tokens_says_what_it_costs(cidm: Cidm, registry: Re
     for template in OBJECT_TEMPLATES[:6]:
         before, after = (words.strip() for words in template.split("{}"))
         parts = [part for part in (before, text.Slot("dog", tokens.shape[1]), after) if part]
-        prompt = text.tokenize(base.tokenizer, parts)
+        prompt = text.tokenize(base, parts)
         first = prompt.slots[0][0]
         with torch.no_grad():
             pair = [text.encode(base, [prompt], {"dog": v}, layers=7) for v in (tokens, mean)]

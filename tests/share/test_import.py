@@ -20,7 +20,7 @@ from cidm_cli.draw.again import redraw
 from cidm_cli.draw.images import draw, read_static
 from cidm_cli.draw.jobs import Job
 from cidm_cli.errors import ExitCode
-from cidm_cli.models.attention import linear_shapes, lora_sites
+from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.features import feature_source
 from cidm_cli.models.opening import concept_weights
@@ -35,7 +35,7 @@ from learning import files_of, learn_direct, task
 @pytest.fixture
 def file(base: Base, elsewhere: Path) -> Path:
     """A LoRA as kohya's trainer makes it: on every linear layer and 1x1 convolution, alpha half the rank."""
-    given = {site: (0.2 * up, down) for site, (up, down) in pairs(linear_shapes(base.unet)).items()}
+    given = {site: (0.2 * up, down) for site, (up, down) in pairs(base.shapes).items()}
     save_file(kohya_tensors(given, alpha=1.0), "toy.safetensors")
     return Path("toy.safetensors")
 
@@ -134,7 +134,7 @@ def test_show_tells_two_imports_of_one_file_apart(
 
 
 def test_layers_that_fuse_looks_at_are_those_that_are_fed(base: Base) -> None:
-    others = set(linear_shapes(base.unet)) - set(lora_sites(base.unet, "attn1+attn2"))
+    others = set(base.shapes) - set(lora_sites(base.denoiser, "attn1+attn2"))
     assert others
     assert all(feature_source(site) == site for site in others)
 
@@ -142,8 +142,8 @@ def test_layers_that_fuse_looks_at_are_those_that_are_fed(base: Base) -> None:
 def test_each_module_keeps_its_scale_where_they_differ(
     cidm: Cidm, tiny_registry: Registry, base: Base, elsewhere: Path
 ) -> None:
-    shapes = linear_shapes(base.unet)
-    one, *rest = lora_sites(base.unet)
+    shapes = base.shapes
+    one, *rest = lora_sites(base.denoiser)
     small, large = pairs(shapes, rest, rank=2), pairs(shapes, [one], rank=4, seed=1)
     save_file(kohya_tensors(small, alpha=1.0) | kohya_tensors(large, alpha=8.0), "toy.safetensors")
     run(cidm, "import", "toy.safetensors", "--registry", tiny_registry.root)
@@ -159,7 +159,7 @@ def test_each_module_keeps_its_scale_where_they_differ(
 def test_a_lora_that_changes_nothing_is_imported_with_a_warning(
     change: str, cidm: Cidm, tiny_registry: Registry, base: Base, elsewhere: Path
 ) -> None:
-    given = kohya_tensors(pairs(linear_shapes(base.unet), lora_sites(base.unet)), alpha=1.0)
+    given = kohya_tensors(pairs(base.shapes, lora_sites(base.denoiser)), alpha=1.0)
     save_file({n: 0 * t if n.endswith(change) else t for n, t in given.items()}, "toy.safetensors")
     ran = run(cidm, "import", "toy.safetensors", "--registry", tiny_registry.root)
     assert "toy.safetensors: changes nothing at 28 of its 28 layers" in ran.err
@@ -169,7 +169,7 @@ def test_a_lora_that_changes_nothing_is_imported_with_a_warning(
 def test_a_header_of_megabytes_of_tags_is_no_hindrance(
     cidm: Cidm, tiny_registry: Registry, base: Base, elsewhere: Path
 ) -> None:
-    given = kohya_tensors(pairs(linear_shapes(base.unet), lora_sites(base.unet)), alpha=1.0)
+    given = kohya_tensors(pairs(base.shapes, lora_sites(base.denoiser)), alpha=1.0)
     tags = {f"tag number {n} of the set": n for n in range(40_000)}
     save_file(given, "toy.safetensors", {"ss_tag_frequency": json.dumps({"10_toy": tags})})
     ran = run(cidm, "import", "toy.safetensors", "--registry", tiny_registry.root)
@@ -177,7 +177,7 @@ def test_a_header_of_megabytes_of_tags_is_no_hindrance(
 
 
 def test_what_is_left_out_is_said(cidm: Cidm, tiny_registry: Registry, base: Base, elsewhere: Path) -> None:
-    given = kohya_tensors(pairs(linear_shapes(base.unet), lora_sites(base.unet)))
+    given = kohya_tensors(pairs(base.shapes, lora_sites(base.denoiser)))
     given |= {f"lora_te_text_model_x{n}.lora_up.weight": torch.ones(2, 2) for n in range(3)}
     save_file(given, "My LoRA v1.2.safetensors")
     ran = run(cidm, "import", "My LoRA v1.2.safetensors", "--class", "toy", "--registry", tiny_registry.root)
@@ -270,7 +270,7 @@ def test_names_that_cannot_be_are_refused(
 def test_a_lora_of_another_width_is_refused_with_the_layers_name(
     cidm: Cidm, tiny_registry: Registry, base: Base, elsewhere: Path
 ) -> None:
-    (site, (up, down)), *_ = pairs(linear_shapes(base.unet)).items()
+    (site, (up, down)), *_ = pairs(base.shapes).items()
     save_file(kohya_tensors({site: (up, torch.cat([down, down], 1))}), "toy.safetensors")
     ran = cidm("import", "toy.safetensors", "--registry", tiny_registry.root)
     assert ran.code == ExitCode.INVALID

@@ -19,7 +19,7 @@ from cidm_cli.draw.mixtures import Loader, mixture
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.formats.merged import read_merged
 from cidm_cli.method.lowrank import delta
-from cidm_cli.models.attention import linear_shapes, lora_sites, site_layers
+from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.base import Base
 from cidm_cli.models.features import feature_source, sees_text
 from cidm_cli.models.identity import identify
@@ -101,7 +101,7 @@ def assert_same(found: Deltas, wanted: Deltas) -> None:
 def test_a_sum_is_the_sum_at_every_site_that_any_concept_has(registry: Registry, base: Base) -> None:
     found = merged(registry, base, "dog", "cat", method="sum")
     assert_same(products(found), total([(1, own(registry, base, "dog")), (1, own(registry, base, "cat"))]))
-    assert set(found.factors) == set(lora_sites(base.unet, "attn1+attn2"))
+    assert set(found.factors) == set(lora_sites(base.denoiser, "attn1+attn2"))
     assert found.facts["rank"] == 5
     assert found.difference is not None
     assert found.difference < 1e-6
@@ -146,7 +146,7 @@ def test_ewa_takes_the_weights_that_drawing_the_prompt_would(
     drawn = mixture(
         base, load, registry.records(), prompt, resolve_draw({"method": aggregation}, "sd15", base.pixels)
     )
-    layer_of = site_layers(base.unet)
+    layer_of = base.site_layers
     parts = [
         {site: value * weights[layer_of[site]] for site, value in own(registry, base, record.name).items()}
         for record, weights in zip(drawn.used, drawn.weights, strict=True)
@@ -294,12 +294,12 @@ def test_text_features_are_those_of_the_concepts_own_prompts_at_each_layer(
     subject = features.concept_subject(load, record)
     prompts = subject.prompts(base, 3)
     vectors = {record.key: load(record).tokens}
-    sites = lora_sites(base.unet)
+    sites = lora_sites(base.denoiser)
     grams = features.text_features(base, prompts, vectors, sites)
     assert set(grams) == {feature_source(site) for site in sites if sees_text(site)}
     rows = features.text.encode(base, prompts, vectors, layers=7)
     for source, gram in grams.items():
-        flat = rows[site_layers(base.unet)[source]].flatten(0, 1).double()
+        flat = rows[base.site_layers[source]].flatten(0, 1).double()
         torch.testing.assert_close(gram, flat.T @ flat / len(flat))
     assert len({float(gram.sum()) for gram in grams.values()}) == 7, "each layer has its own tokens"
 
@@ -342,10 +342,10 @@ def test_progress_is_told_step_by_step(registry: Registry, base: Base) -> None:
 
 @pytest.mark.parametrize("method", MERGE_METHODS)
 def test_the_base_is_left_as_it_was(method: str, registry: Registry, base: Base) -> None:
-    before = {name: value.clone() for name, value in base.unet.state_dict().items()}
+    before = {name: value.clone() for name, value in base.denoiser.state_dict().items()}
     merged(registry, base, "dog", "toy", method=method, prompt="a <dog>" if method == "ewa" else None)
-    assert all(torch.equal(value, before[name]) for name, value in base.unet.state_dict().items())
-    assert not any(module._forward_pre_hooks for module in base.unet.modules())
+    assert all(torch.equal(value, before[name]) for name, value in base.denoiser.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in base.denoiser.modules())
 
 
 # The command
@@ -546,7 +546,7 @@ def test_room_is_what_the_narrowest_site_has_left(registry: Registry, base: Base
     assert found.free[found.tightest] == min(found.free.values()) == 9
     assert (found.rank, found.fits) == (3, 3)
     self_attention = next(site for site in found.free if ".attn1." in site)
-    assert found.free[self_attention] == linear_shapes(base.unet)[self_attention][0] - 3
+    assert found.free[self_attention] == base.shapes[self_attention][0] - 3
 
 
 def test_a_concept_that_weighs_nothing_changes_no_picture(

@@ -15,10 +15,9 @@ from safetensors.torch import load, load_file
 
 import tiny
 from cidm_cli.errors import ExitCode
-from cidm_cli.models.attention import linear_shapes, lora_sites
+from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.base import Base, outline
-from cidm_cli.models.identity import identify
-from cidm_cli.models.loading import settings_folder
+from cidm_cli.models.identity import identify, settings_folder
 from cidm_cli.models.sampling import initial_noise, make_scheduler
 from cidm_cli.share import export
 from cidm_registry import Registry
@@ -47,16 +46,16 @@ def test_other_programs_know_every_key_of_a_full_size_file(
     what: str, layers: str, full_size: Base, tiny_registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "_apart", lambda *_: 0.0)  # of gigabytes of products
-    shapes = linear_shapes(full_size.unet)
-    sites = list(shapes) if layers == "all" else lora_sites(full_size.unet)
+    shapes = full_size.shapes
+    sites = list(shapes) if layers == "all" else lora_sites(full_size.denoiser)
     given = {site: (torch.ones(shapes[site][0], 1), torch.ones(1, shapes[site][1])) for site in sites}
     item = export.merged_item(tiny_registry, "all", given, {"concepts": [{"name": "dog"}, {"name": "cat"}]})
     if what == "export":
         item = export.merged_item(tiny_registry, "dog", given, {"name": "dog"})
-    keys = set(load(export.lora(full_size, "kohya", full_size.family, item).files[""]))
+    keys = set(load(export.lora(full_size, "kohya", full_size.family.name, item).files[""]))
     assert len(keys) == 3 * len(sites)
     for program in PROGRAMS:
-        assert not strangers(program, full_size.family, keys), program
+        assert not strangers(program, full_size.family.name, keys), program
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -110,7 +109,7 @@ def drawn(cidm: Cidm, registry: Registry, prompt: str, *options: object) -> np.n
 
 def stock(place: Path, base: Base) -> Any:
     """An unchanged pipeline of diffusers."""
-    sdxl = base.family == "sdxl"
+    sdxl = base.family.name == "sdxl"
     of_family = StableDiffusionXLPipeline if sdxl else StableDiffusionPipeline
     more = {"add_watermarker": False} if sdxl else {}
     pipe = of_family.from_pretrained(place, use_safetensors=True, **more)
@@ -122,7 +121,7 @@ def stock(place: Path, base: Base) -> Any:
 def theirs(pipe: Any, base: Base, prompt: str, summed_up: str = "") -> np.ndarray:
     """What it draws; on SDXL of another prompt's embedding as a whole, where that is given."""
     said: dict[str, Any] = {"prompt": prompt}
-    if summed_up and base.family == "sdxl":
+    if summed_up and base.family.name == "sdxl":
         each, none, _, no_whole = pipe.encode_prompt(prompt)
         _, _, whole, _ = pipe.encode_prompt(summed_up)
         said = {
@@ -167,7 +166,7 @@ def test_the_tokens_beside_a_merged_file_are_read_by_stock_diffusers(
     pipe.load_lora_weights(".", weight_name="all.safetensors", use_safetensors=True)
     tokens = load_file("all-embeddings/cat.safetensors")
     parts = [("clip_l", pipe.text_encoder, pipe.tokenizer)]
-    if base.family == "sdxl":
+    if base.family.name == "sdxl":
         parts.append(("clip_g", pipe.text_encoder_2, pipe.tokenizer_2))
     else:
         tokens = {"clip_l": tokens["emb_params"]}
@@ -236,7 +235,7 @@ def test_a_file_that_names_no_concept_is_drawn_with_none(both: Registry, cidm: C
 
     from exports import kohya_tensors
 
-    save_file(kohya_tensors(pairs(linear_shapes(base.unet), lora_sites(base.unet))), "other.safetensors")
+    save_file(kohya_tensors(pairs(base.shapes, lora_sites(base.denoiser))), "other.safetensors")
     assert drawn(cidm, both, "a dog", "--merged", "other.safetensors").any()
     ran = cidm("generate", "-p", "a <dog>", "--merged", "other.safetensors", "--registry", both.root)
     assert ran.code == ExitCode.NOT_FOUND

@@ -17,7 +17,6 @@ import tiny
 from cidm_cli.draw.images import draw
 from cidm_cli.draw.jobs import Job
 from cidm_cli.method.lowrank import delta
-from cidm_cli.models.attention import linear_shapes
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.models.opening import concept_weights
@@ -56,7 +55,7 @@ def own(registry: Registry, base: Base, name: str) -> dict[str, torch.Tensor]:
 
 def changes(unet: Any, plain: Any) -> dict[str, torch.Tensor]:
     """By how much each layer's weight differs from the plain UNet's."""
-    out = {s: unet.get_submodule(s).weight - plain.get_submodule(s).weight for s in linear_shapes(plain)}
+    out = {s: unet.get_submodule(s).weight - plain.get_submodule(s).weight for s in tiny.shapes(plain)}
     return {site: apart.detach() for site, apart in out.items() if apart.any()}
 
 
@@ -87,8 +86,8 @@ def test_weights_survive_the_way_out_and_back(
 
 def test_peft_merges_the_concepts_weights(cidm: Cidm, mine: Registry, sdxl: Base) -> None:
     run(cidm, "export", "dog", "--to", "peft", "-o", "out", "--registry", mine.root)
-    unet = PeftModel.from_pretrained(copy.deepcopy(sdxl.unet), "out").merge_and_unload()
-    assert worst(changes(unet, sdxl.unet), own(mine, sdxl, "dog")) < 1e-6
+    unet = PeftModel.from_pretrained(copy.deepcopy(sdxl.denoiser), "out").merge_and_unload()
+    assert worst(changes(unet, sdxl.denoiser), own(mine, sdxl, "dog")) < 1e-6
 
 
 def test_stock_diffusers_draws_the_same_picture_with_its_kind_of_file(

@@ -10,14 +10,23 @@ import torch
 from diffusers import UNet2DConditionModel
 
 import cidm_cli
+from cidm_cli.bases import family
 from cidm_cli.formats.kohya import About
+from cidm_cli.formats.lora import Fit
+from cidm_cli.models.sd_files import named
 
 Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 ABOUT = About(
-    title="dog", kind="sd15", resolution=512, prediction="epsilon", date="2026-01-02T03:04:05+00:00",
+    title="dog", family=family("sd15").files, resolution=512, prediction="epsilon", date="2026-01-02T03:04:05+00:00",
     trigger="dog", usage="write dog", tags=("dog",), images=5, merged_from=(), facts={"name": "dog"},
 )  # fmt: skip
+
+
+def fit_of(shapes: Mapping[str, tuple[int, int]], kind: str, layers_per_block: int, *, width: int) -> Fit:
+    """What a LoRA file has to fit for a UNet of these layers that attends to text of a width."""
+    names = named(shapes, layers_per_block, sgm=kind == "sdxl", width=width)
+    return Fit(shapes, names, accepted=family(kind).files.accepted)
 
 
 def pairs(

@@ -24,11 +24,12 @@ def task(
     update: bool = False,
     resume: bool = False,
     restart: bool = False,
+    kind: str = "sd15",
     **options: Any,
 ) -> Task:
     """What FAST asks for, but for ``options``."""
     fast = {"steps": 4, "batch": 2, "lr": 0.02, "token_lr": 0.05, "variants": 2}
-    chosen = resolve_learn({**fast, **options}, "sd15")
+    chosen = resolve_learn({**fast, **options}, kind)
     dataset = load_examples(folder, class_noun=noun)
     return Task(name, noun, False, dataset, chosen, update=update, resume=resume, restart=restart)
 

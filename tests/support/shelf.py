@@ -18,7 +18,7 @@ class Shelf:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, base: Base, **more: nn.Module) -> None:
         parts = {
-            "unet": base.unet,
+            "unet": base.denoiser,
             "vae": base.vae,
             **{f"text{n}": e for n, e in enumerate(base.encoders, 1)},
         }

@@ -23,6 +23,8 @@ from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging
 
+from cidm_cli.models.attention import site_layers
+
 WORDS = ("a", "photo", "of", "dog", "cat", "duck", "toy", "on", "the", "beach", "in", "snow", "red")
 """What the tokenizer knows as one token each; any other word is a token a letter."""
 TOKENS = 24
@@ -84,6 +86,16 @@ def sdxl_unet(**full: Any) -> UNet2DConditionModel:
     )  # fmt: skip
 
 
+def shapes(model: UNet2DConditionModel) -> dict[str, tuple[int, int]]:
+    """(out, in) of every layer of a UNet that a LoRA may sit on."""
+    return {site: tuple(model.get_submodule(site).weight.shape[:2]) for site in site_layers(model)}
+
+
+def convolutions(model: UNet2DConditionModel) -> frozenset[str]:
+    """Those of them that are 1x1 convolutions."""
+    return frozenset(site for site in site_layers(model) if model.get_submodule(site).weight.ndim == 4)
+
+
 def _text_config(words: CLIPTokenizer, width: int, projected: int, act: str) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=len(words), hidden_size=width, intermediate_size=64, num_hidden_layers=2,
@@ -93,7 +105,7 @@ def _text_config(words: CLIPTokenizer, width: int, projected: int, act: str) -> 
     )  # fmt: skip
 
 
-def _vae(**settings: Any) -> AutoencoderKL:
+def autoencoder(**settings: Any) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(8, 8, 16, 16), down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=8, latent_channels=4, **settings,
@@ -110,7 +122,7 @@ def save_sdxl(folder: Path) -> Path:
         for encoder in (text_encoder, second):
             encoder.get_input_embeddings().weight.data.mul_(20)
         second.text_projection.weight.data.mul_(20)
-        vae = _vae(scaling_factor=0.13025)
+        vae = autoencoder(scaling_factor=0.13025)
         model = sdxl_unet()
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
@@ -133,7 +145,7 @@ def save(folder: Path) -> Path:
         text_encoder = CLIPTextModel(_text_config(words, TEXT_WIDTH, TEXT_WIDTH, "quick_gelu"))
         # As freshly made, all words nearly mean the same to the layers above.
         text_encoder.get_input_embeddings().weight.data.mul_(20)
-        vae = _vae()
+        vae = autoencoder()
         model = unet()
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,

@@ -1,4 +1,4 @@
-"""How finely a base sees a picture, read from its configuration files. No torch: `cidm layout check` uses it."""
+"""What bases with a UNet have in common: how finely one sees a picture, and what cannot be used. No torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 
 from ..errors import CidmError, ExitCode
 from ..files.json_files import read_json
+from .family import Sizes
 
+STEM = "diffusion_pytorch_model"
+"""What diffusers calls a part's weights."""
+TARGETS = ("attn2", "attn1+attn2")
+"""Attention layers that may get low-rank weights: those to text, or within the picture, too."""
 _MAX_BYTES = 1 << 20
 _MID = "UNetMidBlock2DCrossAttn"
 
@@ -84,3 +89,15 @@ def _config(folder: Path, part: str) -> Mapping[str, Any]:
 def _unknown(folder: Path, part: str, key: str) -> CidmError:
     file = folder / part / "config.json"
     return CidmError(f"{file}: {key} is missing or odd", "take the base's folder anew", ExitCode.INVALID)
+
+
+def refused(config: Mapping[str, Any]) -> str:
+    """What a UNet of these settings is that cannot be used, or empty."""
+    if (channels := config.get("in_channels", 4)) == 9:
+        return "is an inpainting model"
+    if channels == 8 and config.get("out_channels") != 8:
+        return "is an image editing model (InstructPix2Pix)"
+    return ""
+
+
+SIZES = Sizes(default_size, side_multiple, coarsest_cells)

@@ -1,0 +1,22 @@
+"""The small base that comes along: built as Stable Diffusion 1.x is, of no use on a memory of gigabytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import sd15
+from .family import JUDGES, InFiles
+
+FAMILY = replace(
+    sd15.FAMILY,
+    name="mini",
+    hub="",
+    pipeline="",
+    # Measured.
+    learn={**sd15.FAMILY.learn, "steps": 100, "batch": 8, "lr": 2e-3, "token_lr": 1e-2, "buckets": False},
+    draw={"steps": 20, "guidance": 4.0},
+    files=InFiles("cidm_mini", "cidm-mini", "diffusers", sd15.FAMILY.files.accepted),
+    # It brings its own; a second judge from elsewhere says nothing about pictures so unlike photographs.
+    judges={**JUDGES, "dino": "none"},
+    memory={},
+)
