@@ -31,8 +31,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup ## Run the whole story on the embedded base: a few minutes on two CPU cores.
 	$(BIN)/cidm demo
 
-test: setup ## Run the tests.
-	$(BIN)/python -m pytest -q tests
+test: setup ## Run the tests, on up to four cores.
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests
 
 check: setup ## Lint, formatting, types, import directions.
 	$(BIN)/ruff check .

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from cidm_cli.models.base import Base
 
 allow_the_same_kernels(os.environ)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each worker has a core: threads of torch beside it would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # torch and diffusers take seconds to import: only the tests that ask for a model wait for them.
 
