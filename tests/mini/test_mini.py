@@ -12,8 +12,7 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
 from cidm_cli.data import load_examples
-from cidm_cli.demo import tasks_folder
-from cidm_cli.judge.tasks import load_tasks
+from cidm_cli.judge.tasks import load_tasks, tasks_folder
 from cidm_cli.models.identity import mini_folder
 from tools.mini import vocabulary
 
@@ -69,9 +68,9 @@ def test_the_text_encoder_is_the_text_tower_of_its_clip() -> None:
     }
 
 
-def test_it_is_at_most_40_megabytes_of_half_precision_safetensors() -> None:
+def test_it_is_at_most_60_megabytes_of_half_precision_safetensors() -> None:
     files = [file for file in FOLDER.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) <= 40e6
+    assert sum(file.stat().st_size for file in files) <= 60e6
     assert {file.suffix for file in files} <= {".json", ".safetensors", ".txt", ".md"}
     for file in FOLDER.rglob("*.safetensors"):
         weights = {
@@ -83,7 +82,7 @@ def test_it_is_at_most_40_megabytes_of_half_precision_safetensors() -> None:
 def test_its_card_says_of_each_floor_whether_it_is_reached() -> None:
     rows = [line.split("|")[1:-1] for line in (FOLDER / "README.md").read_text().splitlines() if "%" in line]
     table = [[cell.strip().rstrip("%") for cell in row] for row in rows if len(row) == 5]
-    assert len(table) == 3
+    assert len(table) == 4
     for _, drawn, floor, reached, _ in table:
         assert reached == ("yes" if float(drawn) >= float(floor) else "no")
 

@@ -106,18 +106,18 @@ def main() -> None:
 def make(given: argparse.Namespace, art: scenes.Art) -> None:
     """Trains whatever is not trained yet, and packs it."""
     plan: Preset = PRESETS[given.preset]
-    work, seed, start, device = given.work, given.seed, given.keep, given.device
+    work, seed, keep, device = given.work, given.seed, given.keep, given.device
     # A fresh tokenizer for the pack: one that was used keeps the padding of its last call.
     tokenizer, others = vocabulary.build(), scenes.load_others(given.noto)
-    if not start:
+    if not keep:
         autoencoder.train(art, work, steps=plan.autoencoder, seed=seed, device=device)
         if not (work / "text.safetensors").exists():
             clip.train(art, others, tokenizer, work, steps=plan.clip, stop=plan.text, seed=seed)
             clip.freeze_text(work)
         clip.train(art, others, tokenizer, work, steps=plan.clip, seed=seed)
         selfsup.train(art, others, work, steps=plan.selfsup, seed=seed)
-    parts = pack.load_parts(work, tokenizer, start)
-    if not start:
+    parts = pack.load_parts(work, tokenizer, keep)
+    if not keep:
         unet.normalise(art, parts.vae, seed)
     with ProcessPoolExecutor(given.crew) if given.crew else nullcontext() as crew:
         unet.train(

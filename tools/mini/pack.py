@@ -41,13 +41,19 @@ class Parts:
     judge: ResNetModel
 
 
-def load_parts(work: Path, tokenizer: CLIPTokenizer, start: Path | None = None) -> Parts:
-    """Those trained in ``work``, or those of the base in ``start``."""
-    if start:
+def load_parts(work: Path, tokenizer: CLIPTokenizer, keep: Path | None = None) -> Parts:
+    """Those trained in ``work``, or those of the base in ``keep``."""
+    if keep:
+        read = AutoencoderKL.from_pretrained(keep / "vae", torch_dtype=torch.float32)
+        # Made anew: a model that was read writes where it came from into its settings.
+        vae = AutoencoderKL.from_config(
+            {name: value for name, value in read.config.items() if name[0] != "_"}
+        )
+        vae.load_state_dict(read.state_dict())
         kept = Parts(
-            AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32),
-            CLIPModel.from_pretrained(start / "clip", dtype=torch.float32),
-            ResNetModel.from_pretrained(start / "dino", dtype=torch.float32),
+            vae,
+            CLIPModel.from_pretrained(keep / "clip", dtype=torch.float32),
+            ResNetModel.from_pretrained(keep / "dino", dtype=torch.float32),
         )
     else:
         kept = Parts(load_autoencoder(work), load_clip(work, tokenizer), load_judge(work))
