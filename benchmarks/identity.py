@@ -88,7 +88,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
             task.name, task.images, noun=task.class_noun, style=task.style, cache=False, **said
         )
         print(f"learned {task.name}, loss {record.losses['last_tenth']:.4f}", file=sys.stderr, flush=True)
-    judge = Judge(mini_folder() / "clip")
+    judge = Judge(mini_folder() / "clip", tokenizer=mini_folder() / "tokenizer")
 
     def drawn(prompts: list[str], each: int) -> list[Image.Image]:
         drawn = workspace.generate(*prompts, count=each, batch=8, guidance=given.guidance, seed=1000)
