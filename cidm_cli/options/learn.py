@@ -78,7 +78,7 @@ class LearnOptions:
     """Rank of the low-rank weights."""
     scale: Positive = 1.0
     """Factor on the low-rank weights (alpha / rank)."""
-    targets: Annotated[str, Shown("attn2, the layers that attend to text")]
+    targets: Annotated[str, Shown("attn2, the layers that attend to text, but attn1+attn2 for mini")]
     """Attention layers that get low-rank weights, as the base names them; Stable Diffusion has attn1+attn2, too."""
     token_groups: Literal["block", "layer"] = "block"
     """Layers that share a copy of the concept's tokens: those of one transformer block, or none."""

@@ -293,7 +293,7 @@ def test_resume_and_restart_exclude_each_other(cidm: Cidm, stopped: Registry, pi
 
 SLOW = """
 import sys, time
-from cidm_cli.workflow import learn
+from cidm_cli.learn import run as learn
 from cidm_cli.shell.main import main
 
 sound = learn.train_step

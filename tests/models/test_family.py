@@ -25,7 +25,7 @@ from cidm_cli.models.identity import identify
 from cidm_cli.models.opening import concept_weights, open_base
 from cidm_cli.models.schedules import training as schedule_of
 from cidm_cli.models.skeleton import skeleton
-from cidm_cli.options.learn import LearnOptions, resolve_learn
+from cidm_cli.options.learn import resolve_learn
 from cidm_registry import Registry
 from command import Cidm
 from learning import learn_direct, task
@@ -103,7 +103,7 @@ def test_it_learns_and_the_second_concept_is_kept_apart_from_the_first(
 
 
 def test_a_step_learns_the_velocity_of_a_straight_line(toy_base: Base) -> None:
-    options = resolve_learn(LearnOptions(), "toy")
+    options = resolve_learn({}, "toy")
     generator = torch.Generator().manual_seed(3)
     clean, noise = torch.randn(2, 2, 4, 8, 8, generator=generator)
     with training(toy_base, "dog", "dog", options) as trainee:

@@ -94,10 +94,10 @@ HOSTILE: dict[str, bytes] = {
 def test_refused_quickly_and_before_anything_is_written(what: str, registry: Registry) -> None:
     from registry_support import files_of, make_draft
 
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(Invalid) as caught:
         check_safetensors(HOSTILE[what])
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
     assert caught.value.message.isprintable()
     with pytest.raises(Invalid, match="'dog'"):
         registry.commit(make_draft("dog"), HOSTILE[what], expected_head=0)

@@ -47,7 +47,7 @@ def stop_after_two() -> Any:
         asked = iter([False, True])
         yield lambda: next(asked)
 
-    return mock.patch("cidm_cli.machine.interrupts.graceful", graceful)
+    return mock.patch("cidm_cli.commands.invocation.graceful", graceful)
 
 
 BREAKS: dict[str, tuple[int, Callable[[], Any]]] = {
