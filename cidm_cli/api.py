@@ -18,7 +18,7 @@ from cidm_registry.disk import Disk
 from .errors import CidmError, ExitCode
 from .files.places import cache_folder, user_registry
 from .machine.computing import Computing
-from .machine.session import Listener, Session
+from .machine.session import Listener, Session, open_registry
 from .options.declared import settled
 from .options.draw import DrawOptions, resolve_draw
 from .options.merge import MergeOptions
@@ -69,7 +69,7 @@ class Workspace:
         """
         computing, listener = _how(how)
         place = user_registry() if path is None else Path(path)
-        registry = Registry.open(place, disk=Disk(listener.warn), tell=listener.warn)
+        registry = open_registry(place, listener.warn)
         return cls(Session(registry, computing, listener))
 
     @classmethod
@@ -580,7 +580,7 @@ def made(path: Path, reference: BaseRef, listener: Listener) -> tuple[Registry, 
     try:
         return Registry.create(path, reference, disk=Disk(listener.warn)), True
     except Exists:
-        registry = Registry.open(path, disk=Disk(listener.warn), tell=listener.warn)
+        registry = open_registry(path, listener.warn)
     if registry.base.fingerprint != reference.fingerprint:
         raise CidmError(
             f"{path} is a registry for another base, {registry.base.source}",

@@ -140,3 +140,18 @@ def test_a_stock_pipeline_draws_a_portable_concept_as_generate_does(
     difference = np.abs(np.asarray(own.image, float) - np.asarray(drawn, float))
     assert difference.max() <= 1
     assert [*pipe.get_list_adapters()] == ["unet"]
+
+
+def test_what_there_is_to_note_of_the_machine_is_noted_once(elsewhere: Path) -> None:
+    notes: list[str] = []
+    session = Workspace.create("registry", vram=8, on_note=notes.append).session
+    assert session.machine("draw") is session.machine("draw")
+    assert [note for note in notes if "fits anywhere" in note] == notes[:1] == notes
+
+
+def test_registries_of_one_base_share_it_whichever_asks_first(tiny_base: Path, tmp_path: Path) -> None:
+    first, second = (Workspace.create(tmp_path / name, str(tiny_base)).session for name in "ab")
+    other = first.on(second.registry)
+    assert other.base() is first.base()
+    given = first.release()
+    assert other.base() is not given

@@ -14,7 +14,7 @@ from ..options.flags import flags
 from ..terminal.output import Result
 from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
 from .invocation import Invocation
-from .pictures import check_out, is_file
+from .pictures import as_result, check_out, is_file
 from .sharing import stem, write_all
 from .structures import (
     ControlOption,
@@ -104,11 +104,7 @@ def generate(
         check_out(out, single)
         stems = [stem(prompt, seed) for prompt, seed in drawing.images]
         written = write_all(call, workspace.draw(drawing), stems, out, single)
-    return Result(
-        data={"images": [{"path": path, **facts} for path, facts in written]},
-        human=[str(path) for path, _ in written],
-        ids=[str(path) for path, _ in written],
-    )
+    return as_result(written)
 
 
 def _again(

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from cidm_registry import Registry
-from cidm_registry.disk import Disk
 
 from ..api import Workspace
 from ..files.places import expanded, user_registry
 from ..machine.computing import Computing
 from ..machine.interrupts import graceful
 from ..machine.processes import SOLO, Crew
-from ..machine.session import Listener, Session, Update
-from ..options.declared import check_precision
+from ..machine.session import Listener, Session, Update, open_registry
 from ..options.settings import Found, Settings
 from ..terminal.output import Output
 
@@ -62,15 +60,13 @@ class Invocation:
         Raises:
             CidmError: USAGE for no name of a precision.
         """
-        how = Computing(
+        return Computing(
             device=self.setting("device", device) or "auto",
             precision=self.setting("precision", precision) or "auto",
             offload=self.setting("offload", offload),
             compiled=bool(self.setting("compile", compiled)),
             vram=self.setting("vram", vram),
         )
-        check_precision(how.precision)
-        return how
 
     def workspace(self, **flags: Any) -> Workspace:
         """The registry that is meant, at work; flags are those of ``computing``. Raises what `Registry.open` raises."""
@@ -79,7 +75,7 @@ class Invocation:
 
     def open_registry(self) -> Registry:
         """The registry that is meant. Raises what `Registry.open` raises."""
-        return Registry.open(self.registry_path, disk=Disk(self.output.warn), tell=self.output.warn)
+        return open_registry(self.registry_path, self.output.warn)
 
     def setting(self, name: str, flag: Any) -> Any:
         """A setting: flag, environment, settings files; None where none says it."""

@@ -115,6 +115,11 @@ def paint(painted: Iterator[Painted], count: int, out: Path, single: bool) -> Re
             name = f"{one.given.path.stem} {one.facts['concept']}"
             stem = f"{words(name)}-{one.facts['seed']}"
             written.append((write(one.image, one.facts, out, single, stem), one.facts))
+    return as_result(written)
+
+
+def as_result(written: Sequence[tuple[Path, dict[str, Any]]]) -> Result:
+    """Images that were written, by path and facts."""
     return Result(
         data={"images": [{"path": path, **facts} for path, facts in written]},
         human=[str(path) for path, _ in written],

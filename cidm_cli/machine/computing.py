@@ -26,6 +26,10 @@ class Computing:
     vram: int | None = None
     """Gigabytes of a GPU's memory that all has to fit: 8, 12, 16 or 24."""
 
+    def __post_init__(self) -> None:
+        """Raises CidmError USAGE for no name of a precision."""
+        check_precision(self.precision)
+
     def settled(self, kind: str, work: str, on_note: Callable[[str], None]) -> Machine:
         """How a piece of work is computed on a kind of base.
 
@@ -33,9 +37,8 @@ class Computing:
             work: "learn" or "draw".
 
         Raises:
-            CidmError: USAGE for a memory there is no plan for, or a precision there is not.
+            CidmError: USAGE for a memory there is no plan for.
         """
-        check_precision(self.precision)
         plan = None if self.vram is None else preset(self.vram, work, kind)
         if self.vram is not None and plan is None:
             on_note(f"--vram {self.vram}: a base like {kind} fits anywhere; nothing is filled in")

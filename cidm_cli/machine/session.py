@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cidm_registry import Busy, Record, Registry
+from cidm_registry.disk import Disk
 
 from ..options.flags import chosen
 from ..options.settings import Settings
+from ..terminal.progress import counting
 from .computing import Computing, Machine
 from .processes import SOLO, Crew
 
@@ -70,6 +71,11 @@ class Listener:
         return cls(on_note, on_warning, stage, lambda: nullcontext(should_stop))
 
 
+def open_registry(path: Path, warn: Callable[[str], None]) -> Registry:
+    """The registry in a folder; ``warn`` hears what is amiss with it. Raises what `Registry.open` raises."""
+    return Registry.open(path, disk=Disk(warn), tell=warn)
+
+
 @dataclass
 class Session:
     """A registry at work. The base is loaded when it is first needed, and kept."""
@@ -81,7 +87,9 @@ class Session:
     """Taken where an option is not said."""
     crew: Crew = SOLO
     """The processes that work together."""
-    _opened: tuple[Machine, Base] | None = None
+    _machines: dict[str, Machine] = field(default_factory=dict)
+    _bases: dict[Machine, Base] = field(default_factory=dict)
+    """One at most, shared with the sessions that this one is ``on``."""
 
     @property
     def kind(self) -> str:
@@ -98,8 +106,10 @@ class Session:
         return chosen(options, section, dict(given), self.settings)
 
     def machine(self, work: str) -> Machine:
-        """How a piece of work, "learn" or "draw", is computed."""
-        return self.computing.settled(self.kind, work, self.listener.note)
+        """How a piece of work, "learn" or "draw", is computed; what there is to note of it is noted once."""
+        if work not in self._machines:
+            self._machines[work] = self.computing.settled(self.kind, work, self.listener.note)
+        return self._machines[work]
 
     def base(self, work: str = "draw") -> Base:
         """The base, loaded as that work needs it. Raises what ``open_base`` raises."""
@@ -110,8 +120,8 @@ class Session:
         from ..models.base import WHOLE
         from ..models.opening import open_base
 
-        if self._opened is None or self._opened[0] != machine:
-            self._opened = None
+        if machine not in self._bases:
+            self._bases.clear()
             base = open_base(
                 self.registry, device=self.crew.device(machine.device), precision=machine.precision,
                 offload=machine.offload, whole=machine.whole or WHOLE, compiled=machine.compiled,
@@ -120,15 +130,14 @@ class Session:
                 self.listener.note(
                     f"--offload: {base.device.type} computes in main memory; there is nothing to move"
                 )
-            self._opened = machine, base
-        return self._opened[1]
+            self._bases[machine] = base
+        return self._bases[machine]
 
     @contextmanager
     def stage(self, label: str, total: int) -> Iterator[Callable[[], None]]:
         """Shows a piece of work; what it gives is called when one more of its parts is done."""
-        done = count(1)
         with self.listener.stage(label, total) as update:
-            yield lambda: update(next(done))
+            yield counting(update)
 
     def on(self, registry: Registry) -> Session:
         """The same on another registry of the same base, which is not loaded again."""
@@ -138,7 +147,8 @@ class Session:
 
     def release(self) -> Base:
         """The base, given away: the next that needs one loads another."""
-        base, self._opened = self.base(), None
+        base = self.base()
+        self._bases.clear()
         return base
 
     @contextmanager

@@ -74,6 +74,7 @@ def check_free(paths: Sequence[Path], *, force: bool) -> None:
 
 
 def write(target: Target, files: Mapping[str, bytes]) -> list[Path]:
+    """Writes content by name, each file whole or not at all; returns their paths."""
     paths = target.paths(list(files))
     for path, content in zip(paths, files.values(), strict=True):
         write_whole(path, content)
