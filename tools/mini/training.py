@@ -170,12 +170,22 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dic
         return parts, json.loads(file.metadata()["facts"])
 
 
-def spread(tensors: list[torch.Tensor], rank: int) -> None:
-    """Gives every process the values that the tensors have in process ``rank``."""
+def as_one(tensors: list[torch.Tensor], exchange: Callable[[torch.Tensor], object]) -> None:
+    """Exchanges tensors between processes all at once, in place; ``exchange`` is given them as one flat tensor."""
     flat = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.broadcast(flat, rank)
+    exchange(flat)
     for tensor, values in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(values.view_as(tensor))
+
+
+def spread(tensors: list[torch.Tensor], rank: int) -> None:
+    """Gives every process the values that the tensors have in process ``rank``."""
+    as_one(tensors, lambda flat: dist.broadcast(flat, rank))
+
+
+def shared_mean(tensors: list[torch.Tensor]) -> None:
+    """Makes every process's tensors the mean over all of them."""
+    as_one(tensors, lambda flat: (dist.all_reduce(flat), flat.div_(dist.get_world_size())))
 
 
 def clip_norm(parameters: Iterable[nn.Parameter], limit: float) -> float:

@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .autoencoder import CPU, pixels
 from .clip import tokens
 from .scenes import OUTLINES, VARIETY, Art, Manner, Scene, render
-from .training import Average, Clock, MuonAdamW, clip_norm, load_checkpoint, save_checkpoint
+from .training import Average, Clock, MuonAdamW, clip_norm, load_checkpoint, save_checkpoint, shared_mean
 from .world import CORE
 
 CONFIG = dict(
@@ -176,7 +176,7 @@ def train(
         loss = (((guess - target) ** 2).mean((1, 2, 3)) * weight[t]).mean()
         loss.backward()
         if world > 1:
-            _average_gradients(model, world)
+            shared_mean([p.grad for p in model.parameters() if p.grad is not None])
         clip_norm(model.parameters(), 1.0)
         optimizer.step(clock.rate())
         average.update(model)
@@ -196,12 +196,3 @@ def train(
                     {"model": model.state_dict(), "average": average.shadow, "optimizer": state},
                     {"step": step, "spent_s": clock.spent_s, "samples": samples, "seed": seed, "loss": mean},
                 )
-
-
-def _average_gradients(model: UNet2DConditionModel, world: int) -> None:
-    """Makes every process's gradients the mean over all of them."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient) / world)
