@@ -20,11 +20,11 @@ from cidm_cli.judge.encoders import Choice, Judges, choose, open_judges
 from cidm_cli.judge.report import Cell
 from cidm_cli.judge.subjects import match
 from cidm_cli.judge.tasks import Task
-from cidm_cli.machine.computing import Computing
 from cidm_cli.machine.interrupts import graceful
 from cidm_cli.machine.session import Listener, Session
 from cidm_cli.models.base import Base, choose_device
 from cidm_cli.models.identity import MINI, folder_of, identify
+from cidm_cli.options.computing import Computing
 from cidm_cli.options.declared import Only, declared, settled
 from cidm_cli.options.judge import EvalOptions
 from cidm_cli.options.learn import LearnOptions, resolve_learn
@@ -62,7 +62,7 @@ class Lab:
         if not self._session:
             root = self.folder / "empty"
             registry, _ = made(root, self.reference, Listener())
-            computing = Computing(self.device, self.precision)
+            computing = settled(Computing, {"device": self.device, "precision": self.precision})
             self._session.append(Session(registry, computing, Listener(stopping=graceful)))
         return self._session[0]
 

@@ -17,9 +17,9 @@ from cidm_registry.disk import Disk
 
 from .errors import CidmError, ExitCode
 from .files.places import cache_folder, user_registry
-from .machine.computing import Computing
 from .machine.session import Listener, Session, open_registry
 from .options.declared import settled
+from .options.computing import Computing
 from .options.draw import DrawOptions, resolve_draw
 from .options.merge import MergeOptions
 from .options.over import EditOptions, StylizeOptions
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .layout import Layout
     from .learn.assignment import Task
     from .learn.run import Plan
-    from .learn.watching import Watch
+    from .options.learn import WatchOptions
     from .share.files import MergedFile, Written
     from .share.importing import Imported
     from .share.interference import Analysis
@@ -61,7 +61,7 @@ class Workspace:
         """The registry in a folder, else the user's own.
 
         Args:
-            how: of ``Computing`` (device, precision, offload, compiled, vram) and of ``Listener.of`` (on_progress,
+            how: of ``Computing`` (device, precision, offload, compile, vram) and of ``Listener.of`` (on_progress,
                 on_note, on_warning, should_stop).
 
         Raises:
@@ -111,7 +111,7 @@ class Workspace:
         resume: bool = False,
         restart: bool = False,
         cache: bool = True,
-        watch: Watch | None = None,
+        watch: WatchOptions | None = None,
         **options: Any,
     ) -> Record:
         """Learns one new concept from a folder of images, or one image, and keeps every older one as it is.
@@ -122,7 +122,7 @@ class Workspace:
             update: learn a new version of a concept that there is.
             resume: go on from the last checkpoint, if there is one; ``restart`` drops it.
             cache: keep encoded images on disk, and use those that are there.
-            watch: previews and TensorBoard (``learn.watching.watch``).
+            watch: previews and TensorBoard, as ``learn.watching.watch`` has checked them.
 
         Raises:
             CidmError: INTERRUPTED when stopped, with a checkpoint; for images, captions or options that cannot be
@@ -162,7 +162,7 @@ class Workspace:
         events = run.Events(on_note=session.listener.note)
         return run.plan(session.registry, session.base("learn"), task, events, session.crew)
 
-    def train(self, task: Task, *, cache: bool = True, watch: Watch | None = None) -> Record:
+    def train(self, task: Task, *, cache: bool = True, watch: WatchOptions | None = None) -> Record:
         """Learns a task's concept and commits it."""
         from .learn import admission, run
         from .learn.watching import unwatched, watcher
@@ -592,5 +592,5 @@ def made(path: Path, reference: BaseRef, listener: Listener) -> tuple[Registry, 
 def _how(said: dict[str, Any]) -> tuple[Computing, Listener]:
     """Keyword arguments told apart. Raises TypeError for one that is neither's."""
     names = [one.name for one in fields(Computing)]
-    computing = Computing(**{name: said[name] for name in names if name in said})
+    computing = settled(Computing, {name: said[name] for name in names if name in said})
     return computing, Listener.of(**{name: value for name, value in said.items() if name not in names})

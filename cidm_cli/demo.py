@@ -18,9 +18,9 @@ from .errors import CidmError
 from .files.writing import write_whole
 from .judge.tasks import Task, load_tasks, tasks_folder
 from .layout import load_layout
-from .machine.computing import Computing
 from .machine.session import Listener, Session
 from .models.identity import MINI, identify
+from .options.computing import Computing
 from .terminal.pages import Strip, page, sheet
 
 CONCEPTS = ("dog", "cat", "ink_painting")

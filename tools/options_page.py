@@ -25,7 +25,8 @@ def page() -> str:
 
 
 def _section(table: str) -> Iterator[str]:
-    yield f"## {'generate' if table == 'draw' else table}\n\n`[{table}]`\n"
+    title = {"": "every command that computes", "draw": "generate"}.get(table, table)
+    yield f"## {title}\n\n{f'`[{table}]`' if table else 'At the top of a file, before all tables.'}\n"
     groups: dict[str, list[Option]] = {}
     for option in declared(TABLES[table]).values():
         groups.setdefault(option.group, []).append(option)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..options.computing import WHERE
+from ..options.flags import flags
 from ..terminal.output import Result
-from .common import DeviceOption, PrecisionOption
 from .invocation import Invocation
 
 
+@flags(how=WHERE)
 def demo(
     call: Invocation,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where to put it.")] = Path(
         "cidm-demo"
     ),
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
+    *,
+    how: dict[str, Any],
 ) -> Result:
     """Learn three concepts on the embedded base, draw them, and write a report. A few minutes on two cores."""
     from .. import demo as story
 
-    made = story.run(out, call.computing(device=device, precision=precision), call.listener)
+    made = story.run(out, call.computing(how), call.listener)
     return Result(
         data={"demo": made},
         human=[

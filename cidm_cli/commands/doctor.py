@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import CidmError
+from ..options.computing import WHERE, Computing
+from ..options.declared import spelled
+from ..options.flags import chosen, flags
 from ..terminal.output import Result, Table
-from .common import DeviceOption, PrecisionOption
 from .invocation import Invocation
 
 
+@flags(how=WHERE)
 def doctor(
     call: Invocation,
     online: Annotated[bool, typer.Option("--online", help="Also ask whether the hub answers.")] = False,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
+    *,
+    how: dict[str, Any],
 ) -> Result:
     """Say what this machine can do: versions, devices, disk, settings, registry. Changes nothing.
 
@@ -25,10 +28,10 @@ def doctor(
     """
     from ..plan.doctor import FAIL, examine
 
+    asked = spelled(Computing, chosen(Computing, "", how, call.settings))
     findings = examine(
-        call.settings, call.registry_path, device=call.setting("device", device) or "auto",
-        precision=call.setting("precision", precision) or "auto", online=online,
-    )  # fmt: skip
+        call.settings, call.registry_path, device=asked["device"], precision=asked["precision"], online=online
+    )
     bad = [finding for finding in findings if finding.state == FAIL]
     failure = None
     if bad:

@@ -10,17 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
+from ..options.computing import DRAWING
+from ..options.declared import declared
 from ..options.flags import flags
-from ..options.over import EditOptions, each
+from ..options.over import EditOptions
 from ..terminal.output import Result
 from . import pictures
 from .common import (
-    CompileOption,
-    DeviceOption,
-    OffloadOption,
     PicturesOption,
-    PrecisionOption,
-    VramOption,
     concept_names,
 )
 from .invocation import Invocation
@@ -28,7 +25,7 @@ from .invocation import Invocation
 _NUMBER = re.compile(r"\d*\.?\d+")
 
 
-@flags(EditOptions)
+@flags(how=DRAWING, given=declared(EditOptions))
 def edit(
     call: Invocation,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WEBP pictures.")],
@@ -54,12 +51,8 @@ def edit(
         ),
     ] = None,
     out: PicturesOption = Path(),
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    offload: OffloadOption = None,
-    vram: VramOption = None,
-    compile_blocks: CompileOption = None,
     *,
+    how: dict[str, Any],
     given: dict[str, Any],
 ) -> Result:  # fmt: skip
     """Draw a learned object into a part of pictures. Prints the new pictures' paths.
@@ -68,14 +61,10 @@ def edit(
     """
     if box is not None:
         _check_box(box, images)
-    workspace = call.workspace(
-        device=device, precision=precision, offload=offload, vram=vram, compiled=compile_blocks
-    )
+    workspace = call.workspace(how)
     pictures.refuse_overwriting([*images, *([mask] if mask else [])], out)
     task = workspace.editing(images, concept, prompt, box=box, mask=mask, **given)
-    single = pictures.is_file(out, len(images) * each(task.options))
-    pictures.check_out(out, single)
-    return pictures.paint(workspace.paint(task), len(images) * each(task.options), out, single)
+    return pictures.paint(workspace, task, len(images), out)
 
 
 def _check_box(box: str, images: list[Path]) -> None:

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
-from ..options.declared import check_said
+from ..options.computing import MEMORY
+from ..options.declared import check_said, declared
 from ..options.draw import DrawOptions, resolve_draw
 from ..options.flags import chosen, flags
 from ..options.learn import LearnOptions, resolve_learn
 from ..terminal.output import Result, Table, readable_bytes
 from ..terminal.progress import duration
-from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption
 from .invocation import Invocation
 
 if TYPE_CHECKING:
+    from ..machine.computing import Machine
     from ..machine.hardware import Hardware
+    from ..models.base import Base
     from ..plan.estimate_bases import Described
     from ..plan.estimate_learn import Phase
 
@@ -37,25 +39,42 @@ SpeedOption = Annotated[
 ]
 
 
-def described(call: Invocation, base: str | None, speed: float | None) -> Described:
-    """The base that is meant: named, or the registry's. Raises CidmError for one that there is not."""
+def _begun(
+    call: Invocation, work: str, base: str | None, how: dict[str, Any], speed: float | None
+) -> tuple[Described, Machine]:
+    """The base that is meant, named or the registry's, and how the work is computed on it.
+
+    Raises:
+        CidmError: for a base that there is not, and a speed or a way of computing that cannot be.
+    """
     from cidm_registry import NotFound
 
+    from ..machine.computing import machine
     from ..plan import estimate_bases
 
     if speed is not None and not 0 < speed < float("inf"):
         raise CidmError(f"--tflops {speed:g}: must be above 0", code=ExitCode.USAGE)
-    if base is not None:
-        return estimate_bases.described(base)
     try:
-        return estimate_bases.described_in(call.open_registry())
+        named = None if base is None else estimate_bases.described(base)
+        about = named or estimate_bases.described_in(call.open_registry())
     except NotFound as error:
         raise CidmError(
             error.message, "say which base with --base, for instance --base sd15", ExitCode.NOT_FOUND
         ) from error
+    return about, machine(call.computing(how), about.kind, work, call.output.note)
 
 
-def shown(
+def _unloaded(about: Described, where: Machine) -> tuple[Hardware, Base]:
+    """What is computed on, and the base as it would be there, of tensors without numbers."""
+    from ..machine.hardware import hardware
+    from ..models.base import WHOLE
+    from ..plan.estimate_bases import without_weights
+
+    wanted = hardware(where.device, where.precision)
+    return wanted, without_weights(about, wanted, offload=where.offload, whole=where.whole or WHOLE)
+
+
+def _shown(
     heading: str,
     about: Described,
     wanted: Hardware,
@@ -83,6 +102,7 @@ def shown(
     seconds = flops / rate if rate else None
     free = free_memory(here) if here is not None else None
     top = max(phases, key=lambda phase: phase.total)
+    fits = None if free is None else holds(free, top.total)
     compute = str(wanted.compute).removeprefix("torch.")
     card = smallest_card(top.total)
     room = f"fits in {card} GB" if card else "fits in no graphics card"
@@ -93,8 +113,7 @@ def shown(
         f"most at once: {readable_bytes(top.total)}, {top.name}: {room}",
     ]
     if free is not None:
-        enough = "enough" if holds(free, top.total) else "not enough"
-        lines.append(f"free here: {readable_bytes(free)}, {enough}")
+        lines.append(f"free here: {readable_bytes(free)}, {'enough' if fits else 'not enough'}")
     lines.append(f"to lower it: {advice}")
     if rate is None or seconds is None:
         lines.append(f"{flops / 1e12:,.1f} TFLOP in all; --tflops NUMBER makes it a time")
@@ -102,9 +121,15 @@ def shown(
         lines.append(
             f"{flops / 1e12:,.1f} TFLOP in all, at {rate / 1e12:.3g} a second ({source}): {duration(seconds)} at least"
         )
-    return Result(data=_data(about, wanted, phases, flops, rate, seconds, free, card, advice), human=lines,
-        ids=[str(top.total)],
-    )  # fmt: skip
+    data = {
+        "base": about.name, "device": wanted.kind, "here": here is not None, "compute": compute,
+        "phases": [
+            {"name": p.name, "memory": p.memory, "total": p.total, "flops": p.flops, "times": p.times} for p in phases
+        ],
+        "peak": top.total, "card": card, "free": free, "fits": fits, "flops": flops, "flops_per_second": rate,
+        "seconds": seconds, "advice": advice,
+    }  # fmt: skip
+    return Result(data, lines, [str(top.total)])
 
 
 def _table(phases: Sequence[Phase]) -> Table:
@@ -120,41 +145,7 @@ def _table(phases: Sequence[Phase]) -> Table:
     return Table(("memory", *heads), rows)
 
 
-def _data(
-    about: Described,
-    wanted: Hardware,
-    phases: Sequence[Phase],
-    flops: int,
-    rate: float | None,
-    seconds: float | None,
-    free: int | None,
-    card: int | None,
-    advice: str,
-) -> dict[str, Any]:
-    from ..plan.estimate_learn import holds
-
-    peak = max(phase.total for phase in phases)
-    return {
-        "base": about.name,
-        "device": wanted.kind,
-        "here": wanted.device is not None,
-        "compute": str(wanted.compute).removeprefix("torch."),
-        "phases": [
-            {"name": p.name, "memory": p.memory, "total": p.total, "flops": p.flops, "times": p.times}
-            for p in phases
-        ],
-        "peak": peak,
-        "card": card,
-        "free": free,
-        "fits": None if free is None else holds(free, peak),
-        "flops": flops,
-        "flops_per_second": rate,
-        "seconds": seconds,
-        "advice": advice,
-    }
-
-
-@flags(LearnOptions)
+@flags(how=MEMORY, given=declared(LearnOptions))
 def estimate_learn(
     call: Invocation,
     name: Annotated[
@@ -167,12 +158,9 @@ def estimate_learn(
         str | None, typer.Option("--class", metavar="NOUN", help="What kind of thing it is.")
     ] = None,
     base: BaseOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    offload: OffloadOption = None,
-    vram: VramOption = None,
     speed: SpeedOption = None,
     *,
+    how: dict[str, Any],
     given: dict[str, Any],
 ) -> Result:
     """Say what memory and time a training would take, without loading the base.
@@ -182,9 +170,7 @@ def estimate_learn(
     the products alone. `cidm learn --dry-run` loads the base and does three steps instead: slower, needs all of it,
     and tells the real time.
     """
-    about = described(call, base, speed)
-    how = call.computing(device=device, precision=precision, offload=offload, vram=vram)
-    where = how.settled(about.kind, "learn", call.output.note)
+    about, where = _begun(call, "learn", base, how, speed)
     said = chosen(LearnOptions, "learn", given, call.settings)
     options = resolve_learn(where.completed(said), about.kind)
     check_said(given, options)
@@ -193,28 +179,24 @@ def estimate_learn(
     from ..data.nouns import class_noun
     from ..learn.admission import check_method
     from ..learn.assignment import Task
-    from ..machine.hardware import hardware
-    from ..models.base import WHOLE
     from ..plan import estimate_learn as estimate
-    from ..plan.estimate_bases import without_weights
 
     noun = class_noun(noun, name)
     dataset = load_examples(images, class_noun=noun, caption_template=options.caption) if images else None
     check_method(about.records, options)
-    wanted = hardware(where.device, where.precision)
-    skeleton = without_weights(about, wanted, offload=where.offload, whole=where.whole or WHOLE)
+    wanted, skeleton = _unloaded(about, where)
     dataset = dataset or estimate.example_dataset(skeleton.pixels, noun, options.caption)
     task = Task(name, noun, False, dataset, options, update=False, resume=False, restart=False)
     phases = estimate.learning(about.registry, about.records, skeleton, task)
     sizes = ", ".join(f"{width}x{height}" for width, height in estimate.sizes_of(skeleton, task))
     each = f"{options.batch}" if options.accumulate == 1 else f"{options.accumulate} times {options.batch}"
-    return shown(
+    return _shown(
         f"learning a {noun}: {options.steps} steps of {each}, pictures at {sizes} pixels",
         about, wanted, phases, speed, estimate.advice(skeleton, options, phases),
     )  # fmt: skip
 
 
-@flags(DrawOptions)
+@flags(how=MEMORY, given=declared(DrawOptions))
 def estimate_generate(
     call: Invocation,
     layout: Annotated[
@@ -222,12 +204,9 @@ def estimate_generate(
     ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="A prompt.")] = None,
     base: BaseOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    offload: OffloadOption = None,
-    vram: VramOption = None,
     speed: SpeedOption = None,
     *,
+    how: dict[str, Any],
     given: dict[str, Any],
 ) -> Result:
     """Say what memory and time drawing would take, without loading the base.
@@ -237,15 +216,13 @@ def estimate_generate(
     """
     if (layout is None) == (prompt is None):
         raise CidmError("one thing at a time", "give a layout file or --prompt", ExitCode.USAGE)
-    about = described(call, base, speed)
+    about, where = _begun(call, "draw", base, how, speed)
 
     from ..draw.drawing import told_by
     from ..draw.jobs import Job, check, check_size
     from ..layout import load_layout
 
     loaded = load_layout(layout) if layout is not None else None
-    how = call.computing(device=device, precision=precision, offload=offload, vram=vram)
-    where = how.settled(about.kind, "draw", call.output.note)
     settings = where.completed(chosen(DrawOptions, "draw", {}, call.settings))
     flags_given = chosen(DrawOptions, "draw", given, call.settings)
     said = {**settings, **(told_by(loaded) if loaded else {}), **{key: flags_given[key] for key in given}}
@@ -254,13 +231,9 @@ def estimate_generate(
     if about.registry is not None:
         check(about.registry, [job])
 
-    from ..machine.hardware import hardware
-    from ..models.base import WHOLE
     from ..plan import estimate_draw as estimate
-    from ..plan.estimate_bases import without_weights
 
-    wanted = hardware(where.device, where.precision)
-    skeleton = without_weights(about, wanted, offload=where.offload, whole=where.whole or WHOLE)
+    wanted, skeleton = _unloaded(about, where)
     options = resolve_draw(said, about.kind, skeleton.pixels)
     check_size(options.size, skeleton.multiple)
     job = Job(job.prompt, options, loaded)
@@ -268,7 +241,7 @@ def estimate_generate(
     phases = estimate.drawing(about.registry, records, skeleton, job)
     width, height = options.size
     regions = f", {len(loaded.regions)} regions" if loaded and loaded.regions else ""
-    return shown(
+    return _shown(
         f"drawing {options.count} of {width}x{height} pixels in {options.steps} steps{regions}",
         about, wanted, phases, speed, estimate.advice(skeleton, options),
     )  # fmt: skip

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import CidmError, ExitCode
+from ..options.computing import DRAWING
+from ..options.declared import declared
 from ..options.flags import flags
 from ..options.judge import EvalOptions
 from ..terminal.output import Result
-from .common import CompileOption, DeviceOption, OffloadOption, PrecisionOption, VramOption
 from .invocation import Invocation
-from .judging import going_on, loaded
 
 if TYPE_CHECKING:
-    from ..judge.layout_scores import NeglectScores
+    from ..layout import Layout
 
 
-@flags(EvalOptions)
+@flags(how=DRAWING, given=declared(EvalOptions))
 def evaluate(
     call: Invocation,
     data: Annotated[
@@ -76,12 +78,8 @@ def evaluate(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where pictures and results go.")
     ] = Path("cidm-eval"),
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    offload: OffloadOption = None,
-    vram: VramOption = None,
-    compile_blocks: CompileOption = None,
     *,
+    how: dict[str, Any],
     given: dict[str, Any],
 ) -> Result:
     """Judge the learned concepts: likeness, text alignment, forgetting, retention, confusion.
@@ -96,43 +94,28 @@ def evaluate(
                 raise CidmError(f"{flag}: has no meaning with --layouts", "leave it out", ExitCode.USAGE)
     elif ways is not None:
         raise CidmError("--rivals: compares ways of drawing layouts", "give --layouts", ExitCode.USAGE)
-    workspace = call.workspace(
-        device=device, precision=precision, offload=offload, vram=vram, compiled=compile_blocks
-    )
-    with going_on(out / "samples"):
+    workspace = call.workspace(how)
+    with _going_on(out / "samples"):
         if layouts:
             some = None if ways is None else _parted(ways)
-            return _layouts(
-                workspace.evaluate_layouts(
-                    out, loaded(call, layouts), rivals=some, data=data, noun=noun, **given
-                ),
-                out,
+            judged: Any = workspace.evaluate_layouts(
+                out, _loaded(call, layouts), rivals=some, data=data, noun=noun, **given
             )
-        found = workspace.evaluate(
-            out, data=data, prompts=prompts, names=None if names is None else _parted(names), noun=noun,
-            merged=merged, **given,
-        )  # fmt: skip
-    if found is None:
+        else:
+            judged = workspace.evaluate(
+                out, data=data, prompts=prompts, names=None if names is None else _parted(names), noun=noun,
+                merged=merged, **given,
+            )  # fmt: skip
+    if judged is None:
         return Result({}, ())
-    from ..judge.report_files import table
+    from ..judge import layout_files, report_files
 
-    evaluation, paths = found
+    found, paths = judged
+    told = "layouts" if layouts else "evaluation"
+    table = layout_files.table(found) if layouts else report_files.table(found)
     return Result(
-        data={"evaluation": evaluation.to_json(), "files": paths},
-        human=[table(evaluation), f"written to {out}; {paths['report']} shows the pictures"],
-        ids=[str(path) for path in paths.values()],
-    )
-
-
-def _layouts(found: tuple[NeglectScores, dict[str, Path]] | None, out: Path) -> Result:
-    if found is None:
-        return Result({}, ())
-    from ..judge.layout_files import table
-
-    scores, paths = found
-    return Result(
-        data={"layouts": scores.to_json(), "files": paths},
-        human=[table(scores), f"written to {out}; {paths['report']} shows the pictures"],
+        data={told: found.to_json(), "files": paths},
+        human=[table, f"written to {out}; {paths['report']} shows the pictures"],
         ids=[str(path) for path in paths.values()],
     )
 
@@ -140,3 +123,45 @@ def _layouts(found: tuple[NeglectScores, dict[str, Path]] | None, out: Path) -> 
 def _parted(text: str) -> list[str]:
     """The parts of a text that commas part."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _loaded(call: Invocation, paths: list[Path]) -> dict[str, Layout]:
+    """Layouts by the names of their files; a folder gives all it holds.
+
+    Raises:
+        CidmError: NOT_FOUND for a folder without any, and what ``load_layout`` raises.
+    """
+    from ..layout import load_layout
+
+    files = []
+    for path in paths:
+        found = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+        if not found:
+            raise CidmError(
+                f"--layouts {path}: the folder holds no .toml file",
+                "`cidm layout new` writes a layout",
+                ExitCode.NOT_FOUND,
+            )
+        files += found
+    return {str(file): _with_control(call, load_layout(file)) for file in files}
+
+
+def _with_control(call: Invocation, layout: Layout) -> Layout:
+    """A layout with the settings' model for its structure, if it has one and names none."""
+    usual = call.control
+    if layout.structure is None or layout.structure.model is not None or usual is None:
+        return layout
+    return layout.model_copy(update={"structure": layout.structure.model_copy(update={"model": usual})})
+
+
+@contextmanager
+def _going_on(pictures: Path) -> Iterator[None]:
+    """Says, when the work in it is interrupted, that it can be taken up again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise CidmError(
+            f"interrupted; the pictures drawn so far are in {pictures}",
+            "the same command goes on from there",
+            ExitCode.INTERRUPTED,
+        ) from None

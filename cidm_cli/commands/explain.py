@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..options.computing import WHERE
+from ..options.declared import declared
+from ..options.draw import DrawOptions
+from ..options.flags import flags
 from ..terminal.output import Result, Table
-from .common import DeviceOption, PrecisionOption
 from .invocation import Invocation
 from .pictures import check_png
 
 SHADES = " ░▒▓█"
 
 
+@flags(how=WHERE, given={name: declared(DrawOptions)[name] for name in ("method", "power")})
 def explain(
     call: Invocation,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help='For instance "a <dog> on the beach".')],
-    method: Annotated[
-        str | None, typer.Option("--method", help="How concepts are put together, as for cidm generate.")
-    ] = None,
-    power: Annotated[
-        float | None, typer.Option("--power", help="Exponent of the similarities, as for cidm generate.")
-    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FILE.png", help="Also write the heat map as a picture."),
     ] = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
+    *,
+    how: dict[str, Any],
+    given: dict[str, Any],
 ) -> Result:
     """Show which concepts each layer would draw on for a prompt, and how strongly.
 
@@ -38,9 +37,7 @@ def explain(
     """
     if out is not None:
         check_png(out)
-    said = {"method": method, "power": power}
-    given = {name: value for name, value in said.items() if value is not None}
-    found = call.workspace(device=device, precision=precision).explain(prompt, **given)
+    found = call.workspace(how).explain(prompt, **given)
     lines: list[str | Table] = [f"method {found.method}; named: {', '.join(found.named) or 'no concept'}"]
     lines.append(_table(found.layers, found.weights))
     if out is not None:

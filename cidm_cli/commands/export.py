@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
+from ..options.computing import WHERE
+from ..options.flags import flags
 from ..share.places import KINDS
 from ..terminal.output import Result, readable_bytes
-from .common import DeviceOption, PrecisionOption, concept_names
+from .common import concept_names
 from .invocation import Invocation
 
 if TYPE_CHECKING:
     from ..share.files import Written
 
 
+@flags(how=WHERE)
 def export(
     call: Invocation,
     names: Annotated[
@@ -42,8 +45,8 @@ def export(
         typer.Option("--merged", metavar="FILE", help="Export a file of cidm merge in place of concepts."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
+    *,
+    how: dict[str, Any],
 ) -> Result:
     """Write concepts as files that other programs load. Prints their paths.
 
@@ -57,7 +60,7 @@ def export(
         raise CidmError(
             f"--merged {merged}: a file of weights alone, it does not go with {what}", code=ExitCode.USAGE
         )
-    workspace = call.workspace(device=device, precision=precision)
+    workspace = call.workspace(how)
     written = workspace.export(out, names or [], to=to, merged=merged, force=force)
     paths = [path for one in written for path in one.paths]
     if to == "bundle":

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..api import Workspace
 from ..errors import CidmError, ExitCode
-from ..options.draw import DrawOptions
+from ..options.computing import DRAWING
+from ..options.declared import declared
+from ..options.draw import DrawOptions, StructureOptions
 from ..options.flags import flags
 from ..terminal.output import Result
-from .common import CompileOption, DeviceOption, OffloadOption, PicturesOption, PrecisionOption, VramOption
+from .common import PicturesOption
 from .invocation import Invocation
-from .pictures import as_result, check_out, is_file
-from .sharing import stem, write_all
-from .structures import (
-    ControlOption,
-    FromOption,
-    ImageOption,
-    KindOption,
-    ScaleOption,
-    UntilOption,
-    sketch,
-    usual_control,
-)
+from .pictures import stem, write_all
+
+if TYPE_CHECKING:
+    from ..draw.structure import Sketch
 
 
-@flags(DrawOptions)
+@flags(followed=declared(StructureOptions), how=DRAWING, given=declared(DrawOptions))
 def generate(
     call: Invocation,
     layouts: Annotated[
@@ -57,19 +50,10 @@ def generate(
             help="Draw with this file of cidm merge in place of the concepts' weights.",
         ),
     ] = None,
-    structure: ImageOption = None,
-    structure_kind: KindOption = None,
-    structure_scale: ScaleOption = None,
-    structure_from: FromOption = None,
-    structure_until: UntilOption = None,
-    control: ControlOption = None,
     out: PicturesOption = Path(),
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    offload: OffloadOption = None,
-    vram: VramOption = None,
-    compile_blocks: CompileOption = None,
     *,
+    followed: dict[str, Any],
+    how: dict[str, Any],
     given: dict[str, Any],
 ) -> Result:
     """Draw prompts that name learned concepts. Prints the pictures' paths.
@@ -83,37 +67,37 @@ def generate(
         )
     if static and "method" in given:
         raise CidmError("--merged and --method exclude each other", "give one of them", ExitCode.USAGE)
-    wanted = sketch(structure, structure_kind, structure_scale, structure_from, structure_until, control)
+    wanted = _sketch(**followed)
     if again and (layouts or prompts or given or static or wanted):
         raise CidmError("--from takes no other settings: it draws the same picture", code=ExitCode.USAGE)
     if overrides and not layouts:
         raise CidmError("--set changes layout files, and there is none", code=ExitCode.USAGE)
-    workspace = call.workspace(
-        device=device, precision=precision, offload=offload, vram=vram, compiled=compile_blocks
-    )
+    workspace = call.workspace(how)
     if again:
-        written = _again(call, workspace, again, out)
-    else:
-        from ..layout import load_layout
+        from ..draw.drawing import to_redraw
 
-        drawing = workspace.drawing(
-            prompts or [], [load_layout(path, overrides=overrides or []) for path in layouts or []],
-            merged=static, sketch=wanted, control=usual_control(call), **given,
-        )  # fmt: skip
-        single = is_file(out, len(drawing.images))
-        check_out(out, single)
-        stems = [stem(prompt, seed) for prompt, seed in drawing.images]
-        written = write_all(call, workspace.draw(drawing), stems, out, single)
-    return as_result(written)
+        told = to_redraw(again)
+        stems = [stem(str(facts.get("prompt")), facts.get("seed", 0)) for facts, _ in told]
+        return write_all(call, workspace.redraw(told), stems, out)
+    from ..layout import load_layout
+
+    drawing = workspace.drawing(
+        prompts or [], [load_layout(path, overrides=overrides or []) for path in layouts or []],
+        merged=static, sketch=wanted, control=call.control, **given,
+    )  # fmt: skip
+    stems = [stem(prompt, seed) for prompt, seed in drawing.images]
+    return write_all(call, workspace.draw(drawing), stems, out)
 
 
-def _again(
-    call: Invocation, workspace: Workspace, images: list[Path], out: Path
-) -> list[tuple[Path, dict[str, Any]]]:
-    from ..draw.drawing import to_redraw
+def _sketch(structure: Path | None = None, control: str | None = None, **said: Any) -> Sketch:
+    """The flags of ``StructureOptions`` together. Raises CidmError USAGE for those that mean nothing by themselves."""
+    how = {name.removeprefix("structure_"): value for name, value in said.items()}
+    if how and structure is None:
+        raise CidmError(
+            f"--structure-{next(iter(how))}: there is no --structure",
+            f"layouts say it themselves: --set structure.{next(iter(how))}=…",
+            ExitCode.USAGE,
+        )
+    from ..draw.structure import Sketch
 
-    told = to_redraw(images)
-    single = is_file(out, len(told))
-    check_out(out, single)
-    stems = [stem(str(facts.get("prompt")), facts.get("seed", 0)) for facts, _ in told]
-    return write_all(call, workspace.redraw(told), stems, out, single)
+    return Sketch(structure, how, control)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,12 @@ from cidm_registry import Registry
 
 from ..api import Workspace
 from ..files.places import expanded, user_registry
-from ..machine.computing import Computing
 from ..machine.interrupts import graceful
 from ..machine.processes import SOLO, Crew
 from ..machine.session import Listener, Session, Update, open_registry
+from ..options.computing import Computing
+from ..options.declared import NOTHING, settled
+from ..options.flags import chosen
 from ..options.settings import Found, Settings
 from ..terminal.output import Output
 
@@ -42,36 +44,31 @@ class Invocation:
         return path_from(found) if found else user_registry()
 
     @property
+    def control(self) -> str | None:
+        """The model for structures that environment or settings files name."""
+        found = self.settings.find("control")
+        if found is None:
+            return None
+        place = path_from(found)
+        return str(place) if place.is_dir() else str(found.value)
+
+    @property
     def listener(self) -> Listener:
         """Tells of the work where this command prints; Ctrl-C and its kin stop a training at a good place."""
         return Listener(self.output.note, self.output.warn, self._stage, graceful)
 
-    def computing(
-        self,
-        *,
-        device: str | None = None,
-        precision: str | None = None,
-        offload: bool | None = None,
-        vram: int | None = None,
-        compiled: bool | None = None,
-    ) -> Computing:
-        """How is computed: each argument is what its flag says, else environment and settings files do.
+    def computing(self, how: Mapping[str, Any]) -> Computing:
+        """How is computed: as flags say, else as environment and settings files do.
 
         Raises:
             CidmError: USAGE for no name of a precision.
         """
-        return Computing(
-            device=self.setting("device", device) or "auto",
-            precision=self.setting("precision", precision) or "auto",
-            offload=self.setting("offload", offload),
-            compiled=bool(self.setting("compile", compiled)),
-            vram=self.setting("vram", vram),
-        )
+        return settled(Computing, chosen(Computing, "", how, self.settings))
 
-    def workspace(self, **flags: Any) -> Workspace:
-        """The registry that is meant, at work; flags are those of ``computing``. Raises what `Registry.open` raises."""
+    def workspace(self, how: Mapping[str, Any] = NOTHING) -> Workspace:
+        """The registry that is meant, at work. Raises what `Registry.open` and ``computing`` raise."""
         registry = self.open_registry()
-        return Workspace(Session(registry, self.computing(**flags), self.listener, self.settings, self.crew))
+        return Workspace(Session(registry, self.computing(how), self.listener, self.settings, self.crew))
 
     def open_registry(self) -> Registry:
         """The registry that is meant. Raises what `Registry.open` raises."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..errors import CidmError, ExitCode
+from ..options.draw import read_size
 from ..terminal.output import Result
 from .invocation import Invocation
 from .layout_files import write_layout
@@ -47,7 +47,7 @@ def import_layout(
     """
     from ..layout.importing import Wishes, import_file
 
-    given = None if size is None else _size(size)
+    given = None if size is None else read_size(size)
     found = import_file(file, Wishes(size=given, ratio=ratio, split=split))
     for note in found.notes:
         call.output.warn(note)
@@ -58,12 +58,3 @@ def import_layout(
     return Result(
         data={"path": path, "kind": found.kind, "text": text, "warnings": found.notes}, human=shown, ids=shown
     )
-
-
-def _size(said: str) -> tuple[int, int]:
-    width, cross, height = said.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal() and len(said) < 12):
-        raise CidmError(
-            f"--size {said}: not WIDTHxHEIGHT", "write for instance --size 512x768", ExitCode.USAGE
-        )
-    return int(width), int(height)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..learn.watching import EVERY, watch
+from ..learn.watching import watch
+from ..options.computing import MEMORY
+from ..options.declared import declared
 from ..options.flags import flags
-from ..options.learn import LearnOptions
+from ..options.learn import LearnOptions, WatchOptions
 from ..terminal.output import Result, readable_bytes
 from ..terminal.progress import duration
-from .common import DeviceOption, OffloadOption, PrecisionOption, VramOption
 from .invocation import Invocation
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..learn.assignment import Task
 
 
-@flags(LearnOptions)
+@flags(watched=declared(WatchOptions), how=MEMORY, given=declared(LearnOptions))
 def learn(
     call: Invocation,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it: <NAME> in prompts.")],
@@ -56,31 +57,9 @@ def learn(
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep and use encoded pictures on disk. [default: on]")
     ] = True,
-    previews: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--preview", metavar="PROMPT", help="Draw this now and then while learning; again for more."
-        ),
-    ] = None,
-    preview_every: Annotated[
-        int | None,
-        typer.Option(
-            "--preview-every", metavar="N", min=1, help=f"Steps between two previews. [default: {EVERY}]"
-        ),
-    ] = None,
-    preview_to: Annotated[
-        Path | None,
-        typer.Option("--preview-to", metavar="DIR", help="Folder for previews. [default: NAME-preview]"),
-    ] = None,
-    board: Annotated[
-        Path | None,
-        typer.Option("--tensorboard", metavar="DIR", help="Write loss, rates and previews to DIR/NAME."),
-    ] = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    offload: OffloadOption = None,
-    vram: VramOption = None,
     *,
+    watched: dict[str, Any],
+    how: dict[str, Any],
     given: dict[str, Any],
 ) -> Result:
     """Learn one new concept from a few pictures, and keep every older one as it is.
@@ -88,11 +67,11 @@ def learn(
     Captions are read from .txt files beside the pictures; <NAME> in them is the concept, or else the class noun is.
     Ctrl-C saves a checkpoint, and the same command with --resume goes on from it.
     """
-    workspace = call.workspace(device=device, precision=precision, offload=offload, vram=vram)
+    workspace = call.workspace(how)
     task = workspace.task(
         name, images, noun=noun, style=style, update=update, resume=resume, restart=restart, **given
     )
-    wanted = watch(workspace.registry, task.name, previews, preview_every, preview_to, board)
+    wanted = watch(workspace.registry, task.name, watched)
     if dry_run:
         return _plan(workspace, task)
     record = workspace.train(task, cache=cache, watch=wanted)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CidmError, ExitCode
+from ..options.computing import WHERE
+from ..options.declared import declared
 from ..options.flags import flags
 from ..options.merge import MergeOptions
 from ..terminal.output import Result, Table, readable_bytes
-from .common import DeviceOption, PrecisionOption, concept_names
+from .common import concept_names
 from .invocation import Invocation
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from ..share.merge import Merge
 
 
-@flags(MergeOptions)
+@flags(how=WHERE, given=declared(MergeOptions))
 def merge(
     call: Invocation,
     names: Annotated[
@@ -46,9 +48,8 @@ def merge(
         bool,
         typer.Option("--analyze", help="Write nothing: measure how the concepts get in each other's way."),
     ] = False,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
     *,
+    how: dict[str, Any],
     given: dict[str, Any],
 ) -> Result:
     """Merge concepts into one LoRA file for ComfyUI, AUTOMATIC1111, Forge, InvokeAI, diffusers. Prints its path.
@@ -61,7 +62,7 @@ def merge(
         raise CidmError("--analyze writes no file and takes no prompt or weights", code=ExitCode.USAGE)
     if not analyze and out is None:
         raise CidmError("nowhere to write to", "give -o FILE.safetensors, or --analyze", ExitCode.USAGE)
-    workspace = call.workspace(device=device, precision=precision)
+    workspace = call.workspace(how)
     if out is None:
         return _analysis(workspace.analyze(names or [], **given))
     factors = _factors(weights or [])

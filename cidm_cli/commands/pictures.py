@@ -1,47 +1,44 @@
-"""Where pictures are written, and what drawing over given pictures shares on the command line."""
+"""Where pictures are written, by one process or several, each those it draws."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CidmError, ExitCode
 from ..files.places import words
 from ..files.writing import check_place, write_whole
+from ..options.over import each
 from ..terminal.output import Result
+from .invocation import Invocation
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..draw.over import Picture as Painted
+    from ..api import Workspace
+    from ..draw.images import Picture
+    from ..draw.over_jobs import EditTask, StyleTask
 
 
-def is_file(out: Path, pictures: int) -> bool:
-    """Whether -o names a file and not a folder.
+def checked(out: Path, pictures: int) -> bool:
+    """Whether -o names a file and not a folder. To be asked before anything is drawn.
 
     Raises:
-        CidmError: USAGE for one file and several pictures, and for another kind of picture.
+        CidmError: USAGE for one file and several pictures, for another kind of picture, and where -o is a file that did
+            not come from here; FAILED where nothing can be written.
     """
     single = out.suffix.lower() == ".png"
     if single and pictures > 1:
         raise CidmError(f"-o {out}: one file for several pictures", "give a folder", ExitCode.USAGE)
     if out.suffix.lower() in (".jpg", ".jpeg", ".webp"):
         raise CidmError(f"-o {out}: pictures are PNG", f"give {out.with_suffix('.png')}", ExitCode.USAGE)
-    return single
-
-
-def check_out(out: Path, single: bool) -> None:
-    """To be asked before anything is drawn.
-
-    Raises:
-        CidmError: USAGE where -o is a file that did not come from here, FAILED where nothing can be written.
-    """
     if out.is_file() and not (single and _drawn_here(out)):
         what = "a file that cidm did not draw" if single else "a file, and no .png"
         raise CidmError(f"-o {out}: there is {what}", "give another name, or a folder", ExitCode.USAGE)
     check_place(out if single else out / "picture.png")
+    return single
 
 
 def check_png(out: Path) -> None:
@@ -107,18 +104,66 @@ def refuse_overwriting(given: Sequence[Path], out: Path) -> None:
             raise CidmError(f"-o {out}: that is the given picture", "give another name", ExitCode.USAGE)
 
 
-def paint(painted: Iterator[Painted], count: int, out: Path, single: bool) -> Result:
-    """Writes images that are drawn over given ones, as they come. The result tells paths and facts."""
+def stem(prompt: str, seed: int) -> str:
+    """What a picture's file is called before its ending."""
+    return f"{words(prompt)}-{seed}"
+
+
+def write_all(call: Invocation, pictures: Iterable[Picture], stems: Sequence[str], out: Path) -> Result:
+    """Writes this process's pictures as they come. The result tells paths and facts of all processes' in order.
+
+    Args:
+        pictures: drawn when they are asked for.
+        stems: of every picture of all processes. One whose name an earlier picture has waits for that to be written:
+            so the files are those that one process would write.
+
+    Raises:
+        CidmError: as ``checked``, before the first is drawn.
+    """
+    single = checked(out, len(stems))
+    done: dict[int, tuple[str, dict[str, Any]]] = {}
+
+    def settle(picture: Picture) -> None:
+        path = write(picture.image, picture.facts, out, single, stems[picture.number])
+        done[picture.number] = str(path), picture.facts
+
+    turns = [stems[:number].count(name) for number, name in enumerate(stems)]
+    later = []
+    # Of several processes none knows what the others have written when it is interrupted.
+    with telling_kept(done.values(), len(stems)) if call.crew.count == 1 else nullcontext():
+        for picture in pictures:
+            if turns[picture.number] and call.crew.count > 1:
+                later.append(picture)
+            else:
+                settle(picture)
+    for turn in range(1, max(turns, default=0) + 1):
+        call.crew.meet()
+        for picture in later:
+            if turns[picture.number] == turn:
+                settle(picture)
+    if call.crew.count > 1:
+        done = {number: each for some in call.crew.gathered([*done.items()]) for number, each in some}
+    return _as_result([(Path(path), facts) for _, (path, facts) in sorted(done.items())])
+
+
+def paint(workspace: Workspace, task: StyleTask | EditTask, images: int, out: Path) -> Result:
+    """Draws over given images and writes what comes, as it comes. The result tells paths and facts.
+
+    Raises:
+        CidmError: as ``checked``, before the first is drawn.
+    """
+    count = images * each(task.options)
+    single = checked(out, count)
     written: list[tuple[Path, dict[str, Any]]] = []
     with telling_kept(written, count):
-        for one in painted:
+        for one in workspace.paint(task):
             name = f"{one.given.path.stem} {one.facts['concept']}"
-            stem = f"{words(name)}-{one.facts['seed']}"
-            written.append((write(one.image, one.facts, out, single, stem), one.facts))
-    return as_result(written)
+            path = write(one.image, one.facts, out, single, f"{words(name)}-{one.facts['seed']}")
+            written.append((path, one.facts))
+    return _as_result(written)
 
 
-def as_result(written: Sequence[tuple[Path, dict[str, Any]]]) -> Result:
+def _as_result(written: Sequence[tuple[Path, dict[str, Any]]]) -> Result:
     """Images that were written, by path and facts."""
     return Result(
         data={"images": [{"path": path, **facts} for path, facts in written]},

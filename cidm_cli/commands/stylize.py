@@ -7,23 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
+from ..options.computing import DRAWING
+from ..options.declared import declared
 from ..options.flags import flags
-from ..options.over import StylizeOptions, each
+from ..options.over import StylizeOptions
 from ..terminal.output import Result
 from . import pictures
 from .common import (
-    CompileOption,
-    DeviceOption,
-    OffloadOption,
     PicturesOption,
-    PrecisionOption,
-    VramOption,
     concept_names,
 )
 from .invocation import Invocation
 
 
-@flags(StylizeOptions)
+@flags(how=DRAWING, given=declared(StylizeOptions))
 def stylize(
     call: Invocation,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WEBP pictures.")],
@@ -38,12 +35,8 @@ def stylize(
         ),
     ] = None,
     out: PicturesOption = Path(),
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    offload: OffloadOption = None,
-    vram: VramOption = None,
-    compile_blocks: CompileOption = None,
     *,
+    how: dict[str, Any],
     given: dict[str, Any],
 ) -> Result:  # fmt: skip
     """Give pictures a learned style. Prints the new pictures' paths.
@@ -51,11 +44,7 @@ def stylize(
     The result has the picture's shape and as many pixels as the base is used to; --size says otherwise. A prompt
     that says what is to be seen keeps it better than the style alone.
     """
-    workspace = call.workspace(
-        device=device, precision=precision, offload=offload, vram=vram, compiled=compile_blocks
-    )
+    workspace = call.workspace(how)
     pictures.refuse_overwriting(images, out)
     task = workspace.styling(images, style, prompt, **given)
-    single = pictures.is_file(out, len(images) * each(task.options))
-    pictures.check_out(out, single)
-    return pictures.paint(workspace.paint(task), len(images) * each(task.options), out, single)
+    return pictures.paint(workspace, task, len(images), out)

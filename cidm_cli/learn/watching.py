@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CidmError, ExitCode
 from ..files.places import words
-from ..options.declared import Asked
+from ..options.declared import Asked, flag, settled
+from ..options.learn import WatchOptions
 from ..options.prompts import find_unknown, parse_prompt
 
 if TYPE_CHECKING:
@@ -21,52 +21,28 @@ if TYPE_CHECKING:
     from .assignment import Task
     from .step import Trainee
 
-EVERY = 100
-"""Steps between previews where nothing is said."""
 
-
-@dataclass(frozen=True)
-class Watch:
-    """How a training is to be watched."""
-
-    prompts: tuple[str, ...]
-    every: int
-    """Steps between two previews; the last step has one, too."""
-    folder: Path
-    """For previews."""
-    board: Path | None
-    """For TensorBoard."""
-
-
-def watch(
-    registry: Registry,
-    name: str,
-    prompts: list[str] | None,
-    every: int | None,
-    folder: Path | None,
-    board: Path | None,
-) -> Watch:
-    """What was asked for.
+def watch(registry: Registry, name: str, said: Asked) -> WatchOptions:
+    """What was asked for, of the training of a concept.
 
     Raises:
         CidmError: USAGE or NOT_FOUND for what cannot be done, before any model is loaded.
     """
-    if not prompts and (every is not None or folder is not None):
-        flag = "--preview-every" if every is not None else "--preview-to"
+    wanted = settled(WatchOptions, said)
+    if not wanted.preview and (
+        stray := [flag(one) for one in ("preview_every", "preview_to") if one in said]
+    ):
         raise CidmError(
-            f"{flag}: there is no preview", f'give --preview "a photo of a <{name}>"', ExitCode.USAGE
+            f"{stray[0]}: there is no preview", f'give --preview "a photo of a <{name}>"', ExitCode.USAGE
         )
-    if prompts:
-        _check_previews(registry, name, prompts)
-    if board and find_spec("tensorboard") is None:
+    _check_previews(registry, name, wanted.preview)
+    if wanted.tensorboard and find_spec("tensorboard") is None:
         raise CidmError(
             "--tensorboard: tensorboard is not installed",
             hint="pip install 'cidm[tensorboard]', or leave it out",
             code=ExitCode.USAGE,
         )
-    return Watch(
-        tuple(prompts or ()), every or EVERY, folder or Path(f"{name}-preview"), board and board / name
-    )
+    return wanted
 
 
 def _check_previews(registry: Registry, name: str, prompts: Sequence[str]) -> None:
@@ -99,7 +75,7 @@ def watcher(
     registry: Registry,
     base: Base,
     task: Task,
-    wanted: Watch,
+    wanted: WatchOptions,
     asked: Asked,
     on_note: Callable[[str], None],
 ) -> Iterator[Callable[[Trainee], None]]:
@@ -113,18 +89,21 @@ def watcher(
     from . import previews
     from . import tensorboard as board
 
+    folder = wanted.preview_to or Path(f"{task.name}-preview")
     paint = None
-    if wanted.prompts:
-        paint = previews.painter(registry, base, task, wanted.prompts, asked, on_note)
+    if wanted.preview:
+        paint = previews.painter(registry, base, task, wanted.preview, asked, on_note)
     with ExitStack() as stack:
-        write = stack.enter_context(board.writing(wanted.board)) if wanted.board else None
+        write = None
+        if wanted.tensorboard:
+            write = stack.enter_context(board.writing(wanted.tensorboard / task.name))
 
         def after_step(trainee: Trainee) -> None:
-            due = trainee.step % wanted.every == 0 or trainee.step == task.options.steps
+            due = trainee.step % wanted.preview_every == 0 or trainee.step == task.options.steps
             drawn = paint(trainee) if paint and due else []
             for one in drawn:
                 file = f"{one.number}-{words(one.prompt)}-{one.step:06d}.png"
-                write_whole(wanted.folder / file, png.encode(one.image, dict(one.facts)))
+                write_whole(folder / file, png.encode(one.image, dict(one.facts)))
             if write:
                 write(trainee, drawn)
 

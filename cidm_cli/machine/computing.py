@@ -1,4 +1,8 @@
-"""How a piece of work is computed: on which device, how precisely, in how much memory."""
+"""How a piece of work is computed: on which device, how precisely, in how much memory.
+
+The figures behind the families' tables of memory are in docs/memory.md. Nothing there changes what a concept learns but
+by rounding: the number of pictures in a step is never changed.
+"""
 
 from __future__ import annotations
 
@@ -7,56 +11,13 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from ..options.declared import check_precision
-from .vram import preset
+from ..bases import Preset, family
+from ..errors import CidmError, ExitCode
+from ..options.computing import Computing
+from ..options.declared import one_of
 
-
-@dataclass(frozen=True)
-class Computing:
-    """What is asked for; each value leaves the choice open unless it is said."""
-
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    precision: str = "auto"
-    """auto, half, fp32, bf16 or fp16."""
-    offload: bool | None = None
-    """Whether parts of the base wait in main memory while a GPU does not need them."""
-    compiled: bool = False
-    """Whether the blocks of the denoiser are compiled before anything is drawn."""
-    vram: int | None = None
-    """Gigabytes of a GPU's memory that all has to fit: 8, 12, 16 or 24."""
-
-    def __post_init__(self) -> None:
-        """Raises CidmError USAGE for no name of a precision."""
-        check_precision(self.precision)
-
-    def settled(self, kind: str, work: str, on_note: Callable[[str], None]) -> Machine:
-        """How a piece of work is computed on a kind of base.
-
-        Args:
-            work: "learn" or "draw".
-
-        Raises:
-            CidmError: USAGE for a memory there is no plan for.
-        """
-        plan = None if self.vram is None else preset(self.vram, work, kind)
-        if self.vram is not None and plan is None:
-            on_note(f"--vram {self.vram}: a base like {kind} fits anywhere; nothing is filled in")
-        filled = dict(plan.options) if plan else {}
-        if filled.get("optimizer") == "adamw8bit" and find_spec("bitsandbytes") is None:
-            on_note(
-                "--vram: bitsandbytes is not installed, so AdamW keeps its moments in 32 bits "
-                "(pip install bitsandbytes)"
-            )
-            del filled["optimizer"]
-        return Machine(
-            device=self.device,
-            precision=plan.precision if plan and self.precision == "auto" else self.precision,
-            offload=bool(plan and plan.offload) if self.offload is None else self.offload,
-            compiled=self.compiled and work == "draw",
-            whole=plan.whole if plan else None,
-            filled=filled,
-        )
+MEMORIES = (8, 12, 16, 24)
+"""Gigabytes that ``--vram`` may name; a family says what fits in each, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -83,3 +44,42 @@ class Machine:
         thrift = ("checkpointing", "batch", "accumulate", "optimizer")
         chosen = {name: getattr(options, name) for name in thrift}
         return {**chosen, "precision": self.precision, "offload": self.offload, "whole": self.whole}
+
+
+def machine(asked: Computing, kind: str, work: str, on_note: Callable[[str], None]) -> Machine:
+    """How a piece of work, "learn" or "draw", is computed on a kind of base.
+
+    Raises:
+        CidmError: USAGE for a memory there is no plan for.
+    """
+    plan = _preset(asked.vram, work, kind)
+    if asked.vram is not None and plan is None:
+        on_note(f"--vram {asked.vram}: a base like {kind} fits anywhere; nothing is filled in")
+    filled = dict(plan.options) if plan else {}
+    if filled.get("optimizer") == "adamw8bit" and find_spec("bitsandbytes") is None:
+        on_note(
+            "--vram: bitsandbytes is not installed, so AdamW keeps its moments in 32 bits "
+            "(pip install bitsandbytes)"
+        )
+        del filled["optimizer"]
+    return Machine(
+        device=asked.device,
+        precision=plan.precision if plan and asked.precision == "auto" else asked.precision,
+        offload=bool(plan and plan.offload) if asked.offload is None else asked.offload,
+        compiled=asked.compile and work == "draw",
+        whole=plan.whole if plan else None,
+        filled=filled,
+    )
+
+
+def _preset(gigabytes: int | None, work: str, kind: str) -> Preset | None:
+    """What is filled in for a memory; None for bases that fit anywhere."""
+    if gigabytes is None:
+        return None
+    if gigabytes not in MEMORIES:
+        raise CidmError(
+            f"--vram {gigabytes}: must be {one_of([str(memory) for memory in MEMORIES])}",
+            hint=f"take the largest that your GPU has; below {MEMORIES[0]} there is --device cpu",
+            code=ExitCode.USAGE,
+        )
+    return family(kind).memory.get(work, {}).get(gigabytes)

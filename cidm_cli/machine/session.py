@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from cidm_registry import Busy, Record, Registry
 from cidm_registry.disk import Disk
 
+from ..options.computing import Computing
 from ..options.flags import chosen
 from ..options.settings import Settings
 from ..terminal.progress import counting
-from .computing import Computing, Machine
+from .computing import Machine, machine
 from .processes import SOLO, Crew
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Session:
     def machine(self, work: str) -> Machine:
         """How a piece of work, "learn" or "draw", is computed; what there is to note of it is noted once."""
         if work not in self._machines:
-            self._machines[work] = self.computing.settled(self.kind, work, self.listener.note)
+            self._machines[work] = machine(self.computing, self.kind, work, self.listener.note)
         return self._machines[work]
 
     def base(self, work: str = "draw") -> Base:

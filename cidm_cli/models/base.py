@@ -13,7 +13,7 @@ import torch
 
 from ..bases import Family
 from ..errors import CidmError, ExitCode
-from ..options.declared import check_precision
+from ..options.computing import check_precision
 from .family import Architecture, Parts, Regions
 from .loading import architecture, family_at, load_parts, outline_parts, settle
 from .offload import ONE_MEMORY

@@ -16,6 +16,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from itertools import pairwise
 from math import inf
+from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -39,8 +40,6 @@ Share = Annotated[float, Ge(0), Le(1)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-PRECISIONS = ("auto", "half", "fp32", "bf16", "fp16")
-"""What ``--precision`` may be."""
 BASELINES = "Baselines and ablations"
 """The group of options that only comparisons need: the last on a help page."""
 
@@ -57,6 +56,13 @@ class Short:
     """A mark: a second, short flag."""
 
     flag: str
+
+
+@dataclass(frozen=True)
+class Form:
+    """A mark: what stands for the value on a help page."""
+
+    form: str
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,8 @@ class Option:
     default: Any
     """MISSING where it is filled in."""
     marks: tuple[object, ...] = ()
-    kind: type = str
-    """What a flag or setting takes: int, float, bool or str."""
+    kind: Any = str
+    """What a flag or setting takes: int, float, bool, str, or for flags alone Path or list[str]."""
     choices: tuple[str, ...] = ()
     inside: str = ""
     """The field that holds it, where it is another declaration's."""
@@ -192,7 +198,7 @@ def declared(cls: type) -> dict[str, Option]:
             continue
         group = next((mark.head for mark in marks if isinstance(mark, Group)), group)
         choices = get_args(kind) if get_origin(kind) is Literal else ()
-        plain = kind if kind in (int, float, bool) else str
+        plain = kind if kind in (int, float, bool, Path, list[str]) else str
         out[each.name] = Option(
             each.name, lines.get(each.name, ""), group, hints[each.name], each.default, marks, plain, choices
         )
@@ -244,12 +250,6 @@ def check_said(said: Collection[str], options: DataclassInstance) -> None:
                 hint=f"leave it out, or give {owner} {only.value}",
                 code=ExitCode.USAGE,
             )
-
-
-def check_precision(name: str) -> None:
-    """Raises CidmError USAGE for what ``--precision`` cannot be."""
-    if name not in PRECISIONS:
-        raise usage("precision", name, f"must be {one_of(PRECISIONS)}")
 
 
 def documented(cls: type) -> dict[str, str]:

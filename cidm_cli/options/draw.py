@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Le
 
 from ..bases import family
 from ..errors import CidmError, ExitCode
-from .declared import Asked, Count, Group, Short, Weight, Written, settled, usage
+from .declared import Asked, Count, Form, Group, Short, Shown, Weight, Written, settled, usage
 from .prompts import parse_prompt
 
 DrawMethod = Literal[
@@ -23,7 +24,8 @@ POWERS = {"sharp": 16.0, "official": 4.0}
 """Exponents where none is given: one that leaves unnamed concepts next to nothing, and the published code's."""
 
 
-def _size(value: str) -> tuple[int, int]:
+def read_size(value: str) -> tuple[int, int]:
+    """A width and height as they are written. Raises CidmError USAGE for another text."""
     width, cross, height = value.lower().partition("x")
     if not (cross and width.isdecimal() and height.isdecimal() and len(value) < 12):
         raise CidmError(
@@ -32,7 +34,7 @@ def _size(value: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-Size = Annotated[tuple[int, int], Written("WIDTHxHEIGHT", _size)]
+Size = Annotated[tuple[int, int], Written("WIDTHxHEIGHT", read_size)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,24 @@ class DrawOptions:
     """Exponent of the similarities where the method is sharp or official; 0 takes 16 or 4."""
     batch: Annotated[Count, Group("Pictures")] = 4
     """Pictures drawn at once, also of several prompts where they have the same weights and settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureOptions:
+    """The picture, what it is, how strongly and when it is followed, and by what; layouts say it themselves."""
+
+    structure: Annotated[Path, Form("IMAGE"), Group("Structure")] | None = None
+    """A picture whose lines those of --prompt follow."""
+    structure_kind: Annotated[str, Form("KIND"), Shown("edge")] | None = None
+    """edge, scribble or as-is: what IMAGE is."""
+    structure_scale: Annotated[float, Shown("1.0")] | None = None
+    """How strongly it is followed, from 0 to 2."""
+    structure_from: Annotated[float, Shown("0.0")] | None = None
+    """The share of the steps before it is followed."""
+    structure_until: Annotated[float, Shown("1.0")] | None = None
+    """The share of the steps after which it no longer is."""
+    control: Annotated[str, Form("MODEL")] | None = None
+    """The ControlNet or T2I-Adapter: a folder, or a name on the hub."""
 
 
 def resolve_draw(asked: Asked, kind: str, pixels: int) -> DrawOptions:

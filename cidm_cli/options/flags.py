@@ -7,32 +7,34 @@ A value is looked for in the flag, then in the environment (CIDM_LEARN_STEPS), t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .declared import Option, Short, Written, declared
+from .declared import Form, Option, Short, Written, declared
 
 if TYPE_CHECKING:
     from .settings import Settings
 
 
-def flags(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a command whose last parameter is ``given: dict``: the declared options become its flags.
+def flags(**groups: Mapping[str, Option]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a command whose last parameters are dicts of these names: their options become its flags.
 
-    The command finds in ``given`` only what was said; ``chosen`` completes it.
+    In each, the command finds only what was said; ``chosen`` completes it.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]
-        options = declared(cls)
+        own = inspect.signature(command, eval_str=True).parameters.values()
 
         def run(*args: Any, **values: Any) -> Any:
-            given = {name: value for name in options if (value := values.pop(name)) is not None}
-            return command(*args, **values, given=given)
+            for group, options in groups.items():
+                said = {name: values.pop(name) for name in options}
+                values[group] = {name: value for name, value in said.items() if value is not None}
+            return command(*args, **values)
 
-        parameters = [*own, *map(_parameter, options.values())]
+        parameters = [one for one in own if one.name not in groups]
+        parameters += [_parameter(option) for options in groups.values() for option in options.values()]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__doc__, run.__name__ = command.__doc__, command.__name__
         return run
@@ -40,7 +42,7 @@ def flags(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
-def chosen(cls: type, table: str, given: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def chosen(cls: type, table: str, given: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """What was said on the command line, in the environment or in settings files, by field.
 
     Raises:
@@ -50,7 +52,7 @@ def chosen(cls: type, table: str, given: dict[str, Any], settings: Settings) -> 
     out = {name: value for name, value in given.items() if name not in declared(cls)}
     for name, option in declared(cls).items():
         value = given.get(name)
-        if value is None and (found := settings.find(f"{table}.{name}")):
+        if value is None and (found := settings.find(f"{table}.{name}".lstrip("."))):
             value = found.value
         if value is not None:
             written = option.mark(Written)
@@ -62,7 +64,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     names = [f"{option.flag}/--no-{option.flag[2:]}" if option.kind is bool else option.flag]
     if short := option.mark(Short):
         names.append(short.flag)
-    written = option.mark(Written)
+    written = option.mark(Written) or option.mark(Form)
     metavar = written.form if written else f"[{'|'.join(option.choices)}]" if option.choices else None
     shown = typer.Option(
         *names,

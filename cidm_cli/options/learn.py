@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
@@ -12,6 +13,7 @@ from .declared import (
     BASELINES,
     Asked,
     Count,
+    Form,
     Group,
     Only,
     Positive,
@@ -116,6 +118,20 @@ class LearnOptions:
     """lwf: weight of the distance from the previous model's prediction."""
     clora_weight: Annotated[Weight, Only("method", "c-lora")] = 1e3
     """c-lora: weight of the overlap with the older concepts' weights, entry by entry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchOptions:
+    """Previews, which change no byte of what is learned, and TensorBoard."""
+
+    preview: Annotated[list[str], Form("PROMPT"), Group("Watching"), Shown("")] = field(default_factory=list)
+    """Draw this now and then while learning; again for more."""
+    preview_every: Annotated[Count, Form("N")] = 100
+    """Steps between two previews; the last step has one, too."""
+    preview_to: Annotated[Path, Form("DIR"), Shown("NAME-preview")] | None = None
+    """Folder for previews."""
+    tensorboard: Annotated[Path, Form("DIR")] | None = None
+    """Write loss, rates and previews to DIR/NAME."""
 
 
 def resolve_learn(asked: Asked, kind: str) -> LearnOptions:

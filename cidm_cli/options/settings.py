@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CidmError, ExitCode
+from .computing import Computing
 from .declared import WORDS, declared
 from .draw import DrawOptions
 from .judge import EvalOptions
@@ -14,6 +15,7 @@ from .merge import MergeOptions
 from .over import EditOptions, StylizeOptions
 
 TABLES: Mapping[str, type] = {
+    "": Computing,
     "learn": LearnOptions,
     "draw": DrawOptions,
     "eval": EvalOptions,
@@ -21,17 +23,16 @@ TABLES: Mapping[str, type] = {
     "stylize": StylizeOptions,
     "edit": EditOptions,
 }
-"""The declared options, by the table of a settings file that holds them."""
-SETTINGS: Mapping[str, type] = {
+"""The declared options, by the table of a settings file that holds them; "" is the file itself."""
+SETTINGS: Mapping[str, Any] = {
     "registry": str,
     "base": str,
-    "device": str,
-    "precision": str,
-    "offload": bool,
-    "vram": int,
-    "compile": bool,
     "control": str,
-    **{f"{table}.{name}": one.kind for table, cls in TABLES.items() for name, one in declared(cls).items()},
+    **{
+        f"{table}.{name}".lstrip("."): one.kind
+        for table, cls in TABLES.items()
+        for name, one in declared(cls).items()
+    },
 }
 """Every setting there is, with its type. `a.b` is key b of table [a] in a file, and CIDM_A_B in the environment."""
 
@@ -139,7 +140,7 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _checked(value: Any, kind: type, where: str) -> Any:
+def _checked(value: Any, kind: Any, where: str) -> Any:
     if kind is float and type(value) is int:
         try:
             return float(value)
@@ -150,7 +151,7 @@ def _checked(value: Any, kind: type, where: str) -> Any:
     return value
 
 
-def _from_text(text: str, kind: type, variable: str) -> Any:
+def _from_text(text: str, kind: Any, variable: str) -> Any:
     if kind is bool:
         if text.lower() in TRUE | FALSE:
             return text.lower() in TRUE

@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from ..commands.common import COMPUTING
+from ..options.computing import COMPUTING
 from ..options.declared import BASELINES
 
 EVERYWHERE = "In every command"

@@ -32,7 +32,8 @@ from cidm_cli.options.settings import SETTINGS, TABLES, load_settings, variable_
 from cidm_registry import Registry
 from command import Cidm
 
-COMMANDS = {("generate" if table == "draw" else table): cls for table, cls in TABLES.items()}
+TAKING = {table: table or "generate" for table in TABLES} | {"draw": "generate"}
+"""By table, a command that takes its options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,14 +158,15 @@ def test_every_family_fills_in_all_that_is_open(kind: str) -> None:
     assert resolve_learn({"consolidation": "paper"}, kind).gamma2 == 1.0
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("table", TABLES)
 def test_help_shows_every_option_under_its_head_with_its_line_choices_and_default(
-    command: str, cidm: Cidm
+    table: str, cidm: Cidm
 ) -> None:
+    command = TAKING[table]
     ran = cidm(command, "--help")
     assert ran.code == 0
     pages = dict(re.findall(r"^(\S[^\n]*):\n((?:  .*\n|\n(?=  ))+)", ran.out, re.MULTILINE))
-    options = declared(COMMANDS[command])
+    options = declared(TABLES[table])
     for option in options.values():
         shown = " ".join(pages[option.group].split())
         assert re.search(rf"(?<!\S){option.flag}\b", shown), option.flag
@@ -189,8 +191,8 @@ def test_a_short_flag_is_the_long_one(cidm: Cidm) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_every_option_can_be_set_in_files_and_in_the_environment(table: str) -> None:
     for name, option in declared(TABLES[table]).items():
-        assert SETTINGS[f"{table}.{name}"] is option.kind
-    assert variable_for(f"{table}.steps") == f"CIDM_{table.upper()}_STEPS"
+        assert SETTINGS[f"{table}.{name}" if table else name] is option.kind
+    assert variable_for("draw.steps") == "CIDM_DRAW_STEPS"
 
 
 # Precedence, through a real command
