@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Self
 from cidm_registry import BaseRef, Exists, Record, Registry
 from cidm_registry.disk import Disk
 
+from .bases import family
 from .errors import CidmError, ExitCode
 from .files.places import cache_folder, user_registry
 from .machine.session import Listener, Session, open_registry
-from .options.declared import settled
 from .options.computing import Computing
+from .options.declared import settled
 from .options.draw import DrawOptions, resolve_draw
 from .options.merge import MergeOptions
 from .options.over import EditOptions, StylizeOptions
@@ -334,7 +335,6 @@ class Workspace:
     def _given(self, verb: str, images: Sequence[str | Path], name: str) -> list[Given]:
         from .draw.over_jobs import refuse_swapped
         from .files.given import read_given
-        from .models.identity import beyond_mini
 
         paths = [Path(image) for image in images]
         refuse_swapped(verb, paths, name, self.registry)
@@ -342,7 +342,7 @@ class Workspace:
         for one in given:
             if one.animated:
                 self.session.listener.note(f"{one.path}: animated; only its first frame is used")
-        if warning := beyond_mini(self.session.kind, [one.image.size for one in given]):
+        if warning := family(self.session.kind).doubts([one.image.size for one in given]):
             self.session.listener.warn(warning)
         return given
 
@@ -449,7 +449,6 @@ class Workspace:
             merged: a file of ``merge`` to write in place of concepts.
             force: write over files that are there.
         """
-        from .models.identity import MINI
         from .share.places import check_free, file_names, targets
         from .share.selection import to_export
 
@@ -464,7 +463,7 @@ class Workspace:
 
         if to == "bundle":
             return files.write_bundle(session.registry, records, places[0])
-        if session.kind == MINI:
+        if not family(session.kind).elsewhere:
             session.listener.note(
                 "note: the embedded base is known to this program alone; others cannot load it"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,23 @@ class Family:
     """For "learn" and "draw", what fits on a GPU of so many gigabytes; without it, it fits on any."""
     hub: str = ""
     """The well-known base of the family on the hub."""
+    elsewhere: bool = True
+    """Whether other programs can load its bases."""
+    references: bool = False
+    """Whether reference images come along, to judge by where none are given."""
+    side: int | None = None
+    """Pixels of an image's shorter side from which on its bases do it no justice."""
+    beyond: str = ""
+    """What they do draw, told of such images, and where to go with them."""
 
     @property
     def denoiser(self) -> str:
         """The folder of the part that predicts."""
         return next(iter(self.parts))
+
+    def doubts(self, sizes: Sequence[tuple[int, int]]) -> str | None:
+        """What to tell of images of these widths and heights that its bases do no justice to; None where they do."""
+        large = sum(self.side is not None and min(size) > self.side for size in sizes)
+        if not large:
+            return None
+        return f"{large} of {len(sizes)} images are larger than {self.side} pixels, {self.beyond}"

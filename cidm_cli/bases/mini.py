@@ -26,4 +26,9 @@ FAMILY = replace(
     # It brings its own; a second judge from elsewhere says nothing about pictures so unlike photographs.
     judges={**JUDGES, "dino": "none"},
     memory={},
+    elsewhere=False,
+    references=True,
+    side=256,
+    beyond="as photographs are: the base mini draws 64 pixels wide, knows 66 kinds of drawn things and no photographs; "
+    "use Stable Diffusion for them: cidm init --registry sd --base sd15",
 )

@@ -9,10 +9,10 @@ from pathlib import Path
 import cidm_templates
 from cidm_registry import InvalidName, Record, Registry, canonical_key
 
+from ..bases import family
 from ..data import Dataset, load_examples
 from ..errors import CidmError, ExitCode
 from ..files.reading import read_text
-from ..models.identity import MINI
 from .benchmarks import BRACES, load_benchmark
 from .tasks import CONCEPT_MARK, Task, read_prompts, tasks_folder
 
@@ -166,7 +166,7 @@ def choose(
             ExitCode.NOT_FOUND,
         )
     if data is None:
-        if registry.base.kind != MINI:
+        if not family(registry.base.kind).references:
             raise CidmError(
                 "no reference pictures to compare with",
                 "give --data FOLDER, with a folder of pictures for each concept, named like it",

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bases import family
 from ..errors import CidmError, ExitCode
 from ..machine.session import Session
-from ..models.identity import beyond_mini
 from ..options.declared import check_said
 from ..options.learn import LearnOptions, resolve_learn
 from . import admission
@@ -75,7 +75,7 @@ def assign(
     captions = [(example.path.name, example.caption) for example in dataset.examples]
     for warning in (*dataset.warnings, *remarks(captions, name, noun), *unseen(dataset, resolved)):
         warn(warning)
-    if beyond := beyond_mini(session.kind, [example.image.size for example in dataset.examples]):
+    if beyond := family(session.kind).doubts([example.image.size for example in dataset.examples]):
         warn(beyond)
     return Task(name, noun, style, dataset, resolved, update=update, resume=resume, restart=restart)
 

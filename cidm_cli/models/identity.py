@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from .digests import digest_weights
 from .settings import check_base
 
 MINI = "mini"
-DRAWN_SIDE = 256
-"""Pixels of an image's shorter side up to which it may well be a drawing of the kind that ``mini`` knows."""
 ALONE = "diffusion_pytorch_model"
 """What the weights of a VAE, or another model of diffusers, are called in a folder of its own."""
 _HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,199})?", re.ASCII)
@@ -343,21 +341,4 @@ def _unusable(base: str, what: str) -> CidmError:
         f"base {base}: {what}, and this version draws with Stable Diffusion 1.x and SDXL only",
         hint="use another base, for instance --base mini, sd15 or sdxl",
         code=ExitCode.INVALID,
-    )
-
-
-def beyond_mini(kind: str, sizes: Sequence[tuple[int, int]]) -> str | None:
-    """What to tell of images that the embedded base cannot do justice to; None for other bases and small images.
-
-    Args:
-        kind: of the registry's base.
-        sizes: width and height of each image given.
-    """
-    large = sum(min(size) > DRAWN_SIDE for size in sizes)
-    if kind != MINI or not large:
-        return None
-    return (
-        f"{large} of {len(sizes)} images are larger than {DRAWN_SIDE} pixels, as photographs are: the base mini draws "
-        "64 pixels wide, knows 66 kinds of drawn things and no photographs; use Stable Diffusion for them: "
-        "cidm init --registry sd --base sd15"
     )
