@@ -95,9 +95,9 @@ class Base:
         """How many copies of a concept's tokens its layers share."""
         return max(self.architecture.groups(self.denoiser)) + 1
 
-    def sites(self, targets: str | None) -> tuple[str, ...]:
-        """The linear layers that a LoRA sits on, in forward order; None: unless told otherwise."""
-        return self.architecture.sites(self.denoiser, targets or self.family.learn["targets"])
+    def sites(self, targets: str) -> tuple[str, ...]:
+        """The linear layers that a LoRA sits on, in forward order."""
+        return self.architecture.sites(self.denoiser, targets)
 
     @property
     def site_layers(self) -> dict[str, int]:

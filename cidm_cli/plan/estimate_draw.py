@@ -112,7 +112,8 @@ def _settled(base: Base) -> float:
 def _stand_in(base: Base, record: Record) -> ConceptWeights:
     """Weights of the shapes that a concept's are of; like the base's they hold no numbers."""
     some, shapes = next(base.denoiser.parameters()), base.shapes
-    sites = base.sites(record.config.get("options", {}).get("targets"))
+    # The settings of an imported concept do not say.
+    sites = base.sites(record.config.get("options", {}).get("targets", base.family.learn["targets"]))
     up = {site: some.new_zeros((shapes[site][0], record.rank), dtype=torch.float32) for site in sites}
     down = {site: some.new_zeros((record.rank, shapes[site][1]), dtype=torch.float32) for site in sites}
     tokens = 1 + len(base.architecture.pieces(base, record.class_noun))
