@@ -5,6 +5,7 @@ another by `disk.claim`; whoever claims number n+1 has seen everything up to n, 
 order cannot fork.
 """
 
+import difflib
 import gc
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .disk import Disk
-from .errors import Damaged, RegistryError
+from .errors import Damaged, NotFound, RegistryError
+from .names import canonical_key
 from .records import Against, Problem, Record, Renaming, Stored, decode
 
 ENTRY = re.compile(r"([0-9]{6,})\.(json|removed)\Z")
@@ -27,6 +29,8 @@ RESTORE = (
 class Journal:
     """What `concepts/` held at one moment."""
 
+    root: Path
+    """The registry's folder."""
     head: int
     """The highest number ever used, removed concepts included."""
     records: tuple[Record, ...]
@@ -48,8 +52,26 @@ class Journal:
         """The newest version of the concept with that key."""
         return next((record for record in reversed(self.records) if record.key == key), None)
 
-    def check_free(self, name: str, key: str) -> None:
-        """Raises Damaged if a concept whose record cannot be read has that name, or may have it."""
+    def get(self, name: str) -> Record:
+        """The newest version of a concept. Raises NotFound, with a suggestion; InvalidName."""
+        key = canonical_key(name)
+        if record := self.find(key):
+            return record
+        names = {one.key: one.name for one in self.newest()}
+        close = difflib.get_close_matches(key, names, n=1)
+        if key in self.unreadable.values():
+            hint = "its record cannot be read: see `cidm verify`"
+        elif close:
+            hint = f"did you mean {names[close[0]]!r}?"
+        elif self.problems:
+            hint = "some records cannot be read: see `cidm verify`"
+        else:
+            hint = "`cidm list` shows all concepts"
+        raise NotFound(f"there is no concept {name!r} in {self.root}", hint)
+
+    def check_free(self, name: str) -> None:
+        """Raises Damaged if a concept whose record cannot be read has that name, or may have it; InvalidName."""
+        key = canonical_key(name)
         for problem, held in zip(self.problems, self.unreadable.values(), strict=True):
             if held is None or held == key:
                 taken = "may be taken" if held is None else "is taken"
@@ -100,7 +122,7 @@ def read_journal(disk: Disk, root: Path) -> Journal:
     records, renamings = _named(entries)
     head = max(present | removed, default=0)
     last = stored[head].entry.key if head in stored else ""
-    return Journal(head, records, renamings, tuple(problems), held, last)
+    return Journal(root, head, records, renamings, tuple(problems), held, last)
 
 
 @contextmanager

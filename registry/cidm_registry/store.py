@@ -1,6 +1,5 @@
 """The registry itself: what can be asked of it and done to it."""
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -107,7 +106,7 @@ class Registry:
         """
         journal = self._journal(tell=bool(names))
         if names:
-            wanted = {self._find(journal, name).origin for name in names}
+            wanted = {journal.get(name).origin for name in names}
             return [record for record in journal.newest() if record.origin in wanted]
         for problem in journal.problems:
             raise Damaged(
@@ -116,27 +115,23 @@ class Registry:
         return list(journal.newest())
 
     def listing(self, all_versions: bool = False) -> tuple[list[Record], list[Problem]]:
-        """What `records` and `problems` say, from one reading: every entry is in one of them."""
+        """What `records` says, and the records that cannot be read: every entry is in one of them."""
         journal = self._journal(tell=False)
         return list(journal.records if all_versions else journal.newest()), list(journal.problems)
 
-    def problems(self) -> list[Problem]:
-        """The records that cannot be read."""
-        return list(self._journal(tell=False).problems)
-
     def get(self, name: str) -> Record:
         """The newest version of a concept. Raises NotFound, with a suggestion; InvalidName."""
-        return self._find(self._journal(), name)
+        return self._journal().get(name)
 
     def get_with_older(self, name: str) -> tuple[Record, tuple[Record, ...]]:
         """What `get` says, and those still here of the concepts that it was consolidated against, oldest first."""
         journal = self._journal()
-        record = self._find(journal, name)
+        record = journal.get(name)
         return record, journal.older(record.against)
 
     def check_free(self, name: str) -> None:
         """Raises Damaged if a concept whose record cannot be read has that name, or may have it; InvalidName."""
-        self._journal().check_free(name, canonical_key(name))
+        self._journal().check_free(name)
 
     def head(self) -> int:
         """The highest number ever used; 0 for a registry that never held a concept."""
@@ -252,13 +247,13 @@ class Registry:
         with self._writing(f"renaming {old!r}"):
             for _ in range(ATTEMPTS):
                 journal = self._journal()
-                record = self._find(journal, old)
+                record = journal.get(old)
                 taken = journal.find(key)
                 if taken is not None and taken.origin != record.origin:
                     raise Exists(f"there already is a concept {taken.name!r}", "choose another name")
                 if record.name == name:
                     return record
-                journal.check_free(name, key)
+                journal.check_free(name)
                 entry = Renaming(journal.head + 1, record.origin, name, key, _timestamp(self.disk))
                 if self._claim(entry, journal):
                     return replace(record, name=name, key=key)
@@ -267,13 +262,13 @@ class Registry:
     def remove_plan(self, name: str) -> Plan:
         """What `remove` would do. Raises NotFound, InvalidName."""
         journal = self._journal()
-        return garbage.plan_removal(self.disk, self.root, journal, self._find(journal, name))
+        return garbage.plan_removal(self.disk, self.root, journal, journal.get(name))
 
     def remove(self, name: str) -> Plan:
         """Removes a concept with all versions; blobs stay until `gc`. Raises NotFound, InvalidName, Busy."""
         with self._writing(f"removing {name!r}"):
             journal = self._journal()
-            plan = garbage.plan_removal(self.disk, self.root, journal, self._find(journal, name))
+            plan = garbage.plan_removal(self.disk, self.root, journal, journal.get(name))
             garbage.remove_concept(self.disk, self.root, journal, plan)
         return plan
 
@@ -347,30 +342,12 @@ class Registry:
                 self.tell(migrate(self.disk, self.root, head))
             yield
 
-    def _find(self, journal: Journal, name: str) -> Record:
-        key = canonical_key(name)
-        record = journal.find(key)
-        if record is not None:
-            return record
-        names = {one.key: one.name for one in journal.newest()}
-        close = difflib.get_close_matches(key, names, n=1)
-        if key in journal.unreadable.values():
-            hint = "its record cannot be read: see `cidm verify`"
-        elif close:
-            hint = f"did you mean {names[close[0]]!r}?"
-        elif journal.problems:
-            hint = "some records cannot be read: see `cidm verify`"
-        else:
-            hint = "`cidm list` shows all concepts"
-        raise NotFound(f"there is no concept {name!r} in {self.root}", hint)
-
     def _next_record(
         self, journal: Journal, draft: Draft, expected_head: int, update: bool, blob: str, preview: str | None
     ) -> Record:
         check_head(self.root, journal, draft, expected_head)
-        key = canonical_key(draft.name)
-        journal.check_free(draft.name, key)
-        former = journal.find(key)
+        journal.check_free(draft.name)
+        former = journal.find(canonical_key(draft.name))
         if former is not None and not update:
             raise Exists(
                 f"there already is a concept {former.name!r}",
@@ -379,7 +356,7 @@ class Registry:
         sequence = journal.head + 1
         return Record(
             **vars(draft),
-            key=key,
+            key=canonical_key(draft.name),
             sequence=sequence,
             version=1 if former is None else former.version + 1,
             origin=sequence if former is None else former.origin,

@@ -113,7 +113,7 @@ def test_an_unreadable_record_is_quarantined_the_rest_listed_and_gc_refuses(
     path.write_bytes(RECORDS[damage](path))
     registry = Registry.open(root)
     assert [one.name for one in registry.records()] == ["dog"]
-    assert [problem.path for problem in registry.problems()] == [path]
+    assert [problem.path for problem in registry.listing()[1]] == [path]
     with pytest.raises(NotFound, match="cat") as caught:
         registry.get("cat")
     assert "cidm verify" in (caught.value.hint or "")
@@ -133,7 +133,7 @@ def test_the_name_of_an_unreadable_record_stays_taken(damage: str, copies: Calla
     path = root / "concepts" / "000002.json"
     path.write_bytes(RECORDS[damage](path))
     registry = Registry.open(root)
-    assert "'cat'" in registry.problems()[0].message, "the entry behind it, though removed, tells its name"
+    assert "'cat'" in registry.listing()[1][0].message, "the entry behind it, though removed, tells its name"
     before = files_of(root)
     for write in (
         lambda: add(registry, "Cat", 9),
@@ -143,7 +143,7 @@ def test_the_name_of_an_unreadable_record_stays_taken(damage: str, copies: Calla
     ):
         with pytest.raises(Damaged, match=rf"(?i)'cat' is taken: {path}") as caught:
             write()
-        assert caught.value.hint == registry.problems()[0].hint
+        assert caught.value.hint == registry.listing()[1][0].hint
     assert files_of(root) == before
     assert registry.rename("dog", "wolf").name == "wolf", "others go on"
 
@@ -209,7 +209,7 @@ def test_a_newer_record_is_kept_for_a_newer_program(copies: Callable[[], Path]) 
         b'"format": 2', b'"format": 3'
     )
     path.write_bytes(newer)
-    (problem,) = Registry.open(root).problems()
+    (problem,) = Registry.open(root).listing()[1]
     assert "by cidm 9.1.0" in problem.message
     assert problem.hint == "update cidm"
 
@@ -259,7 +259,7 @@ def test_an_unreadable_change_of_name_brings_the_old_name_back(copies: Callable[
     registry.rename("cat", "kitty")
     (registry.root / "concepts" / "000006.json").write_bytes(b"")
     assert registry.get("cat").sequence == 2
-    assert len(registry.problems()) == 1
+    assert len(registry.listing()[1]) == 1
 
 
 def test_settings_changed_afterwards_are_found(copies: Callable[[], Path]) -> None:

@@ -122,7 +122,7 @@ def test_a_record_that_cannot_be_read_does_not_hide_the_others(copies: Callable[
 
     registry.disk.hook = hook  # type: ignore[attr-defined]
     assert [one.name for one in registry.records()] == ["dog"]
-    assert [problem.path.name for problem in registry.problems()] == ["000002.json"]
+    assert [problem.path.name for problem in registry.listing()[1]] == ["000002.json"]
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_reading_never_writes(copies: Callable[[], Path]) -> None:
     disk.hook = hook
     registry = Registry.open(copies(), disk=disk)
     registry.records(all_versions=True)
-    registry.problems()
+    registry.listing()
     registry.head()
     registry.read_blob(registry.get("dog").blob)
     registry.verify()
