@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from ..terminal.output import Table
 from ..terminal.pages import Strip, page
 from . import samples
 from .layout_scores import LayoutScores, NeglectScores
-from .report_files import SHORT
+from .report_files import SHORT, number, write_json
 from .rivals import ALONE, BASE, RIVALS, SINGLE
 
 COLUMNS = (
     ("identity", "IA"), ("identity_ratio", "RATIO"), ("kept", "KEPT"), ("presence", "FOUND"),
     ("taken", "TAKEN"), ("background", "SPILL"),
 )  # fmt: skip
-COSINES = ("identity", "background")
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
 """Of boxes, by region: told apart by colour-blind readers (Okabe and Ito)."""
 LEAST_SIDE = 256
@@ -45,13 +43,6 @@ def table(found: NeglectScores) -> Table:
     return Table(tuple(heads), body)
 
 
-def number(value: float | None, name: str) -> str:
-    """A figure for people: cosines with three decimals, shares in percent."""
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if name in COSINES else f"{value:.0%}"
-
-
 def write(
     found: NeglectScores, folder: Path, pictures: Path, layouts: Mapping[str, Layout]
 ) -> dict[str, Path]:
@@ -62,8 +53,7 @@ def write(
         layouts: by name, as they were evaluated.
     """
     paths = {"results": folder / "layouts.json", "report": folder / "layouts.html"}
-    text = json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    write_whole(paths["results"], text.encode() + b"\n")
+    write_json(paths["results"], found.to_json())
     strips = [_strip(scores, layouts[scores.name], pictures, found.rivals) for scores in found.layouts]
     whole = page("cidm eval --layouts", _opening(found), strips, [], tables=[table(found)])
     write_whole(paths["report"], whole.encode())

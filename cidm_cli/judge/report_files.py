@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SHOWN = 6
 """Pictures of each kind on the page."""
 SHORT = {"clip": "CLIP", "dino": "DINO"}
+SHARES = ("retention", "confusion", "identity_ratio", "kept", "presence", "taken")
+"""Figures that are told in percent."""
 COLOURS = "viridis"
 LARGEST = 24.0
 """Inches of a plot's side."""
@@ -66,7 +68,13 @@ def number(value: float | None, kind: str = "") -> str:
     """A figure for people: cosines with three decimals, shares in percent."""
     if value is None:
         return "-"
-    return f"{value:.0%}" if kind in ("retention", "confusion") else f"{value:.3f}"
+    return f"{value:.0%}" if kind in SHARES else f"{value:.3f}"
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes figures for programs."""
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(path, text.encode() + b"\n")
 
 
 def write(
@@ -88,8 +96,7 @@ def write(
     for name, content in files.items():
         write_whole(paths[name], content)
     paths["results"] = folder / "results.json"
-    text = json.dumps(evaluation.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    write_whole(paths["results"], text.encode() + b"\n")
+    write_json(paths["results"], evaluation.to_json())
     paths["report"] = folder / "report.html"
     shown = {name: Image.open(io.BytesIO(content)) for name, content in files.items()}
     write_whole(paths["report"], _page(evaluation, pictures, subjects, shown).encode())
