@@ -4,7 +4,9 @@ All run the same code, each on its share of the work. Whenever they meet, each a
 goes wrong in one of them, wherever that is, ends all with the same error, and none waits for ever.
 
 What they exchange is small: the gradients of a concept, about a million numbers. It goes through main memory, by gloo,
-whatever the device: that works alike on GPUs and CPUs, also for two processes on one GPU.
+whatever the device: that works alike on GPUs and CPUs, also for two processes on one GPU. Accelerate starts them and
+does nothing else here: it exchanges through the GPUs where there are some; told to use the CPU, it may set torch's
+threads, on which bytes depend; it gathers objects by pickle; and when one process fails it lets the others wait.
 """
 
 from __future__ import annotations
