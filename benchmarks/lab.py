@@ -141,7 +141,7 @@ class Lab:
         subjects = [s for s in rivals if only is None or s.record.name in only]
         found = evaluation.evaluate(
             registry, self.base, subjects, options, folder=self.folder / "samples", judges=self.judges,
-            states=states, rivals=rivals, single=single, events=evaluation.Events(progress=self.progress),
+            states=states, rivals=rivals, single=single, listener=Listener(stage=self.progress),
         )  # fmt: skip
         self.keep(name, found.to_json())
         return json.loads(path.read_text())

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from cidm_cli.judge.concepts import Events
 from cidm_cli.judge.layout_files import write
 from cidm_cli.judge.layout_scores import NeglectScores
 from cidm_cli.judge.layouts import evaluate_layouts
@@ -25,6 +24,7 @@ from cidm_cli.judge.rivals import ALONE, BASE, RIVALS, SINGLE
 from cidm_cli.judge.subjects import match
 from cidm_cli.judge.tasks import Task
 from cidm_cli.layout import Layout, load_layout
+from cidm_cli.machine.session import Listener
 
 from .continual import TRAININGS, learned, whole
 from .lab import Lab, add_arguments, ending, protocol, quiet, say, told
@@ -99,7 +99,7 @@ def main() -> None:
     say(f"{len(layouts)} layouts")
     found = evaluate_layouts(
         registry, lab.base, layouts, protocol(given, 0), folder=lab.folder / "samples", judges=lab.judges,
-        subjects=match(registry.records(), tasks)[0], rivals=given.rivals, events=Events(quiet, say),
+        subjects=match(registry.records(), tasks)[0], rivals=given.rivals, listener=Listener(say, stage=quiet),
     )  # fmt: skip
     if given.out:
         (given.out / "layouts").mkdir(parents=True, exist_ok=True)

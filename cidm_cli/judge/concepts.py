@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ..draw.images import Static, work
 from ..draw.mixtures import Loader
 from ..errors import CidmError, ExitCode
 from ..machine.processes import SOLO, Crew
+from ..machine.session import UNHEARD, Listener
 from ..method import metrics
 from ..models.base import Base
 from ..options.draw import DrawOptions, resolve_draw
@@ -43,22 +43,6 @@ class State:
         return next((record.name for record in self.records if record.sequence == self.number), "")
 
 
-@contextmanager
-def silent(_label: str, _total: int) -> Iterator[Callable[[int], None]]:
-    """Shows no progress."""
-    yield lambda done: None
-
-
-@dataclass(frozen=True)
-class Events:
-    """How a caller follows an evaluation."""
-
-    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = silent
-    """Opens the progress of a part of the work, by its label and total; yields what takes the amount done."""
-    on_note: Callable[[str], None] = lambda note: None
-    """Called with what a user should know but need not act on."""
-
-
 def states_of(registry: Registry) -> tuple[State, ...]:
     """The state after each task, oldest first. Concepts that were removed are in none of them."""
     records = sorted(registry.records(all_versions=True), key=lambda record: record.sequence)
@@ -82,7 +66,7 @@ def evaluate(
     rivals: Sequence[Subject] | None = None,
     single: Mapping[str, Cell] | None = None,
     skipped: Sequence[tuple[str, str]] = (),
-    events: Events | None = None,
+    listener: Listener = UNHEARD,
     crew: Crew = SOLO,
 ) -> Evaluation:
     """Draws and judges. Several processes share the drawing; what they draw, each of them judges.
@@ -101,20 +85,19 @@ def evaluate(
     Raises:
         CidmError: USAGE for prompts that are too long, INVALID for reference pictures that cannot be read.
     """
-    events = events or Events()
     states = states_of(registry) if states is None else tuple(states)
     by_key = {subject.record.key: subject for subject in (*(rivals or ()), *subjects)}
     if not subjects or not states:
         raise CidmError("there is no concept to judge", "`cidm list` shows what there is", ExitCode.NOT_FOUND)
     settings = resolve_draw(options.drawn, registry.base.kind, base.pixels)
-    plan = _plan(registry, base, subjects, states, settings, options.every_task, single or {}, events)
+    plan = _plan(registry, base, subjects, states, settings, options.every_task, single or {}, listener)
 
     every_batch = [batch for batches in plan.values() for batch in batches]
-    draw_missing(registry, base, folder, every_batch, events, crew)
-    references = look_at_references(judges, by_key, events)
+    draw_missing(registry, base, folder, every_batch, listener, crew)
+    references = look_at_references(judges, by_key, listener)
     keys = {place: [key for batch in batches for key in batch.keys] for place, batches in plan.items()}
     every = [key for some in keys.values() for key in some]
-    with events.progress("judging", len(set(every))) as update:
+    with listener.stage("judging", len(set(every))) as update:
         judges.look(list(dict.fromkeys(every)), lambda key: samples.read(folder, key), update)
 
     cells = {place: _judge(judges, by_key[place[0]], references, own) for place, own in keys.items()}
@@ -162,11 +145,11 @@ def _plan(
     settings: DrawOptions,
     every_task: bool,
     single: Mapping[str, Cell],
-    events: Events,
+    listener: Listener,
 ) -> dict[_Place, list[samples.Batch]]:
     """Everything that has to be there, drawn or not. The states come last, so that a stopped run has the rest."""
     load = Loader(registry, base)
-    note = once(events.on_note)
+    note = once(listener.note)
     alone = replace(settings, method="named", power=0.0)
     nouns = {record.key: record.class_noun for record in registry.records()}
     nothing = samples.scene((), alone, nouns)
@@ -198,7 +181,7 @@ def draw_missing(
     base: Base,
     folder: Path,
     batches: Sequence[samples.Batch],
-    events: Events,
+    listener: Listener,
     crew: Crew = SOLO,
 ) -> None:
     """Draws the batches that are not there yet, whole ones in each process. All are there when it returns."""
@@ -206,17 +189,17 @@ def draw_missing(
     # All have looked before any draws: else they would not deal out the same.
     crew.meet()
     some = [batch for number, batch in enumerate(absent) if crew.mine(number)]
-    with events.progress("drawing", work(batch.job for batch in some)) as update:
+    with listener.stage("drawing", work(batch.job for batch in some)) as update:
         samples.fill(registry, base, folder, some, on_step=counting(update))
     crew.meet()
 
 
 def look_at_references(
-    judges: Judges, subjects: Mapping[str, Subject], events: Events
+    judges: Judges, subjects: Mapping[str, Subject], listener: Listener
 ) -> dict[str, list[str]]:
     """The keys, for the judges, of each concept's reference pictures."""
     out = {}
-    with events.progress("reading references", len(subjects)) as update:
+    with listener.stage("reading references", len(subjects)) as update:
         for number, (key, subject) in enumerate(subjects.items(), 1):
             pictures = {f"reference {e.digest}": e.image for e in subject.references().examples}
             judges.look(list(pictures), pictures.__getitem__, lambda seen: None)

@@ -13,6 +13,7 @@ from cidm_registry import Registry
 from ..errors import CidmError, ExitCode
 from ..layout import Layout
 from ..machine.processes import SOLO, Crew
+from ..machine.session import UNHEARD, Listener
 from ..method import neglect as figures
 from ..models.base import Base
 from ..options.declared import spelled
@@ -20,7 +21,7 @@ from ..options.draw import DrawOptions
 from ..options.judge import EvalOptions
 from ..terminal.progress import once
 from . import crops, samples
-from .concepts import Events, draw_missing, look_at_references
+from .concepts import draw_missing, look_at_references
 from .encoders import Judges
 from .layout_plan import Place, Scene, Spot, plan, scene
 from .layout_scores import BoxScores, LayoutScores, NeglectScores, Seen
@@ -38,7 +39,7 @@ def evaluate_layouts(
     judges: Judges,
     subjects: Sequence[Subject],
     rivals: Sequence[str] = tuple(RIVALS),
-    events: Events | None = None,
+    listener: Listener = UNHEARD,
     crew: Crew = SOLO,
 ) -> NeglectScores:
     """Draws layouts in several ways, and looks into their boxes. Several processes share the drawing.
@@ -54,7 +55,6 @@ def evaluate_layouts(
         CidmError: USAGE for prompts that are too long, sizes the base cannot draw and unknown rivals; NOT_FOUND when
             no region names a concept that can be judged; INVALID for reference pictures that cannot be read.
     """
-    events = events or Events()
     rivals = check_rivals(rivals)
     by_key = {subject.record.key: subject for subject in subjects}
     every = [scene(registry, base, name, layout, options, by_key) for name, layout in layouts.items()]
@@ -67,14 +67,14 @@ def evaluate_layouts(
             ExitCode.NOT_FOUND,
         )
     for what, why in skipped:
-        events.on_note(f"{what} is not judged: {why}")
+        listener.note(f"{what} is not judged: {why}")
 
-    drawn = plan(registry, base, scenes, by_key, rivals, once(events.on_note))
+    drawn = plan(registry, base, scenes, by_key, rivals, once(listener.note))
     every_batch = [batch for batches in drawn.values() for batch in batches]
-    draw_missing(registry, base, folder, every_batch, events, crew)
-    references = look_at_references(judges, by_key, events)
+    draw_missing(registry, base, folder, every_batch, listener, crew)
+    references = look_at_references(judges, by_key, listener)
     keys = {place: [key for batch in batches for key in batch.keys] for place, batches in drawn.items()}
-    _look_into_boxes(judges, folder, keys, scenes, events)
+    _look_into_boxes(judges, folder, keys, scenes, listener)
     return NeglectScores(
         base=registry.base.fingerprint,
         draw=spelled(DrawOptions, options.drawn),
@@ -87,7 +87,11 @@ def evaluate_layouts(
 
 
 def _look_into_boxes(
-    judges: Judges, folder: Path, keys: Mapping[Place, Sequence[str]], scenes: Sequence[Scene], events: Events
+    judges: Judges,
+    folder: Path,
+    keys: Mapping[Place, Sequence[str]],
+    scenes: Sequence[Scene],
+    listener: Listener,
 ) -> None:
     """Shows the judges every part of every picture that is judged."""
     by_name = {one.name: one for one in scenes}
@@ -107,7 +111,7 @@ def _look_into_boxes(
         width, height = part[2] - part[0], part[3] - part[1]
         return crops.square(picture.resize((width, height), Image.Resampling.LANCZOS), (0, 0, width, height))
 
-    with events.progress("judging", len(wanted)) as update:
+    with listener.stage("judging", len(wanted)) as update:
         judges.look(list(wanted), crop, update)
 
 

@@ -51,7 +51,7 @@ def evaluate(
     found = concepts.evaluate(
         session.registry, base, chosen.subjects, options, folder=out / "samples", judges=judges, states=states,
         rivals=chosen.rivals, skipped=chosen.skipped,
-        events=concepts.Events(session.listener.stage, session.listener.note), crew=session.crew,
+        listener=session.listener, crew=session.crew,
     )  # fmt: skip
     if not session.crew.main:
         return None
@@ -76,14 +76,13 @@ def evaluate_layouts(
     drawn = resolve_draw(options.drawn, session.kind, 64)
     for layout in layouts.values():
         check_layout(layout, drawn)
-    from .concepts import Events
     from .layout_files import write
     from .layouts import evaluate_layouts
 
     judges, base = opened(session, options), session.base()
     found = evaluate_layouts(
         session.registry, base, layouts, options, folder=out / "samples", judges=judges, subjects=chosen.rivals,
-        rivals=ways, events=Events(session.listener.stage, session.listener.note), crew=session.crew,
+        rivals=ways, listener=session.listener, crew=session.crew,
     )  # fmt: skip
     return (found, write(found, out, out / "samples", layouts)) if session.crew.main else None
 

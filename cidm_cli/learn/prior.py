@@ -42,16 +42,6 @@ class Prior:
     """Each picture's caption [tokens, width], encoded once: no trained token is in it."""
 
 
-@dataclass(frozen=True)
-class Following:
-    """How a caller follows and stops the drawing."""
-
-    on_note: Callable[[str], None] = lambda note: None
-    """Hears how much there is to draw."""
-    stop: Callable[[], bool] = lambda: False
-    """Asked after each batch; True ends it. What was drawn is in the cache."""
-
-
 def captions(
     examples: Sequence[Example], name: str, noun: str, style: bool, options: LearnOptions
 ) -> list[str]:
@@ -77,12 +67,20 @@ def wanted(options: LearnOptions) -> bool:
 
 
 def prepare(
-    base: Base, kind: str, said: Sequence[str], options: LearnOptions, cache: Cache, following: Following
+    base: Base,
+    kind: str,
+    said: Sequence[str],
+    options: LearnOptions,
+    cache: Cache,
+    on_note: Callable[[str], None] = lambda note: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Prior:
     """Draws a picture for each caption, or takes it from the cache.
 
     Args:
         kind: the base's, which decides how it draws.
+        on_note: hears how much there is to draw.
+        stop: asked after each batch; True ends it. What was drawn is in the cache.
 
     Raises:
         CidmError: INTERRUPTED when stopped.
@@ -98,7 +96,7 @@ def prepare(
     def make(batch: range) -> dict[str, torch.Tensor]:
         if not noted:
             noted.append(f"the base draws {len(said) - batch.start} pictures first, to learn beside")
-            following.on_note(noted[0])
+            on_note(noted[0])
         given = [texts[said[number]] for number in batch]
         seeds = [options.seed + number for number in batch]
         return {"latents": _drawn(base, drawing, given, texts[drawing.negative], seeds)}
@@ -111,7 +109,7 @@ def prepare(
             "drawing": asdict(drawing),
         }
         latents += cache.tensors(base, content, partial(make, batch))["latents"].unsqueeze(1)
-        if following.stop():
+        if stop():
             raise CidmError(
                 f"stopped after {len(latents)} of the {len(said)} pictures that the base draws first",
                 hint="the same command goes on from there, unless it is told --no-cache",

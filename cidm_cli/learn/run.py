@@ -86,8 +86,15 @@ def learn(
     cache = Cache(cache_folder, registry.base.fingerprint, events.on_note)
     with memory.advised(task.name, base, task.options):
         if prior.wanted(task.options):
-            said, following = prior_captions(task), prior.Following(events.on_note, events.stop)
-            ours = prior.prepare(base, registry.base.kind, said, task.options, cache, following)
+            ours = prior.prepare(
+                base,
+                registry.base.kind,
+                prior_captions(task),
+                task.options,
+                cache,
+                events.on_note,
+                events.stop,
+            )
             method = prior.beside(method, ours, task.options)
         data = prepare(base, task.dataset, prompts, task.options, remembering(cache))
         with training(base, task.name, task.noun, task.options, method) as trainee:

@@ -72,6 +72,10 @@ class Listener:
         return cls(on_note, on_warning, stage, lambda: nullcontext(should_stop))
 
 
+UNHEARD = Listener()
+"""Nobody."""
+
+
 def open_registry(path: Path, warn: Callable[[str], None]) -> Registry:
     """The registry in a folder; ``warn`` hears what is amiss with it. Raises what `Registry.open` raises."""
     return Registry.open(path, disk=Disk(warn), tell=warn)

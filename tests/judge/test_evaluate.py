@@ -19,10 +19,11 @@ from cidm_cli.draw.images import Static, draw
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.judge import samples
 from cidm_cli.judge.benchmarks import load_benchmark
-from cidm_cli.judge.concepts import Events, State, evaluate, keep_scores, states_of
+from cidm_cli.judge.concepts import State, evaluate, keep_scores, states_of
 from cidm_cli.judge.encoders import Choice, Judges, open_judges
 from cidm_cli.judge.report import Cell, Evaluation
 from cidm_cli.judge.subjects import Subject, match, prompts_from
+from cidm_cli.machine.session import Listener
 from cidm_cli.method.metrics import LEAST_GAIN
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
@@ -289,7 +290,7 @@ class Stopped(BaseException):
     """As Ctrl-C is."""
 
 
-def stopping_after(steps: int) -> Events:
+def stopping_after(steps: int) -> Listener:
     @contextmanager
     def progress(label: str, _total: int) -> Iterator[Callable[[int], None]]:
         def update(done: int) -> None:
@@ -298,7 +299,7 @@ def stopping_after(steps: int) -> Events:
 
         yield update
 
-    return Events(progress)
+    return Listener(stage=progress)
 
 
 def test_killed_half_way_and_taken_up_again_it_draws_nothing_twice(
@@ -308,7 +309,7 @@ def test_killed_half_way_and_taken_up_again_it_draws_nothing_twice(
     whole, kept = done
     subjects = subjects_of(taught, data)
     with pytest.raises(Stopped):
-        evaluate(taught, base, subjects, QUICK, folder=tmp_path, judges=judges, events=stopping_after(12))
+        evaluate(taught, base, subjects, QUICK, folder=tmp_path, judges=judges, listener=stopping_after(12))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.png")}
     assert 10 <= len(before) < 24, "some batches are whole"
     lost = sum(denoised) - len(before)

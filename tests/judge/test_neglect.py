@@ -18,7 +18,6 @@ from cidm_cli.draw.images import draw
 from cidm_cli.draw.jobs import Ablation, Job
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.judge.benchmarks import load_benchmark
-from cidm_cli.judge.concepts import Events
 from cidm_cli.judge.crops import square
 from cidm_cli.judge.encoders import Choice, Judges, open_judges
 from cidm_cli.judge.layout_plan import single_size
@@ -26,6 +25,7 @@ from cidm_cli.judge.layout_scores import NeglectScores
 from cidm_cli.judge.layouts import evaluate_layouts
 from cidm_cli.judge.subjects import Subject, match
 from cidm_cli.layout import Layout, load_layout
+from cidm_cli.machine.session import Listener
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.options.declared import settled
@@ -261,7 +261,7 @@ def test_what_cannot_be_judged_is_told_and_the_rest_is_judged(
     found = evaluate_layouts(
         taught, base, {"three": layout(text), "none": layout(text.replace("<dog>", "dog").replace("<cat>", "cat"))},
         replace(QUICK, samples=1), folder=folder, judges=judges, rivals=("fast",),
-        subjects=[s for s in subjects if s.record.name != "cat"], events=Events(on_note=notes.append),
+        subjects=[s for s in subjects if s.record.name != "cat"], listener=Listener(note=notes.append),
     )  # fmt: skip
     assert [scores.name for scores in found.layouts] == ["three"]
     assert [box.name for box in found.layouts[0].boxes] == ["dog"]
@@ -381,17 +381,17 @@ def test_killed_half_way_and_taken_up_again_it_draws_nothing_twice(
 
         yield update
 
-    def run(events: Events) -> NeglectScores:
+    def run(listener: Listener) -> NeglectScores:
         return evaluate_layouts(
             taught, base, {"pair": layout()}, QUICK, folder=tmp_path, judges=judges, subjects=subjects, rivals=SOME,
-            events=events,
+            listener=listener,
         )  # fmt: skip
 
     with pytest.raises(Stopped):
-        run(Events(progress))
+        run(Listener(stage=progress))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.png")}
     assert 6 <= len(before) < 20
-    assert run(Events()) == done[0]
+    assert run(Listener()) == done[0]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert files_of(tmp_path).items() <= files_of(done[1]).items(), "the same bytes as without a stop"
 

@@ -48,7 +48,7 @@ def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def ours(base: Base, work: Task) -> prior.Prior:
     said = learn.prior_captions(work)
-    return prior.prepare(base, "sd15", said, work.options, NOWHERE, prior.Following())
+    return prior.prepare(base, "sd15", said, work.options, NOWHERE)
 
 
 def stopping_at(step: int) -> Events:
