@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cidm_registry import BaseRef, Exists, Record, Registry
 from cidm_registry.disk import Disk
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from .share.files import MergedFile, Written
     from .share.importing import Imported
     from .share.interference import Analysis
+
+Over = TypeVar("Over", StylizeOptions, EditOptions)
 
 
 class Workspace:
@@ -276,17 +278,12 @@ class Workspace:
         self, images: Sequence[str | Path], style: str, prompt: str | None = None, **options: Any
     ) -> StyleTask:
         """What ``stylize`` would draw, checked."""
-        from .draw.drawing import check_drawable
         from .draw.over_jobs import plan_style
 
-        session = self.session
-        given = self._given("stylize", images, style)
-        said = session.said(StylizeOptions, "stylize", options)
-        asked = settled(StylizeOptions, session.machine("draw").completed(said))
-        check_drawable(asked.size, self.registry)
-        task = plan_style(session.registry, given, style, prompt, asked)
+        given, asked = self._over(StylizeOptions, "stylize", images, style, options)
+        task = plan_style(self.registry, given, style, prompt, asked)
         if not task.record.style:
-            session.listener.note(f"<{task.record.name}> was learned as an object, not as a style")
+            self.session.listener.note(f"<{task.record.name}> was learned as an object, not as a style")
         return task
 
     def edit(
@@ -301,21 +298,16 @@ class Workspace:
         box: str | None = None, mask: str | Path | None = None, **options: Any,
     ) -> EditTask:  # fmt: skip
         """What ``edit`` would draw, checked."""
-        from .draw.drawing import check_drawable
         from .draw.over_jobs import plan_edit
         from .files.given import read_mask
 
         if (box is None) == (mask is None):
             raise CidmError("give either --box or --mask", "--box 0,0,0.5,1 is the left half", ExitCode.USAGE)
-        session = self.session
-        given = self._given("edit", images, concept)
-        said = session.said(EditOptions, "edit", options)
-        asked = settled(EditOptions, session.machine("draw").completed(said))
-        check_drawable(asked.size, self.registry)
+        given, asked = self._over(EditOptions, "edit", images, concept, options)
         part = None if mask is None else read_mask(Path(mask))
-        task = plan_edit(session.registry, given, concept, prompt, asked, box=box, mask=part)
+        task = plan_edit(self.registry, given, concept, prompt, asked, box=box, mask=part)
         if task.record.style:
-            session.listener.note(f"<{task.record.name}> was learned as a style, not as an object")
+            self.session.listener.note(f"<{task.record.name}> was learned as a style, not as an object")
         return task
 
     def paint(self, task: StyleTask | EditTask) -> Iterator[Painted]:
@@ -332,19 +324,25 @@ class Workspace:
         with session.stage("drawing", work.steps) as step:
             yield from over.paint(base, work, step)
 
-    def _given(self, verb: str, images: Sequence[str | Path], name: str) -> list[Given]:
+    def _over(
+        self, cls: type[Over], verb: str, images: Sequence[str | Path], name: str, options: Mapping[str, Any]
+    ) -> tuple[list[Given], Over]:
+        """The given images, read, and how they are drawn over."""
+        from .draw.drawing import check_drawable
         from .draw.over_jobs import refuse_swapped
         from .files.given import read_given
 
-        paths = [Path(image) for image in images]
+        session, paths = self.session, [Path(image) for image in images]
         refuse_swapped(verb, paths, name, self.registry)
         given = [read_given(path) for path in paths]
         for one in given:
             if one.animated:
-                self.session.listener.note(f"{one.path}: animated; only its first frame is used")
-        if warning := family(self.session.kind).doubts([one.image.size for one in given]):
-            self.session.listener.warn(warning)
-        return given
+                session.listener.note(f"{one.path}: animated; only its first frame is used")
+        if warning := family(session.kind).doubts([one.image.size for one in given]):
+            session.listener.warn(warning)
+        asked = settled(cls, session.machine("draw").completed(session.said(cls, verb, options)))
+        check_drawable(asked.size, self.registry)
+        return given, asked
 
     def explain(self, prompt: str, **options: Any) -> Explained:
         """Which concepts each layer would draw on for a prompt, and how strongly. Options: method, power."""
