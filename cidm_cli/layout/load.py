@@ -70,16 +70,14 @@ def load_layout(path: str | Path, text: str | None = None, overrides: Sequence[s
     return layout_from(data, origin)
 
 
-def all_faults(
-    path: str | Path, text: str | None = None, overrides: Sequence[str] = ()
-) -> Layout | list[CidmError]:
+def all_faults(path: str | Path, text: str | None = None) -> Layout | list[CidmError]:
     """The layout, or what is wrong with it in the order of the file: everything, up to MAX_FAULTS.
 
-    Takes what `load_layout` takes. What that would raise is returned, with its line (0 if it has none) and key
+    Takes what `load_layout` takes, without overrides. What that would raise is returned, with its line (0 if it has none) and key
     in `details`.
     """
     try:
-        data, origin = _read(path, text, overrides)
+        data, origin = _read(path, text, ())
         return _validated(data, origin)
     except CidmError as error:
         return [error]
