@@ -15,12 +15,8 @@ from ..options.declared import declared
 from ..options.flags import flags
 from ..options.over import EditOptions
 from ..terminal.output import Result
-from . import pictures
-from .common import (
-    PicturesOption,
-    concept_names,
-)
-from .invocation import Invocation
+from .invocation import Invocation, concept_names
+from .pictures import PicturesOption, paint, refuse_overwriting
 
 _NUMBER = re.compile(r"\d*\.?\d+")
 
@@ -62,9 +58,9 @@ def edit(
     if box is not None:
         _check_box(box, images)
     workspace = call.workspace(how)
-    pictures.refuse_overwriting([*images, *([mask] if mask else [])], out)
+    refuse_overwriting([*images, *([mask] if mask else [])], out)
     task = workspace.editing(images, concept, prompt, box=box, mask=mask, **given)
-    return pictures.paint(workspace, task, len(images), out)
+    return paint(workspace, task, len(images), out)
 
 
 def _check_box(box: str, images: list[Path]) -> None:

@@ -12,8 +12,7 @@ from ..options.computing import WHERE
 from ..options.flags import flags
 from ..share.places import KINDS
 from ..terminal.output import Result, readable_bytes
-from .common import concept_names
-from .invocation import Invocation
+from .invocation import Invocation, concept_names
 
 if TYPE_CHECKING:
     from ..share.files import Written

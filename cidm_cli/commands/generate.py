@@ -13,9 +13,8 @@ from ..options.declared import declared
 from ..options.draw import DrawOptions, StructureOptions
 from ..options.flags import flags
 from ..terminal.output import Result
-from .common import PicturesOption
 from .invocation import Invocation
-from .pictures import stem, write_all
+from .pictures import PicturesOption, stem, write_all
 
 if TYPE_CHECKING:
     from ..draw.structure import Sketch

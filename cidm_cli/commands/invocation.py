@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cidm_registry import Registry
+import typer
+
+from cidm_registry import Registry, RegistryError
 
 from ..api import Workspace
+from ..errors import CidmError
 from ..files.places import expanded, user_registry
 from ..machine.interrupts import graceful
 from ..machine.processes import SOLO, Crew
@@ -18,7 +23,7 @@ from ..machine.session import Listener, Session, Update, open_registry
 from ..options.computing import Computing
 from ..options.declared import NOTHING, settled
 from ..options.flags import chosen
-from ..options.settings import Found, Settings
+from ..options.settings import Found, Settings, load_settings, user_folder
 from ..terminal.output import Output
 
 
@@ -85,6 +90,17 @@ class Invocation:
     def _stage(self, label: str, total: int) -> Iterator[Update]:
         with self.output.progress(label, total) as progress:
             yield progress.update
+
+
+def concept_names(context: typer.Context) -> list[str]:
+    """The learned concepts, to complete a command line with; none where no registry can be read."""
+    said = context.params.get("registry") or context.find_root().params.get("registry")
+    try:
+        settings = load_settings(os.environ, Path.cwd(), user_folder(), tolerant=True)
+        call = Invocation(Output(io.StringIO(), io.StringIO()), settings, said)
+        return [record.name for record in call.open_registry().records()]
+    except (CidmError, RegistryError, OSError):
+        return []
 
 
 def path_from(found: Found) -> Path:

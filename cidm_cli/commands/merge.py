@@ -16,8 +16,7 @@ from ..options.declared import declared
 from ..options.flags import flags
 from ..options.merge import MergeOptions
 from ..terminal.output import Result, Table, readable_bytes
-from .common import concept_names
-from .invocation import Invocation
+from .invocation import Invocation, concept_names
 
 if TYPE_CHECKING:
     from ..share.export import TokenFile

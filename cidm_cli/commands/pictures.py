@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from ..errors import CidmError, ExitCode
 from ..files.places import words
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from ..api import Workspace
     from ..draw.images import Picture
     from ..draw.over_jobs import EditTask, StyleTask
+
+PicturesOption = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture."),
+]
 
 
 def checked(out: Path, pictures: int) -> bool:

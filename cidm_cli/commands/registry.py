@@ -10,8 +10,7 @@ import typer
 from ..api import made
 from ..errors import CidmError, ExitCode
 from ..terminal.output import Result, Table, readable_bytes
-from .common import concept_names
-from .invocation import Invocation
+from .invocation import Invocation, concept_names
 
 if TYPE_CHECKING:
     from cidm_registry import Record

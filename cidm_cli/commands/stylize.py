@@ -12,12 +12,8 @@ from ..options.declared import declared
 from ..options.flags import flags
 from ..options.over import StylizeOptions
 from ..terminal.output import Result
-from . import pictures
-from .common import (
-    PicturesOption,
-    concept_names,
-)
-from .invocation import Invocation
+from .invocation import Invocation, concept_names
+from .pictures import PicturesOption, paint, refuse_overwriting
 
 
 @flags(how=DRAWING, given=declared(StylizeOptions))
@@ -45,6 +41,6 @@ def stylize(
     that says what is to be seen keeps it better than the style alone.
     """
     workspace = call.workspace(how)
-    pictures.refuse_overwriting(images, out)
+    refuse_overwriting(images, out)
     task = workspace.styling(images, style, prompt, **given)
-    return pictures.paint(workspace, task, len(images), out)
+    return paint(workspace, task, len(images), out)

@@ -73,8 +73,8 @@ def load_layout(path: str | Path, text: str | None = None, overrides: Sequence[s
 def all_faults(path: str | Path, text: str | None = None) -> Layout | list[CidmError]:
     """The layout, or what is wrong with it in the order of the file: everything, up to MAX_FAULTS.
 
-    Takes what `load_layout` takes, without overrides. What that would raise is returned, with its line (0 if it has none) and key
-    in `details`.
+    Takes what `load_layout` takes, without overrides. What that would raise is returned, with its line (0 if it has
+    none) and key in `details`.
     """
     try:
         data, origin = _read(path, text, ())
