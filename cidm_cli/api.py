@@ -125,7 +125,7 @@ class Workspace:
             update: learn a new version of a concept that there is.
             resume: go on from the last checkpoint, if there is one; ``restart`` drops it.
             cache: keep encoded images on disk, and use those that are there.
-            watch: previews and TensorBoard, as ``learn.watching.watch`` has checked them.
+            watch: what ``watching`` gives.
 
         Raises:
             CidmError: INTERRUPTED when stopped, with a checkpoint; for images, captions or options that cannot be
@@ -156,6 +156,12 @@ class Workspace:
             self.session, name, Path(images), options,
             noun=noun, style=style, update=update, resume=resume, restart=restart,
         )  # fmt: skip
+
+    def watching(self, name: str, **options: Any) -> WatchOptions:
+        """How a training of a concept is watched: preview (prompts), preview_every, preview_to, tensorboard."""
+        from .learn.watching import watch
+
+        return watch(self.registry, name, options)
 
     def plan(self, task: Task) -> Plan:
         """What a training would take, measured by three steps of it; nothing is kept."""

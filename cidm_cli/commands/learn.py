@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..learn.watching import watch
 from ..options.computing import MEMORY
 from ..options.declared import declared
 from ..options.flags import flags
@@ -71,7 +70,7 @@ def learn(
     task = workspace.task(
         name, images, noun=noun, style=style, update=update, resume=resume, restart=restart, **given
     )
-    wanted = watch(workspace.registry, task.name, watched)
+    wanted = workspace.watching(task.name, **watched)
     if dry_run:
         return _plan(workspace, task)
     record = workspace.train(task, cache=cache, watch=wanted)
