@@ -39,7 +39,11 @@ Weight = Annotated[float, Ge(0), Lt(inf)]
 Share = Annotated[float, Ge(0), Le(1)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 
-WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+WORDS: Mapping[Any, str] = {
+    str: "text", int: "a whole number", float: "a number", bool: "true or false",
+    Path: "a path", list[str]: "a list of texts",
+}  # fmt: skip
+"""What each kind of option takes."""
 BASELINES = "Baselines and ablations"
 """The group of options that only comparisons need: the last on a help page."""
 
@@ -160,7 +164,8 @@ class Option:
         from pydantic import ValidationError
 
         try:
-            return _adapter(self.hint).validate_python(value, strict=True)
+            # A path may be text, and texts a tuple; a number is no text.
+            return _adapter(self.hint).validate_python(value, strict=self.kind not in (Path, list[str]))
         except ValidationError as error:
             is_type = error.errors()[0]["type"].endswith("_type") and not self.mark(Written)
             raise usage(self.name, value, f"must be {WORDS[self.kind] if is_type else self.rule}") from None
@@ -198,7 +203,7 @@ def declared(cls: type) -> dict[str, Option]:
             continue
         group = next((mark.head for mark in marks if isinstance(mark, Group)), group)
         choices = get_args(kind) if get_origin(kind) is Literal else ()
-        plain = kind if kind in (int, float, bool, Path, list[str]) else str
+        plain = kind if kind in WORDS else str
         out[each.name] = Option(
             each.name, lines.get(each.name, ""), group, hints[each.name], each.default, marks, plain, choices
         )

@@ -18,7 +18,10 @@ ERASE = "\r\x1b[2K"
 
 
 class Progress:
-    """Shows steps done, time left and whatever numbers belong to the step. Use as a context manager."""
+    """Shows steps done, time left and whatever numbers belong to the step. Use as a context manager.
+
+    rich's bar says nothing where there is no terminal, and one that closes meanwhile ends the work.
+    """
 
     def __init__(
         self, label: str, total: int, stream: TextIO | None, clock: Callable[[], float] = time.monotonic

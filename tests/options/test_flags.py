@@ -27,7 +27,7 @@ from cidm_cli.options.declared import (
 )
 from cidm_cli.options.draw import DrawOptions, resolve_draw
 from cidm_cli.options.flags import chosen
-from cidm_cli.options.learn import resolve_learn
+from cidm_cli.options.learn import WatchOptions, resolve_learn
 from cidm_cli.options.settings import SETTINGS, TABLES, load_settings, variable_for
 from cidm_registry import Registry
 from command import Cidm
@@ -120,6 +120,13 @@ def test_a_value_out_of_bounds_is_refused_by_its_flag(said: dict[str, Any], mess
         settled(Example, said)
     assert caught.value.message == message
     assert caught.value.code == ExitCode.USAGE
+
+
+def test_from_a_program_paths_may_be_text_and_texts_a_tuple_but_no_single_text() -> None:
+    given = {"preview": ("a <dog>", "a <dog> at night"), "preview_to": "looks"}
+    assert settled(WatchOptions, given) == WatchOptions(preview=[*given["preview"]], preview_to=Path("looks"))
+    with pytest.raises(CidmError, match="--preview a <dog>: must be a list of texts"):
+        settled(WatchOptions, {"preview": "a <dog>"})
 
 
 @pytest.mark.parametrize(
