@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..options.computing import WHERE
-from ..options.declared import declared
+from ..options.declared import some
 from ..options.draw import DrawOptions
 from ..options.flags import flags
 from ..terminal.output import Result, Table
@@ -19,7 +19,7 @@ from .pictures import check_png
 SHADES = " ░▒▓█"
 
 
-@flags(how=WHERE, given={name: declared(DrawOptions)[name] for name in ("method", "power")})
+@flags(how=WHERE, given=some(DrawOptions, "method", "power"))
 def explain(
     call: Invocation,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help='For instance "a <dog> on the beach".')],

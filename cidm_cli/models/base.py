@@ -13,7 +13,8 @@ import torch
 
 from ..bases import Family
 from ..errors import CidmError, ExitCode
-from ..options.computing import check_precision
+from ..options.computing import Computing
+from ..options.declared import declared
 from .family import Architecture, Parts, Regions
 from .loading import architecture, family_at, load_parts, outline_parts, settle
 from .offload import ONE_MEMORY
@@ -204,7 +205,7 @@ def choose_compute(name: str, device: torch.device) -> torch.dtype:
     known = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name in known:
         return known[name]
-    check_precision(name)
+    declared(Computing)["precision"].checked(name)
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

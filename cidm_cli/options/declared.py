@@ -210,6 +210,11 @@ def declared(cls: type) -> dict[str, Option]:
     return out
 
 
+def some(cls: type, *names: str) -> dict[str, Option]:
+    """Those of a declaration's options."""
+    return {name: declared(cls)[name] for name in names}
+
+
 def settled(cls: type[T], said: Asked, defaults: Asked = NOTHING) -> T:
     """A declaration with nothing open: as said, else as the defaults given, else as declared.
 
