@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.aggregation_cost import fill
-from cidm_cli.draw import scenes as layouts
-from cidm_cli.draw import views
-from cidm_cli.draw.jobs import COMPLETE
+from cidm_cli.draw import scenes, views
+from cidm_cli.draw.encoded import Texts
+from cidm_cli.draw.jobs import Job
 from cidm_cli.draw.mixtures import Loader
 from cidm_cli.layout import Layout
 from cidm_cli.models import sampling, text
@@ -111,10 +111,11 @@ def layout_step(
 ) -> Callable[[], object]:
     """What a sampler asks for at each step of a layout."""
     load = Loader(registry, base)
-    chosen = layouts.choose(base, load, registry.records(), layout, options)
+    job = Job(layout.base.prompt, options, layout)
+    batch = [scenes.Part(job, scenes.choose(base, load, registry.records(), job), tuple(range(len(latents))))]
     with base.autocast():
-        scene = layouts.prepare(base, layout, options, chosen, load, COMPLETE)
-        estimate = views.estimate(base, scene, len(latents))
+        scene = scenes.prepare(base, batch, Texts(base, load))
+        estimate = views.estimate(base, scene, batch, scenes.merging(base, batch[0].chosen, load))
     return partial(estimate, latents, torch.tensor(500, device=base.device), 0)
 
 

@@ -31,11 +31,10 @@ from PIL import Image, ImageFilter
 from cidm_cli.bases import family
 from cidm_cli.data import Example, load_examples
 from cidm_cli.demo import tasks_folder
-from cidm_cli.draw import edit, stylize
 from cidm_cli.draw import images as generate
-from cidm_cli.draw import over as redrawing
+from cidm_cli.draw import over
 from cidm_cli.draw.jobs import Job
-from cidm_cli.draw.over_jobs import OBJECT_PROMPT, plan_edit, plan_style
+from cidm_cli.draw.over_jobs import OBJECT_PROMPT, EditTask, StyleTask, plan_edit, plan_style
 from cidm_cli.files.given import Given, read_given
 from cidm_cli.judge.encoders import Judges, choose, open_judges
 from cidm_cli.judge.tasks import Task, load_tasks
@@ -147,8 +146,7 @@ def _stylized(
             end += 1
         some = [picture for picture, _ in bench.pictures[start:end]]
         plan = plan_style(bench.registry, some, task.name, words[start], options)
-        work = stylize.prepare(bench.registry, bench.base, plan)
-        out += [picture.image for picture in redrawing.paint(bench.base, work)]
+        out += [picture.image for picture in painted(bench, plan)]
         start = end
     return out
 
@@ -202,8 +200,7 @@ def edits(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
                 plan = plan_edit(
                     bench.registry, some, task.name, None, replace(options, crop=way == "crop"), box=box
                 )
-                work = edit.prepare(bench.registry, bench.base, plan)
-                pictures = list(redrawing.paint(bench.base, work))
+                pictures = painted(bench, plan)
                 parts = [tuple(p.facts["box"]) for p in pictures]
                 for picture, part in zip(pictures, parts, strict=True):
                     outside = max(outside, _outside(picture, part))
@@ -240,7 +237,11 @@ def _box(side: float) -> tuple[float, float, float, float]:
     return left, top, left + side, top + side
 
 
-def _outside(picture: redrawing.Picture, part: tuple[int, ...]) -> int:
+def painted(bench: Bench, task: StyleTask | EditTask) -> list[generate.Picture]:
+    return list(generate.draw(bench.registry, bench.base, over.jobs(bench.registry, bench.base, task)))
+
+
+def _outside(picture: generate.Picture, part: tuple[int, ...]) -> int:
     """Largest change of a pixel outside a box, of 255."""
     x0, y0, x1, y1 = part
     change = np.abs(np.asarray(picture.image, int) - np.asarray(picture.given.image, int))

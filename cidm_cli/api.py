@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from .draw.drawing import Drawing
     from .draw.explain import Explained
     from .draw.images import Picture
-    from .draw.over import Picture as Painted
     from .draw.over_jobs import EditTask, StyleTask
     from .draw.structure import Sketch
     from .files.given import Given
@@ -276,7 +275,7 @@ class Workspace:
 
     def stylize(
         self, images: Sequence[str | Path], style: str, prompt: str | None = None, **options: Any
-    ) -> list[Painted]:
+    ) -> list[Picture]:
         """Gives images a learned style. A prompt says what is to be seen, and names the style."""
         return list(self.paint(self.styling(images, style, prompt, **options)))
 
@@ -295,7 +294,7 @@ class Workspace:
     def edit(
         self, images: Sequence[str | Path], concept: str, prompt: str | None = None, *,
         box: str | None = None, mask: str | Path | None = None, **options: Any,
-    ) -> list[Painted]:  # fmt: skip
+    ) -> list[Picture]:  # fmt: skip
         """Draws a learned object into a part of images: a box "x0,y0,x1,y1" in shares or pixels, or a mask's file."""
         return list(self.paint(self.editing(images, concept, prompt, box=box, mask=mask, **options)))
 
@@ -316,19 +315,14 @@ class Workspace:
             self.session.listener.note(f"<{task.record.name}> was learned as a style, not as an object")
         return task
 
-    def paint(self, task: StyleTask | EditTask) -> Iterator[Painted]:
+    def paint(self, task: StyleTask | EditTask) -> Iterator[Picture]:
         """Draws over the given images, one after another."""
-        from .draw import edit, over, stylize
-        from .draw.over_jobs import StyleTask
+        from .draw import images, over
 
-        session = self.session
-        registry, base, note = session.registry, session.base(), session.listener.note
-        if isinstance(task, StyleTask):
-            work = stylize.prepare(registry, base, task, note)
-        else:
-            work = edit.prepare(registry, base, task, note)
-        with session.stage("drawing", work.steps) as step:
-            yield from over.paint(base, work, step)
+        session, base = self.session, self.session.base()
+        jobs = over.jobs(session.registry, base, task)
+        with session.stage("drawing", images.work(jobs)) as step:
+            yield from images.draw(session.registry, base, jobs, on_step=step, on_note=session.listener.note)
 
     def _over(
         self, cls: type[Over], verb: str, images: Sequence[str | Path], name: str, options: Mapping[str, Any]
@@ -365,7 +359,7 @@ class Workspace:
 
         base = session.base()
         whole = resolve_draw(asked, session.kind, base.pixels)
-        return explain(session.registry, base, prompt, whole, session.listener.note)
+        return explain(session.registry, base, Job(prompt, whole), session.listener.note)
 
     def pipeline(self, prompt: str) -> DiffusionPipeline:
         """A stock diffusers pipeline that knows a prompt's concepts: their LoRAs as adapters, their tokens as words.
@@ -379,7 +373,7 @@ class Workspace:
         from .draw.jobs import named_in
         from .share.pipeline import pipeline
 
-        named = named_in(self.registry, prompt)
+        named = named_in(self.session.concepts, prompt)
         return pipeline(self.registry, self.session.release(), named, self.session.listener.note)
 
     def merge(

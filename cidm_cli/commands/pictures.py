@@ -164,7 +164,8 @@ def paint(workspace: Workspace, task: StyleTask | EditTask, images: int, out: Pa
     written: list[tuple[Path, dict[str, Any]]] = []
     with telling_kept(written, count):
         for one in workspace.paint(task):
-            name = f"{one.given.path.stem} {one.facts['concept']}"
+            given = Path(one.facts["picture"]["name"]).stem
+            name = f"{given} {one.facts['concept']}"
             path = write(one.image, one.facts, out, single, f"{words(name)}-{one.facts['seed']}")
             written.append((path, one.facts))
     return _as_result(written)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,76 +21,10 @@ from ..options.draw import DRAW_METHODS, ONE_AT_A_TIME, DrawOptions, resolve_dra
 from ..options.prompts import parse_prompt
 from . import structure
 from .encoded import Texts
-from .images import Part, Picture, Static, read_static, ready
+from .images import Picture, Static, read_static, ready
 from .jobs import COMPLETE, FORMS, Ablation, Job, Mask, check_size, masks_of
 from .mixtures import Loader, Mixture
-from .scenes import Chosen
-
-
-@dataclass(frozen=True)
-class Then:
-    """A concept as it was when a picture was drawn."""
-
-    key: str
-    blob: str
-    class_noun: str
-
-
-@dataclass(frozen=True)
-class ToldConcept:
-    """A concept as a picture tells it."""
-
-    then: Then
-    named: bool
-    weights: tuple[float, ...]
-    """At each layer; none where only its tokens were used."""
-    against: bool
-    """Whether the negative prompt names it."""
-
-
-@dataclass(frozen=True)
-class ToldMixture:
-    """What a prompt was drawn with, as a picture tells it."""
-
-    method: str
-    concepts: tuple[ToldConcept, ...]
-
-
-@dataclass(frozen=True)
-class ToldPart:
-    """Pictures of another prompt in the same batch, as a picture tells them."""
-
-    prompt: str
-    negative: str
-    seeds: tuple[int, ...]
-    named: tuple[Then, ...]
-    """The concepts in the prompt and in the negative prompt."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a picture says of itself, checked."""
-
-    job: Job
-    seeds: tuple[int, ...]
-    """Of the pictures of its prompt in its batch."""
-    index: int
-    """Its own place among them."""
-    before: tuple[ToldPart, ...]
-    """Ahead of them in the batch."""
-    after: tuple[ToldPart, ...]
-    """Behind them in the batch."""
-    mixtures: tuple[ToldMixture, ...]
-    """Of the whole prompt, then of each region."""
-    masks: tuple[str | None, ...]
-    """Of each region, its mask's hash."""
-    folders: tuple[Path, ...]
-    """Where its masks may lie."""
-    base: str
-    merged: tuple[Path, str] | None
-    """A merged file, and its hash."""
-    structure: Callable[[], structure.Followed] | None
-    """Finds what it follows again."""
+from .scenes import Chosen, Part
 
 
 def redraw(registry: Registry, base: Base, facts: dict[str, Any], folder: Path = Path()) -> Picture:
@@ -103,59 +37,72 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any], folder: Path =
             not such, REGISTRY when it was drawn on another base.
     """
     try:
-        told = _told(facts, registry.base.kind, base, folder)
+        fingerprint, found = _told(facts, registry.base.kind, base, folder)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, CidmError) as error:
         raise CidmError(
             f"the picture's cidm text is incomplete or was edited ({error!r})",
             hint="give a picture that cidm generate wrote, unedited",
             code=ExitCode.INVALID,
         ) from error
-    if told.base != registry.base.fingerprint:
+    if fingerprint != registry.base.fingerprint:
         raise CidmError(
             "the picture was drawn on another base than this registry's",
             hint="give the registry it was drawn from with --registry PATH",
             code=ExitCode.REGISTRY,
         )
-    there = registry.records(all_versions=True)
-    whole, *regions = (_mixture(told, there) for told in told.mixtures)
-    chosen = Chosen(whole, tuple(regions), _same_masks(told))
-    static = _same_file(told.merged, base, folder) if told.merged else None
-    job = replace(told.job, structure=told.structure()) if told.structure else told.job
-    beside = [[_beside(part, job, chosen, there) for part in parts] for parts in (told.before, told.after)]
-    batch = (*beside[0], Part(job, chosen, told.seeds), *beside[1])
+    batch, job, chosen, static, place = found(registry.records(all_versions=True))
     with ready(base, job, chosen, Texts(base, Loader(registry, base)), static) as drawing:
-        images = drawing(batch, lambda: None)
-    return Picture(images[sum(len(part.seeds) for part in beside[0]) + told.index], facts)
+        return Picture(drawing(batch, lambda: None)[place], facts)
 
 
-def _told(facts: dict[str, Any], kind: str, base: Base, beside: Path) -> Told:
-    """What a picture says. Raises CidmError, KeyError, TypeError, ValueError or IndexError for what cannot be drawn."""
+Records = Sequence[Record]
+Found = tuple[list[Part], Job, Chosen, Static | None, int]
+"""A batch, the job in it that is drawn again with what it is drawn with, and the picture's place in the batch."""
+
+
+def _told(
+    facts: dict[str, Any], kind: str, base: Base, beside: Path
+) -> tuple[str, Callable[[Records], Found]]:
+    """The fingerprint of a picture's base, and what, given all concepts there are, finds what it was drawn with.
+
+    Raises CidmError, KeyError, TypeError, ValueError or IndexError for what cannot be drawn; called, CidmError
+    NOT_FOUND for what is gone.
+    """
     job = _job_of(facts, kind, base)
     seeds, index = _seeds(facts["batch"]), int(facts["index"])
-    before, after = (tuple(map(_part_told, facts[side])) for side in ("before", "after"))
+    before, after = ([_part_told(part) for part in facts[side]] for side in ("before", "after"))
     if not 0 <= index < len(seeds) or seeds[index] != facts["seed"]:
         raise ValueError("its seed is not that of its place in the batch")
-    if len(seeds) + sum(len(part.seeds) for part in (*before, *after)) > job.options.batch:
+    ahead = sum(len(seeds) for seeds, _ in before)
+    if ahead + len(seeds) + sum(len(seeds) for seeds, _ in after) > job.options.batch:
         raise ValueError("its batch is larger than it says")
     if job.regions and (before or after):
         raise ValueError("its layout shares its batch")
     file = facts["merged"]
     merged = None if file is None else (Path(file["path"]), str(file["sha256"]))
     regions = facts["regions"] if job.regions else []
-    masks: list[str | None] = [part["mask"] for part in regions]
-    mixtures = tuple(
+    hashes: list[str | None] = [part["mask"] for part in regions]
+    mixtures = [
         _mixture_told(part, prompt, options.negative, merged is not None, base)
         for (prompt, options), part in zip(job.parts, [facts, *regions], strict=True)
-    )
-    if job.regions and any(mixture.method in ONE_AT_A_TIME for mixture in mixtures):
+    ]
+    if job.regions and any(part["method"] in ONE_AT_A_TIME for part in (facts, *regions)):
         raise ValueError("its method draws no regions")
     followed = structure.again(facts["structure"], beside) if "structure" in facts else None
     if job.layout and job.layout.structure and followed is None:
         raise ValueError("its layout follows a structure, and it tells none")
     folders = candidates(facts.get("folder") or "", beside)
-    return Told(
-        job, seeds, index, before, after, mixtures, tuple(masks), folders, facts["base"], merged, followed
-    )  # fmt: skip
+
+    def found(there: Records) -> Found:
+        whole, *others = (mixture(there) for mixture in mixtures)
+        masks = _same_masks(job.regions, folders, hashes) if job.regions else ()
+        chosen = Chosen(whole, tuple(others), masks)
+        static = _same_file(merged, base, beside) if merged else None
+        drawn = replace(job, structure=followed()) if followed else job
+        first, last = ([part(drawn, chosen, there) for _, part in parts] for parts in (before, after))
+        return [*first, Part(drawn, chosen, seeds), *last], drawn, chosen, static, ahead + index
+
+    return facts["base"], found
 
 
 def _seeds(told: list[int]) -> tuple[int, ...]:
@@ -166,85 +113,85 @@ def _seeds(told: list[int]) -> tuple[int, ...]:
     return seeds
 
 
-def _part_told(told: dict[str, Any]) -> ToldPart:
-    """Pictures of another prompt in the same batch. Raises CidmError, KeyError, TypeError or ValueError."""
+def _part_told(told: dict[str, Any]) -> tuple[tuple[int, ...], Callable[[Job, Chosen, Records], Part]]:
+    """The seeds of another prompt's pictures in a job's batch, and what finds what they were drawn with.
+
+    Raises CidmError, KeyError, TypeError or ValueError; called, CidmError NOT_FOUND for a concept that is gone.
+    """
     prompt, negative, concepts = told["prompt"], told["negative"], told["concepts"]
     if not (isinstance(prompt, str) and isinstance(negative, str) and isinstance(concepts, dict)):
         raise TypeError("its batch is no such")
-    if _keys_in(prompt) | _keys_in(negative) != concepts.keys():
+    given, against = _keys_in(prompt), _keys_in(negative)
+    if given | against != concepts.keys():
         raise ValueError("a prompt of its batch names other concepts than it says")
-    named = tuple(_then_told({**concept, "key": key}) for key, concept in concepts.items())
-    return ToldPart(prompt, negative, _seeds(told["seeds"]), named)
+    then = [_then_told({**concept, "key": key}) for key, concept in concepts.items()]
+    seeds = _seeds(told["seeds"])
+
+    def found(job: Job, chosen: Chosen, there: Records) -> Part:
+        # Drawn with the same weights and settings.
+        named = [_found(there, *one, "was drawn in one batch with") for one in then]
+        of = [tuple(record for record in named if record.key in keys) for keys in (given, against)]
+        whole = replace(chosen.whole, named=of[0], against=of[1])
+        options = replace(job.options, negative=negative)
+        return Part(replace(job, prompt=prompt, options=options), Chosen(whole), seeds)
+
+    return seeds, found
 
 
-def _then_told(told: dict[str, Any]) -> Then:
-    return Then(told["key"], str(told["blob"]), str(told["class_noun"]))
-
-
-def _beside(part: ToldPart, job: Job, chosen: Chosen, there: Sequence[Record]) -> Part:
-    """Pictures of another prompt in the batch of a job, drawn with the same weights and settings.
-
-    Raises:
-        CidmError: NOT_FOUND when a concept in the prompt is gone.
-    """
-    named = [_found(there, then, "was drawn in one batch with") for then in part.named]
-    options = replace(job.options, negative=part.negative)
-    whole = replace(
-        chosen.whole, named=tuple(record for record in named if record.key in _keys_in(part.prompt)),
-        against=tuple(record for record in named if record.key in _keys_in(part.negative)),
-    )  # fmt: skip
-    return Part(replace(job, prompt=part.prompt, options=options), Chosen(whole), part.seeds)
+def _then_told(told: dict[str, Any]) -> tuple[str, str, str]:
+    """Of a concept as it was when a picture was drawn: its key, its blob, its class noun."""
+    return told["key"], str(told["blob"]), str(told["class_noun"])
 
 
 def _keys_in(prompt: str) -> set[str]:
     return {canonical_key(name) for name in parse_prompt(prompt).names}
 
 
-def _mixture_told(part: dict[str, Any], prompt: str, negative: str, merged: bool, base: Base) -> ToldMixture:
-    """The mixture of one prompt, as a picture tells it. Raises KeyError, TypeError or ValueError."""
-    concepts = tuple(
-        ToldConcept(_then_told(c), c["named"], _layer_weights(c, base), c.get("against", False) is True)
+def _mixture_told(
+    part: dict[str, Any], prompt: str, negative: str, merged: bool, base: Base
+) -> Callable[[Records], Mixture]:
+    """What finds the mixture of one prompt, with the concepts as they were then.
+
+    Raises CidmError, KeyError, TypeError or ValueError; called, CidmError NOT_FOUND for a concept that is gone.
+    """
+    told = [
+        (_then_told(c), c["named"], _layer_weights(c, base), c.get("against", False) is True)
         for c in part["concepts"]
-    )
-    named = {concept.then.key for concept in concepts if concept.named}
-    against = {concept.then.key for concept in concepts if concept.against}
+    ]
+    named = {then[0] for then, named, _, _ in told if named}
+    against = {then[0] for then, _, _, against in told if against}
     if (_keys_in(prompt), _keys_in(negative)) != (named, against):
         raise ValueError("its prompts name other concepts than it shows")
     method = part["method"]
     if method not in (*DRAW_METHODS[1:], "merged") or (method == "merged") != merged:
         raise ValueError(f"its method is {method!r}")
-    return ToldMixture(method, concepts)
+
+    def found(there: Records) -> Mixture:
+        then = [(_found(there, *then, "shows"), *rest) for then, *rest in told]
+        used = [(record, weights) for record, _, weights, _ in then if weights]
+        return Mixture(
+            method, tuple(record for record, named, _, _ in then if named),
+            tuple(record for record, _ in used), tuple(weights for _, weights in used),
+            tuple(record for record, _, _, against in then if against),
+        )  # fmt: skip
+
+    return found
 
 
-def _mixture(told: ToldMixture, there: Sequence[Record]) -> Mixture:
-    """The mixture of a prompt, with the concepts as they were then.
-
-    Raises:
-        CidmError: NOT_FOUND when one is gone.
-    """
-    then = [(_found(there, c.then, "shows"), c) for c in told.concepts]
-    used = [(record, c.weights) for record, c in then if c.weights]
-    return Mixture(
-        told.method, tuple(record for record, c in then if c.named),
-        tuple(record for record, _ in used), tuple(weights for _, weights in used),
-        tuple(record for record, c in then if c.against),
-    )  # fmt: skip
-
-
-def _found(there: Sequence[Record], then: Then, how: str) -> Record:
+def _found(there: Records, key: str, blob: str, noun: str, how: str) -> Record:
     """A concept as it was then, and under the name it had then: the prompt calls it by that, whatever it is now.
 
     Raises:
         CidmError: NOT_FOUND when it is gone.
     """
-    same = [record for record in there if (record.blob, record.class_noun) == (then.blob, then.class_noun)]
+    same = [record for record in there if (record.blob, record.class_noun) == (blob, noun)]
     if not same:
         raise CidmError(
-            f"the picture {how} <{then.key}> as it was learned then, and the registry no longer has that version",
+            f"the picture {how} <{key}> as it was learned then, and the registry no longer has that version",
             hint="`cidm list` shows what there is",
             code=ExitCode.NOT_FOUND,
         )
-    return replace(same[-1], key=then.key)
+    return replace(same[-1], key=key)
 
 
 def _layer_weights(told: dict[str, Any], base: Base) -> tuple[float, ...]:
@@ -274,19 +221,18 @@ def _same_file(told: tuple[Path, str], base: Base, beside: Path) -> Static:
     )
 
 
-def _same_masks(told: Told) -> tuple[Mask | None, ...]:
-    """The masks of the layout a picture was drawn with.
+def _same_masks(
+    layout: Layout, folders: Sequence[Path], hashes: Sequence[str | None]
+) -> tuple[Mask | None, ...]:
+    """The masks of the layout a picture was drawn with, in the first of these folders that holds them.
 
     Raises:
         CidmError: NOT_FOUND when one is gone or another one by now; what else reading it raises.
     """
-    layout = told.job.regions
-    if layout is None:
-        return ()
     errors: list[CidmError] = []
-    for folder in told.folders:
+    for folder in folders:
         try:
-            return _masks_in(folder, layout, told.masks)
+            return _masks_in(folder, layout, hashes)
         except CidmError as error:
             errors.append(error)
     raise errors[0]

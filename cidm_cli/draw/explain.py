@@ -9,8 +9,9 @@ from pathlib import Path
 from cidm_registry import Registry
 
 from ..models.base import Base
-from ..options.draw import DrawOptions
-from .mixtures import Loader, mixture, spoken
+from .jobs import Job
+from .mixtures import Loader, spoken
+from .scenes import choose
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,23 @@ class Explained:
 def explain(
     registry: Registry,
     base: Base,
-    prompt: str,
-    options: DrawOptions,
+    job: Job,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> Explained:
-    """The weights that drawing a prompt would use.
+    """The weights that drawing a job's prompt would use.
 
     Raises:
         CidmError: as drawing would.
     """
     records = registry.records()
     load = Loader(registry, base)
-    chosen = mixture(base, load, records, prompt, options)
-    spoken(base, load, prompt, chosen.named, on_note)
+    chosen = choose(base, load, records, job).whole
+    spoken(base, load, job.prompt, chosen.named, on_note)
     layers = base.layers
     used = {record.key: weights for record, weights in zip(chosen.used, chosen.weights, strict=True)}
     nothing = (0.0,) * len(layers)
     return Explained(
-        prompt, chosen.method, layers,
+        job.prompt, chosen.method, layers,
         {record.name: used.get(record.key, nothing) for record in records},
         tuple(record.name for record in chosen.named),
     )  # fmt: skip

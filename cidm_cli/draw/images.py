@@ -16,6 +16,7 @@ from PIL import Image
 
 from cidm_registry import Record, Registry
 
+from ..files.given import Given
 from ..files.places import told_path
 from ..files.writing import write_whole
 from ..formats.merged import read_merged
@@ -23,33 +24,15 @@ from ..layout.masks import mask_folder
 from ..machine.processes import SOLO, Crew
 from ..method.lowrank import delta
 from ..models import memory, sampling
-from ..models import structure as control
 from ..models.base import Base
-from ..models.lora import merged
 from ..models.opening import lora_fit
-from ..options.draw import DrawOptions
 from ..terminal.progress import once
-from . import png, structure, views
-from . import scenes as layouts
-from .encoded import Said, Texts, estimate
+from . import over, png, scenes, structure, views
+from .encoded import Texts
 from .facts import told_base, told_mixture
 from .jobs import Job
-from .mixtures import Applied, Deltas, Loader, applied, mixture
-from .scenes import Chosen
-
-
-@dataclass(frozen=True)
-class Part:
-    """Pictures of one prompt in a batch."""
-
-    job: Job
-    chosen: Chosen
-    seeds: tuple[int, ...]
-
-    @property
-    def said(self) -> Said:
-        """What each of them is asked for with."""
-        return Said(self.job.prompt, self.job.options.negative, self.chosen.whole)
+from .mixtures import Applied, Deltas, Loader
+from .scenes import Chosen, Part, Scene
 
 
 @dataclass(frozen=True)
@@ -60,6 +43,8 @@ class Picture:
     facts: dict[str, Any]
     number: int = 0
     """Its place among all that were asked for."""
+    given: Given | None = None
+    """What it was drawn over."""
 
     def save(self, path: str | Path) -> None:
         """Writes it as a PNG that says how it was drawn."""
@@ -92,7 +77,7 @@ def read_static(path: Path, base: Base) -> Static:
 
 def work(jobs: Iterable[Job]) -> int:
     """How many times ``draw`` will call ``on_step``; the jobs' options without None."""
-    return sum((job.options.steps or 0) * job.options.count for job in jobs)
+    return sum(over.steps(job) * job.options.count for job in jobs)
 
 
 def draw(
@@ -138,10 +123,14 @@ def draw(
                     assert drawing
                     drawn = zip(places, drawing(batch, on_step), strict=True)
                     for place, ((number, k), image) in enumerate(drawn, first):
-                        yield Picture(image, _facts(registry, base, batch, number, k, static), place)
+                        facts = _facts(registry, base, batch, number, k, static)
+                        if under := batch[number].job.over:
+                            yield Picture(under.finish(image), facts, place, under.given)
+                        else:
+                            yield Picture(image, facts, place)
                 else:
                     # Another process draws them meanwhile.
-                    for _ in range(len(places) * batch[0].job.options.steps):
+                    for _ in range(len(places) * over.steps(batch[0].job)):
                         on_step()
                 first += len(places)
 
@@ -162,8 +151,12 @@ def batches(group: Sequence[tuple[Job, Chosen]]) -> Iterator[tuple[Part, ...]]:
 
 
 def _chosen(base: Base, load: Loader, records: Sequence[Record], job: Job, static: Static | None) -> Chosen:
-    chosen = choose(base, load, records, job)
-    return chosen if static is None else _without_weights(chosen)
+    """What a job is drawn with; a merged LoRA stands in place of all concepts' own weights."""
+    chosen = scenes.choose(base, load, records, job)
+    if static is None:
+        return chosen
+    whole, *regions = (replace(one, method="merged", used=(), weights=()) for one in chosen.mixtures)
+    return replace(chosen, whole=whole, regions=tuple(regions))
 
 
 def _shared(job: Job, chosen: Chosen) -> object:
@@ -175,17 +168,11 @@ def _shared(job: Job, chosen: Chosen) -> object:
     return (
         settings,
         job.structure,
+        job.over and (job.over.strength, job.over.invert),
         whole.method,
         [(record.blob, record.scale) for record in whole.used],
         whole.weights,
     )
-
-
-def choose(base: Base, load: Loader, records: Sequence[Record], job: Job) -> Chosen:
-    """What a job is drawn with, given the concepts there are. Raises CidmError as `draw` does."""
-    if job.regions:
-        return layouts.choose(base, load, records, job.regions, job.options)
-    return Chosen(mixture(base, load, records, job.prompt, job.options))
 
 
 Drawing = Callable[[Sequence[Part], Callable[[], None]], list[Image.Image]]
@@ -198,98 +185,45 @@ def ready(base: Base, job: Job, chosen: Chosen, texts: Texts, static: Static | N
 
     A batch of a layout with regions holds pictures of that layout alone.
     """
-    load, on_note = texts.load, texts.on_note
-    guide = views.guide(base, load, job.structure, job.options, on_note) if job.structure else None
-    if job.regions:
-        with merged(base.denoiser, static.deltas if static else {}):
-            scene = layouts.prepare(base, job.regions, job.options, chosen, load, job.ablation, on_note)
-            lead = None if guide is None else views.Lead(guide, _heard(base, job, chosen))
-            yield partial(_draw_regions, base, scene, lead)
-    else:
-        weights = Applied(lambda: static.deltas) if static else applied(base, chosen.whole, load)
-        with weights.merged(base):
-            yield partial(_draw_prompts, base, job.options, texts, weights, guide)
+    guide = None
+    if job.structure:
+        guide = scenes.guide(base, job.structure, job.options, texts.load, texts.on_note)
+    weights = Applied(lambda: static.deltas) if static else scenes.merging(base, chosen, texts.load)
+    prepared: list[Scene] = []
+
+    def drawing(batch: Sequence[Part], on_step: Callable[[], None]) -> list[Image.Image]:
+        if not prepared or prepared[0].jobs != tuple(part.job for part in batch):
+            prepared[:] = [scenes.prepare(base, batch, texts, guide)]
+        return _drawn(base, prepared[0], batch, weights, on_step)
+
+    # Noise is found in given pictures with the base's own weights: there each batch is merged for by itself.
+    with nullcontext() if over.inverts(job) else weights.merged(base):
+        yield drawing
 
 
-def _without_weights(chosen: Chosen) -> Chosen:
-    """The same with a merged LoRA in place of all concepts' own weights."""
-    whole, *regions = (
-        replace(one, method="merged", used=(), weights=()) for one in (chosen.whole, *chosen.regions)
-    )
-    return replace(chosen, whole=whole, regions=tuple(regions))
-
-
-def _heard(base: Base, job: Job, chosen: Chosen) -> torch.Tensor:
-    """What a model that follows a structure hears of each source of a picture, [sources, tokens, width].
-
-    Without and with the whole prompt, then of each region, as `layouts.sources_of` counts them.
-    """
-    mixes = (chosen.whole, *chosen.regions)
-    said = [
-        words
-        for (prompt, options), mix in zip(job.parts, mixes, strict=True)
-        for words in structure.heard_of(prompt, options.negative, mix.named, mix.against)
-    ]
-    return control.plain_texts(base, said)
-
-
-def _draw_prompts(
-    base: Base,
-    options: DrawOptions,
-    texts: Texts,
-    weights: Applied,
-    guide: control.Guide | None,
-    batch: Sequence[Part],
-    on_step: Callable[[], None],
+def _drawn(
+    base: Base, scene: Scene, batch: Sequence[Part], weights: Applied, on_step: Callable[[], None]
 ) -> list[Image.Image]:
-    said = [part.said for part in batch for _ in part.seeds]
-    followed = views.following(base, guide, texts.heard(said)) if guide else lambda step: None
-    follow = estimate(base, options, texts.of(said), weights, followed)
-    noise = sampling.initial_noise(base, [seed for part in batch for seed in part.seeds], options.size)
-    return _denoised(base, options, follow, noise, guide, on_step)
+    options = scene.options
 
-
-def _draw_regions(
-    base: Base,
-    scene: layouts.Scene,
-    lead: views.Lead | None,
-    batch: Sequence[Part],
-    on_step: Callable[[], None],
-) -> list[Image.Image]:
-    (part,) = batch
-    follow = views.estimate(base, scene, len(part.seeds), lead)
-    guide = lead.guide if lead else None
-    return _denoised(base, scene.options, follow, layouts.noise(base, scene, part.seeds), guide, on_step)
-
-
-def _denoised(
-    base: Base,
-    options: DrawOptions,
-    follow: sampling.Estimate,
-    noise: torch.Tensor,
-    guide: control.Guide | None,
-    on_step: Callable[[], None],
-) -> list[Image.Image]:
-
-    def stepped(_: int) -> None:
+    def stepped(_: int = 0) -> None:
         for _ in noise:
             on_step()
 
     with memory.advised_drawing(base, options):
-        latents = sampling.denoise(
-            base, follow, noise, sampler=options.sampler, steps=options.steps, on_step=stepped,
-            beside=[guide.control.model] if guide else [],
-        )  # fmt: skip
+        noise = scenes.noise(base, scene, [seed for part in batch for seed in part.seeds])
+        begun = over.begun(base, scene, batch, noise, stepped)
+        with weights.merged(base) if over.inverts(scene.jobs[0]) else nullcontext():
+            latents = sampling.denoise(
+                base, views.estimate(base, scene, batch, weights), begun.noise, sampler=options.sampler,
+                steps=options.steps, first=begun.first, begin=begun.begin, keep=begun.keep, on_step=stepped,
+                beside=[scene.guide.control.model] if scene.guide else [],
+            )  # fmt: skip
         return sampling.decode(base, latents)
 
 
 def _facts(
-    registry: Registry,
-    base: Base,
-    batch: Sequence[Part],
-    number: int,
-    index: int,
-    static: Static | None,
+    registry: Registry, base: Base, batch: Sequence[Part], number: int, index: int, static: Static | None
 ) -> dict[str, Any]:
     """What a picture says of itself: the one with this index in the part of this number of its batch."""
     job, chosen, seeds = batch[number].job, batch[number].chosen, batch[number].seeds
@@ -298,32 +232,33 @@ def _facts(
         "prompt": job.prompt,
         "seed": seeds[index],
         "options": asdict(job.options),
+        **told_mixture(chosen.whole),
+        **told_base(registry, base, job.options.size),
+    }
+    if job.over:
+        return {**facts, **job.over.told, "options": {**job.over.told["options"], **facts["options"]}}
+    facts |= {
         "batch": list(seeds),
         "index": index,
         "before": [_told_part(part) for part in batch[:number]],
         "after": [_told_part(part) for part in batch[number + 1 :]],
-        **told_mixture(chosen.whole),
         "merged": None if static is None else {"path": told_path(static.path), "sha256": static.sha256},
-        "layout": layouts.told(job.layout) if job.layout else None,
-        **told_base(registry, base, job.options.size),
+        "layout": scenes.told(job.layout) if job.layout else None,
     }
     if job.structure:
         facts["structure"] = structure.told(job.structure)
-    if not job.regions:
-        return facts
-    regions = [
-        {**told_mixture(mix), "mask": mask.sha256 if mask else None}
-        for mix, mask in zip(chosen.regions, chosen.masks, strict=True)
-    ]
-    # As of a file in it: of a folder elsewhere not even its name is told.
-    place = Path(told_path(mask_folder(job.regions) / "layout")).parent.as_posix()
-    folder = place if any(chosen.masks) else None
-    return {
-        **facts,
-        "regions": regions,
-        "folder": folder,
-        "ablation": asdict(job.ablation),
-    }
+    if job.regions:
+        # As of a file in it: of a folder elsewhere not even its name is told.
+        place = Path(told_path(mask_folder(job.regions) / "layout")).parent.as_posix()
+        facts |= {
+            "regions": [
+                {**told_mixture(mix), "mask": mask.sha256 if mask else None}
+                for mix, mask in zip(chosen.regions, chosen.masks, strict=True)
+            ],
+            "folder": place if any(chosen.masks) else None,
+            "ablation": asdict(job.ablation),
+        }
+    return facts
 
 
 def _told_part(part: Part) -> dict[str, Any]:

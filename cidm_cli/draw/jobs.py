@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cidm_registry import Record, Registry, canonical_key
 
@@ -19,7 +19,10 @@ from ..options.prompts import find_unknown, parse_prompt
 from .structure import Followed
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
+
+    from ..files.given import Given
 
 FORMS = ("corrected", "paper")
 """Of Eq. 5."""
@@ -55,6 +58,25 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class Over:
+    """A given picture that a job's are drawn over."""
+
+    given: Given
+    image: Image.Image = field(compare=False)
+    """What is seen of it, RGB, in the size that is drawn."""
+    told: Mapping[str, Any]
+    """What pictures tell of it, with the command's own options."""
+    finish: Callable[[Image.Image], Image.Image]
+    """What a drawn picture becomes, RGB."""
+    strength: float
+    """How much is drawn anew, from 0 to 1."""
+    invert: bool = False
+    """Whether the noise is, for the most part, found in the picture; at strength 1 nothing of it is kept anyway."""
+    cells: np.ndarray | None = field(default=None, compare=False)
+    """Latent cells that are drawn anew, bool [height, width]; else all of them."""
+
+
+@dataclass(frozen=True)
 class Job:
     """One prompt to draw, complete: equal lists of jobs give equal pictures, byte for byte, on one machine."""
 
@@ -66,6 +88,8 @@ class Job:
     """What is left out in drawing a layout with regions."""
     structure: Followed | None = None
     """A picture whose lines are followed."""
+    over: Over | None = None
+    """A picture that is drawn over, in the size of the options; without regions."""
 
     @property
     def regions(self) -> Layout | None:
@@ -75,21 +99,16 @@ class Job:
     @property
     def parts(self) -> list[tuple[str, DrawOptions]]:
         """Its prompts, each with how it is drawn, by its own negative prompt."""
-        return parts_of(self.regions, self.options) if self.regions else [(self.prompt, self.options)]
+        parts = [(self.prompt, self.options)]
+        for region in self.regions.regions if self.regions else ():
+            own = self.options if region.negative is None else replace(self.options, negative=region.negative)
+            parts.append((region.prompt, own))
+        return parts
 
     @property
     def names(self) -> list[str]:
         """The names of all concepts that its prompts name."""
         return [name for prompt, _ in self.parts for name in parse_prompt(prompt).names]
-
-
-def parts_of(layout: Layout, options: DrawOptions) -> list[tuple[str, DrawOptions]]:
-    """A layout's prompts, each with how it is drawn: of the whole picture, then of each region, by its own negative."""
-    parts = [(layout.base.prompt, options)]
-    for region in layout.regions:
-        own = options if region.negative is None else replace(options, negative=region.negative)
-        parts.append((region.prompt, own))
-    return parts
 
 
 def check(registry: Registry, jobs: Sequence[Job]) -> None:
@@ -99,16 +118,13 @@ def check(registry: Registry, jobs: Sequence[Job]) -> None:
         CidmError: NOT_FOUND, with a suggestion; what `choose_method` and `check_layout` raise.
     """
     records = registry.records()
-    by_key = {record.key: record for record in records}
     for job in jobs:
         if job.layout:
             check_concepts(job.layout, [record.name for record in records])
         for prompt, options in job.parts:
-            named = parse_prompt(prompt)
-            if unknown := find_unknown(named, [record.name for record in records]):
-                raise unknown
-            check_negative(records, options.negative)
-            choose_method(options.method, [by_key[canonical_key(name)] for name in named.names])
+            named = named_in(records, prompt)
+            named_in(records, options.negative, "negative prompt")
+            choose_method(options.method, named)
         if job.regions:
             check_layout(job.regions, job.options)
 
@@ -138,32 +154,26 @@ def check_static(registry: Registry, path: Path, names: Iterable[str]) -> None:
             )
 
 
-def check_negative(records: Sequence[Record], negative: str) -> None:
-    """Raises CidmError NOT_FOUND, with a suggestion, for a negative prompt that names a concept not among these."""
-    named = parse_prompt(negative, "the negative prompt")
+def named_in(records: Sequence[Record], prompt: str, what: str = "") -> list[Record]:
+    """The concepts that a prompt names, of those there are.
+
+    Args:
+        what: "negative prompt", where it is that.
+
+    Raises:
+        CidmError: NOT_FOUND, with a suggestion, for an unknown one; USAGE for what can be no name.
+    """
+    named = parse_prompt(prompt, f"the {what}") if what else parse_prompt(prompt)
     if unknown := find_unknown(named, [record.name for record in records]):
-        raise CidmError(f"negative prompt: {unknown}", unknown.hint, unknown.code)
-
-
-def named_in(registry: Registry, prompt: str) -> list[Record]:
-    """The concepts that a prompt names. Raises CidmError NOT_FOUND, with a suggestion, for an unknown one."""
-    records = {record.key: record for record in registry.records()}
-    named = parse_prompt(prompt)
-    if unknown := find_unknown(named, [record.name for record in records.values()]):
-        raise unknown
-    return [records[canonical_key(name)] for name in named.names]
+        raise CidmError(f"{what}: {unknown}", unknown.hint, unknown.code) if what else unknown
+    by_key = {record.key: record for record in records}
+    return [by_key[canonical_key(name)] for name in named.names]
 
 
 def find(registry: Registry, name: str) -> Record:
-    """A learned concept, by its name or as a prompt has it. Raises CidmError NOT_FOUND, with a suggestion.
-
-    And USAGE for what can be no name.
-    """
-    records = {record.key: record for record in registry.records()}
-    name = name.removeprefix("<").removesuffix(">")
-    if unknown := find_unknown(parse_prompt(f"<{name}>"), [record.name for record in records.values()]):
-        raise unknown
-    return records[canonical_key(name)]
+    """A learned concept, by its name or as a prompt has it. Raises CidmError as `named_in` does."""
+    (record,) = named_in(registry.records(), f"<{name.removeprefix('<').removesuffix('>')}>")
+    return record
 
 
 def check_layout(layout: Layout, options: DrawOptions) -> tuple[Mask | None, ...]:

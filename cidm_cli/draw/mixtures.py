@@ -26,8 +26,8 @@ from ..models.opening import concept_weights
 from ..models.structure import Control
 from ..models.structure import load as load_control
 from ..options.draw import ONE_AT_A_TIME, POWERS, DrawOptions
-from ..options.prompts import Mention, find_unknown, parse_prompt
-from .jobs import choose_method
+from ..options.prompts import Mention, parse_prompt
+from .jobs import choose_method, named_in
 
 SWITCH_EVERY = 5
 """Denoising steps before lora-switch takes the next concept's LoRA (Zhong et al. 2024, section 4.1)."""
@@ -126,15 +126,9 @@ def mixture(
         CidmError: NOT_FOUND for a concept that is not there, FAILED for a method that these were not learned for,
             USAGE when the prompt is too long.
     """
-    said, against_said = parse_prompt(prompt), parse_prompt(options.negative)
     # Asked before the base was loaded, too: a concept may have been removed or renamed meanwhile.
-    for names in (said, against_said):
-        if unknown := find_unknown(names, [record.name for record in records]):
-            raise unknown
-    by_key = {record.key: record for record in records}
-    named, against = (
-        tuple(by_key[canonical_key(name)] for name in names) for names in (said.names, against_said.names)
-    )
+    named = tuple(named_in(records, prompt))
+    against = tuple(named_in(records, options.negative, "negative prompt"))
     method = choose_method(options.method, named)
     layers = len(base.layers)
     used: Sequence[Record] = records

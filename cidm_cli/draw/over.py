@@ -1,167 +1,137 @@
-"""What style transfer and editing share: given pictures, encoded, noised, and denoised under a concept's prompt."""
+"""Drawing over given pictures: they are encoded, noised, and denoised under a concept's prompt.
+
+Style transfer draws all of a picture anew, from as much noise as its structure may lose. Editing draws a part of it;
+what is outside keeps every bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
 from cidm_registry import Registry
 
+from ..data import place
 from ..files.given import Given
-from ..files.writing import write_whole
 from ..method import editing
-from ..models import memory, sampling
+from ..models import sampling
 from ..models.base import Base
+from ..models.family import Rows
 from ..models.offload import present
-from ..options.draw import DrawOptions, resolve_draw
-from ..options.over import EditOptions, StylizeOptions
-from . import png
-from .encoded import Said, Text, Texts, estimate
-from .facts import told_base, told_mixture
-from .jobs import check_size
-from .mixtures import Applied, Loader, Mixture, applied, mixture
+from ..options.draw import resolve_draw
+from .jobs import Job, Over, check_size
+from .over_jobs import EditTask, Part, StyleTask
+from .patches import Box, feathered, fitting_size, pasted, touched, window_around
+from .scenes import WITHOUT, Scene
+from .scenes import Part as Pictures
 
 VARIATION = 0.3
 """Share of a seed's own noise beside the noise found in a picture: enough that seeds differ."""
+CONTEXT = 1.5
+"""Side of the square that is drawn, over the longer side of an edited part: what is around it is seen, and fits in."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture that was drawn over a given one, and how."""
-
-    image: Image.Image
-    given: Given
-    """What it was drawn over."""
-    facts: dict[str, Any]
-
-    def save(self, path: str | Path) -> None:
-        """Writes it as a PNG that says how it was drawn."""
-        write_whole(Path(path), png.encode(self.image, self.facts))
-
-
-@dataclass(frozen=True)
-class Stroke:
-    """One picture to draw over another."""
-
-    image: Image.Image
-    """RGB, at the size that is drawn."""
-    seed: int
-    finish: Callable[[Image.Image], Picture]
-    """What it becomes, RGB at the size that is drawn."""
-    cells: torch.Tensor | None = None
-    """Latent cells drawn anew, 1 or 0 [1, height, width]; else all of them."""
-
-
-@dataclass(frozen=True)
-class Brush:
-    """A prompt, ready to draw with."""
-
-    prompt: str
-    chosen: Mixture
-    weights: Applied
-    told: tuple[Text, Text]
-    """The negative prompt and the prompt, encoded."""
-    options: DrawOptions
-
-
-@dataclass(frozen=True)
-class Work:
-    """Strokes of one brush, ready to be painted."""
-
-    brush: Brush
-    strokes: tuple[Stroke, ...]
-    strength: float
-    invert: bool = False
-    """Whether the noise is, for the most part, found in the pictures; at strength 1 nothing of them is kept anyway."""
-
-    @property
-    def first(self) -> int:
-        """Denoising steps that are left out."""
-        return editing.first_step(self.strength, self.brush.options.steps)
-
-    @property
-    def steps(self) -> int:
-        """Denoising steps of all batches together, forwards and backwards."""
-        each = (self.brush.options.steps - self.first) * (2 if self.invert and self.first else 1)
-        return each * len(batches(self.strokes, self.brush.options.batch))
-
-
-def make_brush(
-    registry: Registry,
-    base: Base,
-    prompt: str,
-    asked: StylizeOptions | EditOptions,
-    on_note: Callable[[str], None] = lambda note: None,
-) -> Brush:
-    """Mixes the concepts and encodes the prompts.
+def jobs(registry: Registry, base: Base, task: StyleTask | EditTask) -> list[Job]:
+    """A job for each given picture, in order.
 
     Raises:
-        CidmError: USAGE for a size this base cannot draw, and when a concept in the prompt is cut off; FAILED when it
-            names concepts no one method draws.
+        CidmError: USAGE for a size that this base cannot draw.
     """
+    asked = task.options
     options = resolve_draw({**asked.draw, "size": asked.size}, registry.base.kind, base.pixels)
     check_size(asked.size, base.multiple)
-    load = Loader(registry, base)
-    chosen = mixture(base, load, registry.records(), prompt, options)
-    (told,) = Texts(base, load, on_note).of([Said(prompt, options.negative, chosen)])
-    return Brush(prompt, chosen, applied(base, chosen, load), told, options)
+    if isinstance(task, StyleTask):
+        every = [_styled(base, task, given) for given in task.pictures]
+    else:
+        every = [_edited(base, task, part) for part in task.parts]
+    return [Job(task.prompt, replace(options, size=over.image.size), over=over) for over in every]
 
 
-def batches(strokes: Sequence[Stroke], limit: int) -> list[list[Stroke]]:
-    """The strokes in order, those of one size together, at most ``limit`` at once."""
-    out: list[list[Stroke]] = []
-    for stroke in strokes:
-        if out and len(out[-1]) < limit and out[-1][0].image.size == stroke.image.size:
-            out[-1].append(stroke)
-        else:
-            out.append([stroke])
-    return out
+def first(job: Job) -> int:
+    """Denoising steps that are left out."""
+    return editing.first_step(job.over.strength, job.options.steps) if job.over else 0
 
 
-def paint(base: Base, work: Work, on_step: Callable[[], None] = lambda: None) -> Iterator[Picture]:
-    """Draws every stroke, in order; ``on_step`` is called work.steps times.
+def inverts(job: Job) -> bool:
+    """Whether noise is found in a given picture first."""
+    return job.over is not None and job.over.invert and first(job) > 0
+
+
+def steps(job: Job) -> int:
+    """Denoising steps of each of a job's pictures, forwards and backwards."""
+    return (job.options.steps - first(job)) * (2 if inverts(job) else 1)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Where a batch's denoising begins, as ``sampling.denoise`` takes it."""
+
+    noise: torch.Tensor
+    first: int = 0
+    begin: Callable[[sampling.Level], torch.Tensor] | None = None
+    keep: Callable[[torch.Tensor, sampling.Level], torch.Tensor] = lambda latents, level: latents
+
+
+def begun(
+    base: Base,
+    scene: Scene,
+    batch: Sequence[Pictures],
+    noise: torch.Tensor,
+    on_step: Callable[[], None] = lambda: None,
+) -> Begun:
+    """Of noise alone, or of noise and given pictures; the base must have its own weights where noise is found in them.
 
     At strength 0 nothing is denoised: what comes is the autoencoder's round trip.
     """
-    for batch in batches(work.strokes, work.brush.options.batch):
-        with memory.advised_drawing(base, work.brush.options):
-            clean, _ = sampling.encode(base, [stroke.image for stroke in batch])
-            noise = sampling.initial_noise(base, [stroke.seed for stroke in batch], batch[0].image.size)
-            noise = noise.to(clean)
-            if work.invert and work.first:
-                # With the base's own weights: what is found should be the picture's, not the concept's.
-                found = noise_found(base, work.brush, clean, work.first, on_step)
-                noise = editing.varied(found, noise, VARIATION)
-            with work.brush.weights.merged(base):
-                images = _paint_batch(base, work, batch, clean, noise, on_step)
-        for stroke, image in zip(batch, images, strict=True):
-            yield stroke.finish(image)
+    given = [part.job.over for part in batch for _ in part.seeds if part.job.over]
+    if not given:
+        return Begun(noise)
+    clean, _ = sampling.encode(base, [over.image for over in given])
+    noise = noise.to(clean)
+    start = first(scene.jobs[0])
+    if inverts(scene.jobs[0]):
+        noise = editing.varied(noise_found(base, scene, batch, clean, start, on_step), noise, VARIATION)
+
+    def at(level: sampling.Level) -> torch.Tensor:
+        return editing.noised(clean, noise, level.signal, level.noise)
+
+    def keep(latents: torch.Tensor, level: sampling.Level) -> torch.Tensor:
+        return latents if cells is None else editing.blended(latents, at(level), cells)
+
+    masks = [torch.from_numpy(over.cells)[None] for over in given if over.cells is not None]
+    cells = torch.stack(masks).to(clean) if masks else None
+    return Begun(noise, start, at if start else None, keep)
 
 
 @torch.no_grad()
 def noise_found(
-    base: Base, brush: Brush, clean: torch.Tensor, first: int, on_step: Callable[[], None] = lambda: None
+    base: Base,
+    scene: Scene,
+    batch: Sequence[Pictures],
+    clean: torch.Tensor,
+    first: int,
+    on_step: Callable[[], None],
 ) -> torch.Tensor:
     """DDIM inversion: the noise, like ``clean``, from which the base denoises to these latents under no prompt.
 
     Without guidance, under the negative prompt, one evaluation a step, up to the level where ``first`` steps remain.
     """
     scheduler = sampling.make_scheduler(base, "ddim")
-    scheduler.set_timesteps(brush.options.steps, device=base.device)
+    scheduler.set_timesteps(scene.options.steps, device=base.device)
     levels = sampling.levels(scheduler, "ddim")
-    contexts, whole = brush.told[0]
-    contexts = tuple(context.expand(len(clean), -1, -1) for context in contexts)
-    whole = None if whole is None else whole.expand(len(clean), -1)
+    said = Rows(tuple(start + WITHOUT for start in scene.starts(batch)), (), torch.zeros)
+    rows = scene.way.arranged(base, scene.cache, said, scene.cells)
     latents, at = clean, levels[-1]
     with present(base.device, base.denoiser):
-        for number in reversed(range(first, brush.options.steps)):
+        for number in reversed(range(first, scene.options.steps)):
             to = levels[number]
-            prediction = base.predict(latents, scheduler.timesteps[number], contexts, whole)
+            prediction = scene.way.predict(base, latents, scheduler.timesteps[number], rows)
             latents = editing.less_clean(
                 latents, prediction, base.prediction, (at.signal, at.noise), (to.signal, to.noise)
             )
@@ -170,54 +140,40 @@ def noise_found(
     return editing.noise_in(latents, clean, at.signal, at.noise) if at.noise else torch.zeros_like(clean)
 
 
-def facts(
-    registry: Registry,
-    base: Base,
-    brush: Brush,
-    command: str,
-    concept: str,
-    given: Given,
-    seed: int,
-    options: StylizeOptions | EditOptions,
-    drawn_size: tuple[int, int],
-) -> dict[str, Any]:
-    """What a picture says of itself; ``options`` are those of the command, ``drawn_size`` that of the stroke."""
-    own = {name: value for name, value in vars(options).items() if name != "draw"}
+def _styled(base: Base, task: StyleTask, given: Given) -> Over:
+    options = task.options
+    size = options.size or fitting_size(given.image.size, base.pixels, base.multiple)
+    image = place(given.image, size, crop=1.0, shift=(0.0, 0.0), mirror=False)
+    told = _told("stylize", task, given)
+    return Over(given, image, told, lambda drawn: drawn, options.strength, options.invert)
+
+
+def _edited(base: Base, task: EditTask, part: Part) -> Over:
+    given, options = part.given, task.options
+    whole = (0, 0, *given.image.size)
+    window = window_around(part.box, given.image.size, CONTEXT) if options.crop else whole
+    extent = (window[2] - window[0], window[3] - window[1])
+    size = options.size or fitting_size(extent, base.pixels, base.multiple)
+    image = given.image.resize(size, Image.Resampling.LANCZOS, box=window, reducing_gap=3.0)
+    cells: np.ndarray = touched(part.mask.crop(window), (size[0] // base.factor, size[1] // base.factor))
+    mask = None if task.mask is None else {"name": task.mask.path.name, "sha256": task.mask.sha256}
+    told = {**_told("edit", task, given), "box": list(part.box), "window": list(window), "mask": mask}
+    finish = partial(_put_back, part, window, options.feather)
+    return Over(given, image, told, finish, options.strength, cells=cells)
+
+
+def _told(command: str, task: StyleTask | EditTask, given: Given) -> dict[str, Any]:
+    """What a picture says of what it was drawn over; its size is the drawn one's."""
     return {
-        "format": 1,
         "command": command,
-        "concept": concept,
-        "prompt": brush.prompt,
-        "seed": seed,
-        "options": {**own, **asdict(brush.options), "size": list(drawn_size)},
+        "concept": task.record.name,
+        "options": {name: value for name, value in vars(task.options).items() if name != "draw"},
         "picture": {"name": given.path.name, "sha256": given.sha256, "size": list(given.image.size)},
-        **told_mixture(brush.chosen),
-        **told_base(registry, base, drawn_size),
     }
 
 
-def _paint_batch(
-    base: Base,
-    work: Work,
-    batch: Sequence[Stroke],
-    clean: torch.Tensor,
-    noise: torch.Tensor,
-    on_step: Callable[[], None],
-) -> list[Image.Image]:
-    options = work.brush.options
-    told = [work.brush.told] * len(batch)
-    follow = estimate(base, options, told, work.brush.weights)
-
-    def at(level: sampling.Level) -> torch.Tensor:
-        return editing.noised(clean, noise, level.signal, level.noise)
-
-    def keep(latents: torch.Tensor, level: sampling.Level) -> torch.Tensor:
-        return latents if cells is None else editing.blended(latents, at(level), cells)
-
-    masks = [stroke.cells for stroke in batch if stroke.cells is not None]
-    cells = torch.stack(masks).to(clean) if masks else None
-    latents = sampling.denoise(
-        base, follow, noise, sampler=options.sampler, steps=options.steps, first=work.first,
-        begin=at if work.first else None, keep=keep, on_step=lambda _: on_step(),
-    )  # fmt: skip
-    return sampling.decode(base, latents)
+def _put_back(part: Part, window: Box, feather: float, drawn: Image.Image) -> Image.Image:
+    shorter = min(part.box[2] - part.box[0], part.box[3] - part.box[1])
+    alpha = feathered(part.mask.crop(window), feather * shorter)
+    patch = drawn.resize(alpha.size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return pasted(part.given.image, patch, alpha, window)

@@ -1,14 +1,14 @@
-"""Layouts with regions, made ready to draw: each region's prompt with its own concepts' weights in its own place.
+"""What pictures are drawn from, made ready once for all seeds: texts, weights, and where in the picture each is drawn.
 
-Nothing is merged into the base's weights: the whole prompt's concepts are drawn where no region is, a region's concepts
-in the region, and neither sees the other's.
+A prompt is a layout without regions. Its concepts are merged into the base's weights, which costs nothing at each step,
+and several prompts share a batch. With regions nothing is merged: the whole prompt's concepts are drawn where no region
+is, a region's concepts in the region, and neither sees the other's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,21 @@ from cidm_registry import Record
 from ..errors import CidmError, ExitCode
 from ..files.places import told_path
 from ..layout import Layout, thin_regions
+from ..layout.model import ImageSettings
 from ..method import regions as method
-from ..models import sampling, text
+from ..models import sampling, whole
 from ..models.base import Base
-from ..models.family import Source
-from ..models.offload import present
+from ..models.family import Factors, Regions, Source
+from ..models.structure import Guide, in_pixels
 from ..options.draw import DrawOptions
-from .jobs import Ablation, Mask, check_layout, parts_of
-from .mixtures import Loader, Mixture, factors, mixture, spoken
+from .encoded import Said, Texts
+from .jobs import Ablation, Job, Mask, check_layout
+from .lines import lines
+from .mixtures import Applied, Loader, Mixture, applied, factors, mixture
+from .structure import Followed
 
+STRETCHED = 0.02
+"""The difference of two shapes, as a share, from which on a note tells that a picture is stretched."""
 WITHOUT, WHOLE = 0, 1
 """Sources of the whole picture: its negative prompt and its prompt. A region's follow, in the same order."""
 
@@ -45,15 +51,41 @@ class Chosen:
     masks: tuple[Mask | None, ...] = ()
     """Of each region."""
 
+    @property
+    def mixtures(self) -> tuple[Mixture, ...]:
+        """Of the whole picture, then of each region."""
+        return self.whole, *self.regions
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures of one job in a batch."""
+
+    job: Job
+    chosen: Chosen
+    seeds: tuple[int, ...]
+
+    @property
+    def said(self) -> list[Said]:
+        """What each of them is asked for with: the whole picture, then each region."""
+        both = zip(self.job.parts, self.chosen.mixtures, strict=True)
+        return [Said(prompt, options.negative, mix) for (prompt, options), mix in both]
+
 
 @dataclass(frozen=True)
 class Scene:
-    """A layout ready to be drawn: all that does not depend on the seeds."""
+    """What a batch of pictures is drawn from: all that does not depend on the seeds."""
 
-    layout: Layout
-    options: DrawOptions
-    ablation: Ablation
+    jobs: tuple[Job, ...]
+    """One with regions, or some without that have all but prompt and negative prompt in common."""
+    way: Regions
+    """How the denoiser is asked."""
     cache: Any
+    """Its cache of all jobs' sources, in order."""
+    guide: Guide | None
+    """A structure that is followed."""
+    heard: torch.Tensor | None
+    """What its model is told of each source [sources, tokens, width]."""
     masks: torch.Tensor
     """[regions, h, w], how much of each cell of the latents each region holds"""
     soft: torch.Tensor
@@ -62,6 +94,17 @@ class Scene:
     """Of each region, whether without its prompt it is drawn otherwise than the whole picture is without its own."""
     crops: bool
     """Whether the regions' noise estimates are made on the part of the picture around each."""
+
+    @property
+    def options(self) -> DrawOptions:
+        """Those of all jobs, but for the negative prompt."""
+        return self.jobs[0].options
+
+    @property
+    def image(self) -> ImageSettings:
+        """How the layout is drawn."""
+        layout = self.jobs[0].layout
+        return layout.image if layout else ImageSettings()
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -74,7 +117,12 @@ class Scene:
 
     def shares(self, grid: tuple[int, int], regions: Sequence[int]) -> torch.Tensor:
         """The shares of some regions, as if there were no others, [regions, h, w]."""
-        return method.shares(self.drawn(grid)[list(regions)], self.layout.image.overlap)
+        return method.shares(self.drawn(grid)[list(regions)], self.image.overlap)
+
+    def starts(self, batch: Sequence[Part]) -> list[int]:
+        """Of each picture of a batch, the first of its sources."""
+        each = 2 + 2 * len(self.masks)
+        return [each * number for number, part in enumerate(batch) for _ in part.seeds]
 
 
 def makes_crops(base: Base, layout: Layout, size: tuple[int, int], ablation: Ablation) -> bool:
@@ -99,100 +147,120 @@ def told(layout: Layout) -> str:
     return layout.model_copy(update={"structure": structure}).to_toml()
 
 
-def choose(
-    base: Base, load: Loader, records: Sequence[Record], layout: Layout, options: DrawOptions
-) -> Chosen:
-    """What a layout is drawn with, given the concepts there are: each region by its own prompt.
+def choose(base: Base, load: Loader, records: Sequence[Record], job: Job) -> Chosen:
+    """What a job is drawn with, given the concepts there are: each region by its own prompt.
 
     Raises:
         CidmError: as `check_layout` and `mixture` do.
     """
-    masks = check_layout(layout, options)
-    whole, *regions = (mixture(base, load, records, prompt, how) for prompt, how in parts_of(layout, options))
+    masks = check_layout(job.regions, job.options) if job.regions else ()
+    whole, *regions = (mixture(base, load, records, prompt, how) for prompt, how in job.parts)
     return Chosen(whole, tuple(regions), masks)
 
 
+def merging(base: Base, chosen: Chosen, load: Loader) -> Applied:
+    """What is merged into the base's weights; where there are regions nothing: each has weights of its own."""
+    return Applied(dict) if chosen.regions else applied(base, chosen.whole, load)
+
+
 @torch.no_grad()
-def prepare(
-    base: Base,
-    layout: Layout,
-    options: DrawOptions,
-    chosen: Chosen,
-    load: Loader,
-    ablation: Ablation,
-    on_note: Callable[[str], None] = lambda note: None,
-) -> Scene:
-    """A layout ready to be drawn in the size of ``options``; mixtures that use no concept draw the base's weights.
+def prepare(base: Base, parts: Sequence[Part], texts: Texts, guide: Guide | None = None) -> Scene:
+    """What the pictures of parts are drawn from; where there are regions, parts of one job.
+
+    Regions whose mixtures use no concept draw the base's weights.
 
     Raises:
         CidmError: USAGE when a prompt is so long that a concept in it is cut off; INVALID for a region of which box
-            and mask leave nothing.
+            and mask leave nothing; FAILED where the base draws no regions.
     """
-    width, height = (side // base.factor for side in options.size)
-    source = partial(_sources, base, load, on_note)
-    own_without = []
-    (prompt, _), *others = parts_of(layout, options)
-    with present(base.device, *base.encoders):
-        sources = source(prompt, options.negative, chosen.whole)
-        for region, (prompt, own), mix in zip(layout.regions, others, chosen.regions, strict=True):
-            sources += source(prompt, own.negative, mix, region.strength)
-            changed = sources[WHOLE].factors or sources[-1].factors
-            own_without.append(bool(changed) or own.negative != options.negative)
-    masks = [_mask(layout, index, mask, options.size) for index, mask in enumerate(chosen.masks)]
-    _warn_of_thin(base, layout, (width, height), on_note)
+    job, chosen = parts[0].job, parts[0].chosen
+    layout, size = job.regions, job.options.size
+    regions = layout.regions if layout else ()
+    cells = width, height = size[0] // base.factor, size[1] // base.factor
+    said = [part.said for part in parts]
+    every = [one for some in said for one in some]
+    changes: list[Factors] = [{}] * len(every)
+    masks, own_without = [], []
+    way: Regions = whole
+    if layout:
+        way = base.regions
+        strengths = (1.0, *(region.strength for region in regions))
+        changes = [
+            factors(base, one.chosen, texts.load, strength)
+            for one, strength in zip(every, strengths, strict=True)
+        ]
+        for index, (one, mask) in enumerate(zip(every[1:], chosen.masks, strict=True), 1):
+            masks.append(method.coarse(_mask(layout, index - 1, mask, size), cells)[None])
+            own_without.append(bool(changes[0] or changes[index]) or one.negative != job.options.negative)
+        _warn_of_thin(base, layout, cells, texts.on_note)
+    sources = [
+        Source([context[0] for context in contexts], change, None if pooled is None else pooled[0])
+        for both, change in zip(texts.of(every), changes, strict=True)
+        for contexts, pooled in both
+    ]
     return Scene(
-        layout, options, ablation, base.regions.cached(base, sources),
-        torch.stack([method.coarse(mask, (width, height)) for mask in masks]),
-        torch.tensor([bool(region.feather or region.mask) for region in layout.regions]), tuple(own_without),
-        makes_crops(base, layout, options.size, ablation),
+        tuple(part.job for part in parts), way, way.cached(base, sources), guide,
+        texts.heard(said) if guide else None, torch.cat([torch.zeros(0, height, width), *masks]),
+        torch.tensor([bool(region.feather or region.mask) for region in regions], dtype=torch.bool),
+        tuple(own_without), layout is not None and makes_crops(base, layout, size, job.ablation),
     )  # fmt: skip
+
+
+def guide(
+    base: Base,
+    followed: Followed,
+    options: DrawOptions,
+    load: Loader,
+    on_note: Callable[[str], None],
+) -> Guide | None:
+    """What is followed in pictures of the size of ``options``; None where it has no strength or no step.
+
+    Raises:
+        CidmError: INVALID for a model that does not fit the base, or a picture without lines.
+    """
+    how = followed.how
+    control = load.control(followed.control)
+    picture = lines(followed.image, how.kind, options.size)
+    if how.kind != "as-is" and picture.getextrema() == ((0, 0),) * 3:
+        raise CidmError(
+            f"{followed.path}: no lines to follow are in it",
+            hint="draw them dark on white or white on black; kind edge wants an ordinary picture",
+            code=ExitCode.INVALID,
+        )
+    (width, height), (wide, high) = followed.image.size, options.size
+    if abs(width * high / (height * wide) - 1) > STRETCHED:
+        on_note(f"{followed.path}: {width} x {height}, is stretched to the picture's {wide} x {high}")
+    when = sampling.steps_between(options.steps, how.start, how.until)
+    if not when:
+        on_note(
+            f"{followed.path}: is not followed, as none of {options.steps} steps lies between from and until"
+        )
+    if not when or how.scale == 0:
+        return None
+    return Guide(control, in_pixels(base, control, picture), how.scale, when)
 
 
 def noise(base: Base, scene: Scene, seeds: Sequence[int]) -> torch.Tensor:
     """The latents to start from, one a seed; a region with a seed of its own starts alike in all of them."""
-    whole = sampling.initial_noise(base, seeds, scene.options.size)
+    alone = sampling.initial_noise(base, seeds, scene.options.size)
+    layout = scene.jobs[0].regions
     shares = scene.shares(scene.cells, range(len(scene.masks)))
     # Equal seeds give the same noise, of which the shares add up; only different ones add by their variances.
     own: dict[int, torch.Tensor] = {}
-    for region, share in zip(scene.layout.regions, shares, strict=True):
+    for region, share in zip(layout.regions if layout else (), shares, strict=True):
         if region.seed is not None:
             own[region.seed] = own[region.seed] + share if region.seed in own else share
     if not own:
-        return whole
+        return alone
     noises = sampling.initial_noise(base, list(own), scene.options.size)
     parts = torch.stack(list(own.values()))
     others = torch.tensor([[seed != mine for seed in own] for mine in seeds]).to(parts)
     return torch.stack(
         [
             method.mixed_noise(one, noises, parts * other[:, None, None])
-            for one, other in zip(whole, others, strict=True)
+            for one, other in zip(alone, others, strict=True)
         ]
     )
-
-
-def _sources(
-    base: Base,
-    load: Loader,
-    on_note: Callable[[str], None],
-    prompt: str,
-    negative: str,
-    chosen: Mixture,
-    strength: float = 1.0,
-) -> list[Source]:
-    """What a prompt's part of the picture is drawn from, without the prompt and with it."""
-    changes = factors(base, chosen, load, strength)
-    both = [
-        spoken(base, load, negative, chosen.against, on_note, "negative prompt"),
-        spoken(base, load, prompt, chosen.named, on_note),
-    ]
-    wholes = text.pooled(base, [tokens for tokens, _ in both])
-    return [
-        Source(
-            [context[0] for context in text.encode(base, [tokens], vectors)], changes,
-            None if wholes is None else wholes[number],
-        )
-        for number, (tokens, vectors) in enumerate(both)
-    ]  # fmt: skip
 
 
 def _mask(layout: Layout, index: int, file: Mask | None, size: tuple[int, int]) -> torch.Tensor:

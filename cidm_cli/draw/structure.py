@@ -143,13 +143,6 @@ def heard(prompt: str, named: Sequence[Record]) -> str:
     return parse_prompt(prompt).filled(lambda name: words[canonical_key(name)])
 
 
-def heard_of(
-    prompt: str, negative: str, named: Sequence[Record], against: Sequence[Record]
-) -> tuple[str, str]:
-    """What the model is told without a prompt, and with it; each names some concepts."""
-    return heard(negative, against), heard(prompt, named)
-
-
 def told(followed: Followed) -> dict[str, Any]:
     """What is followed, as pictures tell it."""
     how = followed.how.model_dump(by_alias=True, exclude={"image", "model"})

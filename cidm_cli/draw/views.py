@@ -1,46 +1,31 @@
-"""Looking at the pictures of a layout: what the denoiser is asked at each step, and what becomes of its answers.
+"""Looking at pictures while they are drawn: what the denoiser is asked at each step, and what becomes of its answers.
 
 Every picture of a batch is looked at in several *views*: under the negative prompt, under the whole prompt with all
 regions in their places, and, for the region noise estimates of Eq. 4, under the whole prompt with one region alone.
-Views are rows of the denoiser's batch.
+Views are rows of the denoiser's batch; a picture without regions has the first two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from ..errors import CidmError, ExitCode
 from ..method import regions as method
 from ..models import sampling, structure
 from ..models.base import Base
 from ..models.family import Rows
-from ..options.draw import DrawOptions
-from .lines import lines
-from .mixtures import Loader
-from .scenes import WHOLE, WITHOUT, Scene, sources_of
-from .structure import Followed
+from .mixtures import Applied
+from .scenes import WHOLE, WITHOUT, Part, Scene, sources_of
 
 CROPS_UNTIL = 0.7
 """The share of the noise levels, from the noisiest, in which crops have a say. What a region shows is settled there;
 after it the picture is looked at as a whole, so that what is behind the regions joins up."""
 
-STRETCHED = 0.02
-"""The difference of two shapes, as a share, from which on a note tells that a picture is stretched."""
-
 Window = structure.Window
-
-
-@dataclass(frozen=True)
-class Lead:
-    """A structure that pictures follow."""
-
-    guide: structure.Guide
-    heard: torch.Tensor
-    """What its model is told of each source, without and with its prompt, [sources, tokens, width]."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +33,15 @@ class View:
     """One look at a picture: a row of the denoiser's batch."""
 
     source: int
-    """Of the whole view."""
+    """Of the whole view, counted from the picture's first."""
     regions: tuple[int, ...] = ()
     """Those that are drawn in their places."""
     window: Window | None = None
     """The part of the latents that is looked at."""
+
+
+Row = tuple[View, int]
+"""A view of a picture whose first source has this number."""
 
 
 @dataclass(frozen=True)
@@ -60,29 +49,27 @@ class Group:
     """Views of one size at all pictures of a batch: a row for each view and picture, in this order."""
 
     views: tuple[View, ...]
-    chunks: tuple[Any, ...]
-    """The rows in as many parts as fit in memory."""
+    chunks: tuple[tuple[Any, structure.Condition | None], ...]
+    """The rows in as many parts as fit in memory, each with the structure it follows."""
     most: int
     """Rows of each of these but the last."""
-    followed: tuple[structure.Condition | None, ...]
-    """What the rows of each chunk follow."""
 
 
 @torch.no_grad()
-def estimate(base: Base, scene: Scene, pictures: int, lead: Lead | None = None) -> sampling.Estimate:
+def estimate(base: Base, scene: Scene, batch: Sequence[Part], weights: Applied) -> sampling.Estimate:
     """What the sampler follows for a batch of pictures: E of Eq. 4 or, composed with every E_u, E_* of Eq. 5.
 
     A crop follows the part of the structure that lies in it.
     """
-    pairs = _pairs(base, scene)
-    parts = _groups(base, scene, _views(pairs), pictures, lead)
+    pairs, starts = _pairs(base, scene), scene.starts(batch)
+    parts = _groups(base, scene, _views(pairs), starts)
     last = base.scheduler_config.get("num_train_timesteps", 1000) * (1 - CROPS_UNTIL) if scene.crops else 0
-    joined = _groups(base, scene, _views(pairs[:1]), pictures, lead) if last else parts
-    led = lead.guide.steps if lead else ()
+    joined = _groups(base, scene, _views(pairs[:1]), starts) if last else parts
+    led = scene.guide.steps if scene.guide else ()
     early: dict[int, bool] = {}
     every = range(len(scene.masks))
-    form, guidance = scene.ablation.form, scene.options.guidance
-    if form == "paper":
+    job, guidance = scene.jobs[0], scene.options.guidance
+    if job.ablation.form == "paper":
         shares = method.in_cells(scene.masks, torch.zeros_like(scene.soft), scene.cells)
     else:
         shares = scene.shares(scene.cells, every)
@@ -91,26 +78,27 @@ def estimate(base: Base, scene: Scene, pictures: int, lead: Lead | None = None) 
     def follow(latents: torch.Tensor, t: torch.Tensor, step: int) -> torch.Tensor:
         seen: dict[View, torch.Tensor] = {}
         # As the step began: a sampler may look again, at less noise, before it ends.
-        crops = early.setdefault(step, float(t) >= last)
+        crops = early.setdefault(step, not last or float(t) >= last)
         for group in parts if crops else joined:
-            seen |= _seen(base, group, latents, t, step in led)
+            seen |= _seen(base, scene, group, latents, t, partial(weights.evaluate, base, step), step in led)
         whole, *regions = (
             _placed(method.region_estimate(seen[without], seen[given], guidance), given.window, latents)
             for without, given in (pairs if crops else pairs[:1])
         )
-        if not regions:
+        if not regions or not job.regions:
             return whole
-        return method.composed(whole, torch.stack(regions), shares, scene.layout.base.alpha, form)
+        alpha = job.regions.base.alpha
+        return method.composed(whole, torch.stack(regions), shares, alpha, job.ablation.form)
 
     return follow
 
 
 def _pairs(base: Base, scene: Scene) -> list[tuple[View, View]]:
     """The views without and with the prompt: of the whole picture, then of each region with an estimate of its own."""
-    attention, every = scene.ablation.attention, tuple(range(len(scene.masks)))
+    attention, every = scene.jobs[0].ablation.attention, tuple(range(len(scene.masks)))
     shown = every if attention else ()
     pairs = [(View(WITHOUT, shown), View(WHOLE, shown))]
-    if scene.layout.image.mode == "fast" or not scene.ablation.noise:
+    if scene.image.mode == "fast" or not scene.jobs[0].ablation.noise:
         return pairs
     for region in every:
         without, given = sources_of(region)
@@ -147,49 +135,7 @@ def _window(base: Base, drawn: torch.Tensor) -> Window:
     return x0, y0, x1, y1
 
 
-def guide(
-    base: Base,
-    load: Loader,
-    followed: Followed,
-    options: DrawOptions,
-    on_note: Callable[[str], None] = lambda note: None,
-) -> structure.Guide | None:
-    """What is followed in pictures of the size of ``options``; None where it has no strength or no step.
-
-    Raises:
-        CidmError: INVALID for a model that does not fit the base, or a picture without lines.
-    """
-    how = followed.how
-    control = load.control(followed.control)
-    picture = lines(followed.image, how.kind, options.size)
-    if how.kind != "as-is" and picture.getextrema() == ((0, 0),) * 3:
-        raise CidmError(
-            f"{followed.path}: no lines to follow are in it",
-            hint="draw them dark on white or white on black; kind edge wants an ordinary picture",
-            code=ExitCode.INVALID,
-        )
-    (width, height), (wide, high) = followed.image.size, options.size
-    if abs(width * high / (height * wide) - 1) > STRETCHED:
-        on_note(f"{followed.path}: {width} x {height}, is stretched to the picture's {wide} x {high}")
-    when = sampling.steps_between(options.steps, how.start, how.until)
-    if not when:
-        on_note(
-            f"{followed.path}: is not followed, as none of {options.steps} steps lies between from and until"
-        )
-    if not when or how.scale == 0:
-        return None
-    return structure.Guide(control, structure.in_pixels(base, control, picture), how.scale, when)
-
-
-def following(
-    base: Base, guide: structure.Guide, heard: torch.Tensor
-) -> Callable[[int], structure.Condition | None]:
-    """What the rows of a batch follow at each step; ``heard`` is of each row, [rows, tokens, width]."""
-    followed = structure.condition(base, guide, heard)
-    return lambda step: followed if step in guide.steps else None
-
-
-def _groups(base: Base, scene: Scene, views: Iterable[View], pictures: int, lead: Lead | None) -> list[Group]:
+def _groups(base: Base, scene: Scene, views: Iterable[View], starts: Sequence[int]) -> list[Group]:
     by_size: dict[tuple[int, int], list[View]] = {}
     for view in views:
         x0, y0, x1, y1 = view.window or (0, 0, *scene.cells)
@@ -198,21 +144,26 @@ def _groups(base: Base, scene: Scene, views: Iterable[View], pictures: int, lead
     most = 2 * scene.options.batch
     groups = []
     for size, some in by_size.items():
-        rows = [view for view in some for _ in range(pictures)]
-        parts = [rows[start : start + most] for start in range(0, len(rows), most)]
-        chunks = [base.regions.arranged(base, scene.cache, _rows(scene, part), size) for part in parts]
-        followed = [None if lead is None else _followed(base, lead, part) for part in parts]
-        groups.append(Group(tuple(some), tuple(chunks), most, tuple(followed)))
+        rows = [(view, start) for view in some for start in starts]
+        parts = [rows[first : first + most] for first in range(0, len(rows), most)]
+        chunks = [
+            (scene.way.arranged(base, scene.cache, _rows(scene, part), size), _followed(base, scene, part))
+            for part in parts
+        ]
+        groups.append(Group(tuple(some), tuple(chunks), most))
     return groups
 
 
-def _followed(base: Base, lead: Lead, views: Sequence[View]) -> structure.Condition:
-    rows = lead.heard[[view.source for view in views]]
-    return structure.condition(base, lead.guide, rows, [view.window for view in views])
+def _followed(base: Base, scene: Scene, rows: Sequence[Row]) -> structure.Condition | None:
+    if scene.guide is None or scene.heard is None:
+        return None
+    texts = scene.heard[[start + view.source for view, start in rows]]
+    return structure.condition(base, scene.guide, texts, [view.window for view, _ in rows])
 
 
-def _rows(scene: Scene, views: Sequence[View]) -> Rows:
+def _rows(scene: Scene, rows: Sequence[Row]) -> Rows:
     """What each row's parts are drawn from, as the attention wants to know it."""
+    views = [view for view, _ in rows]
     here = {(view, region): sources_of(region)[view.source % 2] for view in views for region in view.regions}
     patches = tuple(sorted({s for (_, u), s in here.items() if s % 2 or scene.own_without[u]}))
 
@@ -225,18 +176,23 @@ def _rows(scene: Scene, views: Sequence[View]) -> Rows:
                     out[patches.index(here[view, region]), row] = share
         return out
 
-    return Rows(tuple(view.source for view in views), patches, weights)
+    return Rows(tuple(start + view.source for view, start in rows), patches, weights)
 
 
 def _seen(
-    base: Base, group: Group, latents: torch.Tensor, t: torch.Tensor, led: bool
+    base: Base,
+    scene: Scene,
+    group: Group,
+    latents: torch.Tensor,
+    t: torch.Tensor,
+    evaluate: Callable[[Callable[[], torch.Tensor]], torch.Tensor],
+    led: bool,
 ) -> dict[View, torch.Tensor]:
     """What is predicted in each view of all pictures [pictures, channels, h, w]; if ``led``, by the structure."""
-    rows = torch.cat([_part(latents, view.window) for view in group.views])
-    parts = rows.split(group.most)
+    parts = torch.cat([_part(latents, view.window) for view in group.views]).split(group.most)
     found = [
-        base.regions.predict(base, part, t, chunk, followed if led else None)
-        for part, chunk, followed in zip(parts, group.chunks, group.followed, strict=True)
+        evaluate(partial(scene.way.predict, base, part, t, chunk, followed if led else None))
+        for part, (chunk, followed) in zip(parts, group.chunks, strict=True)
     ]
     return dict(zip(group.views, torch.cat(found).chunk(len(group.views)), strict=True))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bases import family
-from ..draw.jobs import check_layout, check_negative, check_static
+from ..draw.jobs import check_layout, check_static, named_in
 from ..files.writing import check_place
 from ..layout import Layout, check_concepts
 from ..machine.session import Session
@@ -27,7 +27,7 @@ def judging(session: Session, out: Path, given: Mapping[str, Any]) -> EvalOption
     said = session.machine("draw").completed(session.said(EvalOptions, "eval", given))
     options = resolve_eval(said)
     drawn = resolve_draw(options.drawn, session.kind, 64)
-    check_negative(session.concepts, drawn.negative)
+    named_in(session.concepts, drawn.negative, "negative prompt")
     check_place(out / "results.json")
     return options
 

@@ -16,10 +16,11 @@ from cidm_registry import Record, Registry, canonical_key
 
 from ..draw import images as generate
 from ..draw import png, structure
+from ..draw.encoded import Said
 from ..draw.facts import told_base
-from ..draw.jobs import Ablation, Job, masks_of, parts_of
-from ..draw.mixtures import Loader, Mixture, mixture, spoken
-from ..draw.scenes import makes_crops
+from ..draw.jobs import Ablation, Job
+from ..draw.mixtures import Loader, spoken
+from ..draw.scenes import Part, choose, makes_crops
 from ..errors import CidmError, ExitCode
 from ..files.images import MAX_FILE_BYTES, opened
 from ..files.reading import read_bounded
@@ -81,14 +82,8 @@ def plan(
     Raises:
         CidmError: USAGE when a prompt is so long that its concept is cut off.
     """
-    out = []
-    for prompt in prompts:
-        chosen = _chosen(base, load, scene, prompt, scene.options, on_note)
-        common = _content(registry, base, scene, chosen, prompt)
-        if followed:
-            common["structure"] = {**followed.content(), "heard": structure.heard(prompt, chosen.named)}
-        out += _batches(scene, Job(prompt, scene.options, structure=followed), common)
-    return out
+    jobs = [Job(prompt, scene.options, structure=followed) for prompt in prompts]
+    return [batch for job in jobs for batch in _planned(registry, base, load, scene, job, on_note)]
 
 
 def plan_layout(
@@ -107,35 +102,40 @@ def plan_layout(
             structure raises.
     """
     followed = structure.of_layout(layout, on_note=on_note)
-    contents, heard, negatives = [], [], []
-    for prompt, options in parts_of(layout, scene.options):
-        chosen = _chosen(base, load, scene, prompt, options, on_note)
-        contents.append(_content(registry, base, scene, chosen, prompt))
-        negatives.append(_negative(options.negative, chosen))
-        heard.append(structure.heard(prompt, chosen.named))
-    common, *regions = contents
-    masks = masks_of(layout)
-    common["layout"] = {
-        **layout.image.model_dump(exclude={"size", "seed", "steps", "guidance", "count"}),
-        "crops": makes_crops(base, layout, scene.options.size, ablation),
-        "alpha": layout.base.alpha,
-        "regions": [
-            {
-                **region.model_dump(exclude={"prompt", "mask"}),
-                "negative": None if region.negative is None else negative,
-                "mask": mask and mask.sha256,
-                "prompt": content["prompt"],
-                "used": content["used"],
-            }
-            for region, content, negative, mask in zip(
-                layout.regions, regions, negatives[1:], masks, strict=True
-            )
-        ],
-        "ablation": asdict(ablation),
-    }
-    if followed:
-        common["structure"] = {**followed.content(), "heard": heard}
     job = Job(layout.base.prompt, scene.options, layout, ablation, followed)
+    return _planned(registry, base, load, scene, job, on_note)
+
+
+def _planned(
+    registry: Registry, base: Base, load: Loader, scene: Scene, job: Job, on_note: Callable[[str], None]
+) -> list[Batch]:
+    chosen = choose(base, load, scene.records, job)
+    said = Part(job, chosen, ()).said
+    for one in said:
+        # A look at whether all of it will be heard.
+        for what, words, named in one.both:
+            spoken(base, load, words, named, on_note, what)
+    common, *regions = (_content(registry, base, scene, one) for one in said)
+    heard: Any = [structure.heard(one.prompt, one.chosen.named) for one in said]
+    if layout := job.layout:
+        common["layout"] = {
+            **layout.image.model_dump(exclude={"size", "seed", "steps", "guidance", "count"}),
+            "crops": makes_crops(base, layout, scene.options.size, job.ablation),
+            "alpha": layout.base.alpha,
+            "regions": [
+                {
+                    **region.model_dump(exclude={"prompt", "mask"}),
+                    "negative": None if region.negative is None else content["options"]["negative"],
+                    "mask": mask and mask.sha256,
+                    "prompt": content["prompt"],
+                    "used": content["used"],
+                }
+                for region, content, mask in zip(layout.regions, regions, chosen.masks, strict=True)
+            ],
+            "ablation": asdict(job.ablation),
+        }
+    if job.structure:
+        common["structure"] = {**job.structure.content(), "heard": heard if layout else heard[0]}
     return _batches(scene, job, common)
 
 
@@ -200,8 +200,9 @@ def file(folder: Path, key: str) -> Path:
     return folder / f"{key[:32]}.png"
 
 
-def _content(registry: Registry, base: Base, scene: Scene, chosen: Mixture, prompt: str) -> dict[str, Any]:
+def _content(registry: Registry, base: Base, scene: Scene, said: Said) -> dict[str, Any]:
     """All that a prompt's pictures depend on: words, settings, and the weights by content, not by name or method."""
+    chosen = said.chosen
     used: Any = [
         [record.blob, record.scale, list(weights)]
         for record, weights in zip(chosen.used, chosen.weights, strict=True)
@@ -211,27 +212,18 @@ def _content(registry: Registry, base: Base, scene: Scene, chosen: Mixture, prom
     settings = asdict(scene.options)
     return {
         "format": 1,
-        "prompt": _words(prompt, chosen.named),
+        "prompt": _words(said.prompt, chosen.named),
         "used": used,
         "one_at_a_time": chosen.method if chosen.method in ONE_AT_A_TIME and len(chosen.used) > 1 else None,
         "options": {
             **{name: settings[name] for name in _SETTINGS},
-            "negative": _negative(scene.options.negative, chosen),
+            # Without concepts a text, as the keys of all pictures kept so far have it.
+            "negative": _words(said.negative, chosen.against) if chosen.against else said.negative,
         },
         **told_base(registry, base, scene.options.size),
         # As the keys of all pictures kept so far have it.
         "compute": str(base.compute),
     }
-
-
-def _chosen(
-    base: Base, load: Loader, scene: Scene, prompt: str, options: DrawOptions, on_note: Callable[[str], None]
-) -> Mixture:
-    """What a prompt is drawn with, after a look at whether all of it will be heard."""
-    chosen = mixture(base, load, scene.records, prompt, options)
-    spoken(base, load, prompt, chosen.named, on_note)
-    spoken(base, load, options.negative, chosen.against, on_note, "negative prompt")
-    return chosen
 
 
 def _words(prompt: str, named: Sequence[Record]) -> list[Any]:
@@ -241,11 +233,6 @@ def _words(prompt: str, named: Sequence[Record]) -> list[Any]:
         part if isinstance(part, str) else {"concept": concepts[canonical_key(part.name)]}
         for part in parse_prompt(prompt).parts
     ]
-
-
-def _negative(negative: str, chosen: Mixture) -> Any:
-    """A negative prompt; without concepts it is a text, as the keys of all pictures kept so far have it."""
-    return _words(negative, chosen.against) if chosen.against else negative
 
 
 def _hash(content: dict[str, Any]) -> str:

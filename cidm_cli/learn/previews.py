@@ -12,7 +12,7 @@ from PIL import Image
 from cidm_registry import Record, Registry, canonical_key
 
 from ..draw.facts import told_base
-from ..draw.jobs import check_negative, check_size
+from ..draw.jobs import check_size, named_in
 from ..draw.mixtures import Loader, Mixture, deltas, nouns, prompt_tokens
 from ..judge.rivals import with_nouns
 from ..models import sampling, text
@@ -71,7 +71,7 @@ def painter(
             raise unknown
     older = {record.key: record for record in methods.older_than(registry.records(), task.name)}
     layers = len(base.layers)
-    check_negative([*older.values()], with_nouns(drawing.negative, {key: task.noun}))
+    named_in([*older.values()], with_nouns(drawing.negative, {key: task.noun}), "negative prompt")
 
     def heard(
         said: str, what: str = "prompt"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import diffusers
 import numpy as np
@@ -18,6 +17,7 @@ from .base import Base
 from .offload import present
 from .structure import Condition
 from .tiling import tiled
+from .whole import joined
 
 
 def make_scheduler(base: Base, sampler: str) -> diffusers.SchedulerMixin:
@@ -62,43 +62,26 @@ def guided(
     conditional: Sequence[torch.Tensor],
     unconditional: Sequence[torch.Tensor],
     guidance: float,
-    evaluate: Callable[[int, Callable[[], torch.Tensor]], torch.Tensor] = lambda step, predict: predict(),
     *,
     pooled: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
     followed: Callable[[int], Condition | None] = lambda step: None,
 ) -> Estimate:
     """Classifier-free guidance of one prompt's prediction away from another's.
 
-    ``conditional`` and ``unconditional`` hold, for each layer, text embeddings [batch, tokens, width]. ``evaluate`` is
-    given a step's number and what asks the denoiser for its predictions [2 batch, ...], without and with the prompt: it
-    may ask under changed weights, or more than once. ``pooled`` are the prompts as wholes, conditional and
-    unconditional [batch, width], where the base wants them. ``followed`` tells, for a step's number, the structure that
-    the 2 batch rows follow.
+    ``conditional`` and ``unconditional`` hold, for each layer, text embeddings [batch, tokens, width]. ``pooled`` are
+    the prompts as wholes, conditional and unconditional [batch, width], where the base wants them. ``followed`` tells,
+    for a step's number, the structure that the 2 batch rows follow.
     """
     both = joined(unconditional, conditional)
     given_whole, without_whole = pooled
     wholes = None if given_whole is None or without_whole is None else torch.cat([without_whole, given_whole])
 
     def estimate(latents: torch.Tensor, t: torch.Tensor, step: int) -> torch.Tensor:
-        ask = partial(base.predict, torch.cat([latents, latents]), t, both, wholes, followed=followed(step))
-        without, given = evaluate(step, ask).chunk(2)
+        two = base.predict(torch.cat([latents, latents]), t, both, wholes, followed=followed(step))
+        without, given = two.chunk(2)
         return without + guidance * (given - without)
 
     return estimate
-
-
-def joined(*texts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Texts in one batch, a layer each; layers that look at the same memory look at the same again."""
-    made: dict[tuple[object, ...], torch.Tensor] = {}
-    out = []
-    for rows in zip(*texts, strict=True):
-        seen = tuple(
-            (text.untyped_storage()._cdata, text.storage_offset(), text.shape, text.stride()) for text in rows
-        )
-        if seen not in made:
-            made[seen] = torch.cat(rows)
-        out.append(made[seen])
-    return out
 
 
 @dataclass(frozen=True)

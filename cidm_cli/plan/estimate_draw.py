@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -11,13 +10,10 @@ import torch
 
 from cidm_registry import Against, Record, Registry, canonical_key
 
-from ..draw import encoded as texts
-from ..draw import images as generate
-from ..draw import scenes as layouts
-from ..draw import views
-from ..draw.encoded import Said, Texts
+from ..draw import scenes, views
+from ..draw.encoded import Texts
 from ..draw.jobs import Job
-from ..draw.mixtures import Applied, Loader, applied, content
+from ..draw.mixtures import Loader, content
 from ..formats.concept import ConceptWeights
 from ..models import memory, sampling
 from ..models.base import Base
@@ -31,7 +27,7 @@ def drawing(registry: Registry | None, records: Sequence[Record], base: Base, jo
     """The phases of drawing a job, for one batch of its pictures; ``base`` is a skeleton.
 
     Raises:
-        CidmError: as ``generate.draw`` does.
+        CidmError: as ``images.draw`` does.
     """
     options = job.options
     count = min(options.count, options.batch)
@@ -45,15 +41,17 @@ def drawing(registry: Registry | None, records: Sequence[Record], base: Base, jo
     times = scheduler.timesteps
     phases, sizes = [], part_sizes(base)
     with watched(base) as watch, torch.no_grad():
-        chosen = generate.choose(base, load, records, job)
+        batch = [scenes.Part(job, scenes.choose(base, load, records, job), tuple(range(count)))]
         before = watch.live
-        weights = None if job.regions else applied(base, chosen.whole, load)
-        with weights.merged(base) if weights else nullcontext():
+        weights = scenes.merging(base, batch[0].chosen, load)
+        with weights.merged(base):
             # Layers that are merged are there twice, and the originals wait where the base does.
             originals = watch.live - before if base.offload else 0
             counted = partial(phase, watch=watch, sizes=sizes, offload=base.offload, spared=originals)
             watch.restart()
-            estimate, noise = _estimate(base, job, chosen, load, weights, count)
+            scene = scenes.prepare(base, batch, Texts(base, load))
+            estimate = views.estimate(base, scene, batch, weights)
+            noise = scenes.noise(base, scene, batch[0].seeds)
             phases.append(counted(PROMPTS))
 
             def evaluation(name: str, number: int) -> Phase:
@@ -119,17 +117,3 @@ def _stand_in(base: Base, record: Record) -> ConceptWeights:
     tokens = 1 + len(base.architecture.pieces(base, record.class_noun))
     shape = (base.groups, tokens, token_width(base))
     return ConceptWeights(up, down, some.new_zeros(shape, dtype=torch.float32))
-
-
-def _estimate(
-    base: Base, job: Job, chosen: layouts.Chosen, load: Loader, weights: Applied | None, count: int
-) -> tuple[sampling.Estimate, torch.Tensor]:
-    """What is followed, and the latents of a batch to begin with; ``weights`` are a prompt's, of a layout None."""
-    seeds = list(range(count))
-    if job.regions:
-        scene = layouts.prepare(base, job.regions, job.options, chosen, load, job.ablation)
-        return views.estimate(base, scene, count), layouts.noise(base, scene, seeds)
-    assert weights
-    said = [Said(job.prompt, job.options.negative, chosen.whole)] * count
-    follow = texts.estimate(base, job.options, Texts(base, load).of(said), weights)
-    return follow, sampling.initial_noise(base, seeds, job.options.size)

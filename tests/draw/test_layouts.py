@@ -19,12 +19,13 @@ import tiny
 from cidm_cli.draw import png, views
 from cidm_cli.draw import scenes as layouts
 from cidm_cli.draw.again import redraw
+from cidm_cli.draw.encoded import Texts
 from cidm_cli.draw.images import draw, read_static
 from cidm_cli.draw.jobs import COMPLETE, Ablation, Job, check
 from cidm_cli.draw.mixtures import Loader
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.layout import Layout, load_layout
-from cidm_cli.models import regional
+from cidm_cli.models import regional, sampling
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.options.draw import DrawOptions, resolve_draw
@@ -82,10 +83,17 @@ def apart(first: np.ndarray, second: np.ndarray) -> int:
 
 
 def prepared(base: Base, registry: Registry, some: Job) -> layouts.Scene:
-    assert some.layout
     load = Loader(registry, base)
-    chosen = layouts.choose(base, load, registry.records(), some.layout, some.options)
-    return layouts.prepare(base, some.layout, some.options, chosen, load, some.ablation)
+    chosen = layouts.choose(base, load, registry.records(), some)
+    return layouts.prepare(base, [layouts.Part(some, chosen, (0, 1))], Texts(base, load))
+
+
+def following(base: Base, registry: Registry, some: Job) -> sampling.Estimate:
+    """What two pictures of a job are denoised by."""
+    load = Loader(registry, base)
+    part = layouts.Part(some, layouts.choose(base, load, registry.records(), some), (0, 1))
+    scene = layouts.prepare(base, [part], Texts(base, load))
+    return views.estimate(base, scene, [part], layouts.merging(base, part.chosen, load))
 
 
 LATENTS = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -94,7 +102,7 @@ T = torch.tensor(500)
 
 def estimated(base: Base, registry: Registry, some: Job, latents: torch.Tensor = LATENTS) -> torch.Tensor:
     with torch.no_grad():
-        return views.estimate(base, prepared(base, registry, some), len(latents))(latents, T, 0)
+        return following(base, registry, some)(latents, T, 0)
 
 
 # A layout draws what a prompt draws
@@ -208,7 +216,7 @@ def test_what_is_left_out_makes_another_picture(base: Base, taught: Registry) ->
     fast = told.model_copy(update={"image": told.image.model_copy(update={"mode": "fast"})})
     assert torch.equal(estimated(base, taught, job(base, fast)), found[2])
     plain = layout(prompt=BEACH)
-    without = views.estimate(base, prepared(base, taught, job(base, told, Ablation(False, False))), 2)
+    without = following(base, taught, job(base, told, Ablation(False, False)))
     with torch.no_grad():
         torch.testing.assert_close(without(LATENTS, T, 0), found[3])
     assert (
@@ -288,7 +296,7 @@ def test_crops_have_no_say_where_little_noise_is_left(base: Base, taught: Regist
     some = job(base, layout((DOG, LEFT), (CAT, RIGHT), crops=True))
     attended = job(base, layout((DOG, LEFT), (CAT, RIGHT), mode="fast"))
     with torch.no_grad():
-        cropped, fast = (views.estimate(base, prepared(base, taught, one), 2) for one in (some, attended))
+        cropped, fast = (following(base, taught, one) for one in (some, attended))
         found = {
             (t, step): (cropped(LATENTS, torch.tensor(t), step), fast(LATENTS, torch.tensor(t), step))
             for t, step in ((301, 0), (299, 0), (299, 1))
@@ -468,13 +476,12 @@ def test_strength_scales_the_concepts_weights_and_not_its_words(base: Base, taug
 
 def test_each_region_is_mixed_by_its_own_prompt(base: Base, taught: Registry) -> None:
     some = job(base, layout((DOG, LEFT), (f"{CAT} on a <dog>", RIGHT), ("a toy", LEFT)))
-    assert some.layout
-    chosen = layouts.choose(base, Loader(taught, base), taught.records(), some.layout, some.options)
+    chosen = layouts.choose(base, Loader(taught, base), taught.records(), some)
     assert [[r.key for r in mix.used] for mix in chosen.regions] == [["dog"], ["cat", "dog"], []]
     assert chosen.whole.used == ()
-    summed = replace(some.options, method="sum")
-    chosen = layouts.choose(base, Loader(taught, base), taught.records(), some.layout, summed)
-    assert [len(mix.used) for mix in (chosen.whole, *chosen.regions)] == [2] * 4
+    summed = replace(some, options=replace(some.options, method="sum"))
+    chosen = layouts.choose(base, Loader(taught, base), taught.records(), summed)
+    assert [len(mix.used) for mix in chosen.mixtures] == [2] * 4
 
 
 # With a merged file

@@ -15,7 +15,7 @@ from PIL import Image
 from cidm_cli.draw import scenes as layouts
 from cidm_cli.draw.again import redraw
 from cidm_cli.draw.encoded import Said, Texts
-from cidm_cli.draw.images import choose, draw
+from cidm_cli.draw.images import draw
 from cidm_cli.draw.jobs import Job
 from cidm_cli.draw.mixtures import Loader, mixture
 from cidm_cli.errors import CidmError, ExitCode
@@ -106,9 +106,8 @@ def test_a_region_keeps_away_from_its_own_negative_prompts_concepts(
 
     def sources(negative: str, of_region: str | None) -> list[torch.Tensor]:
         some = job(base, "a beach", layout(negative, of_region), negative=negative)
-        assert some.layout
-        chosen = choose(base, load, taught.records(), some)
-        layouts.prepare(base, some.layout, some.options, chosen, load, some.ablation)
+        chosen = layouts.choose(base, load, taught.records(), some)
+        layouts.prepare(base, [layouts.Part(some, chosen, (0,))], Texts(base, load))
         return [torch.stack([*source.contexts]) for source in seen[-1]]
 
     heard = torch.stack([row[0] for row in texts_of(base, taught, AGAINST, "")[1][0]])

@@ -17,8 +17,9 @@ import judging
 import tiny
 from cidm_cli.draw import scenes as layouts
 from cidm_cli.draw import views
+from cidm_cli.draw.encoded import Texts
 from cidm_cli.draw.images import draw
-from cidm_cli.draw.jobs import COMPLETE, Job
+from cidm_cli.draw.jobs import Job
 from cidm_cli.draw.mixtures import Loader
 from cidm_cli.layout import Layout
 from cidm_cli.method.lowrank import delta
@@ -74,12 +75,12 @@ def job(base: Base, told: Layout | str, **said: Any) -> Job:
 
 
 def estimated(base: Base, registry: Registry, some: Job, latents: torch.Tensor) -> torch.Tensor:
-    assert some.layout
     load = Loader(registry, base)
-    chosen = layouts.choose(base, load, registry.records(), some.layout, some.options)
-    scene = layouts.prepare(base, some.layout, some.options, chosen, load, COMPLETE)
+    chosen = layouts.choose(base, load, registry.records(), some)
+    batch = [layouts.Part(some, chosen, tuple(range(len(latents))))]
+    scene = layouts.prepare(base, batch, Texts(base, load))
     with torch.no_grad():
-        return views.estimate(base, scene, len(latents))(latents, T, 0)
+        return views.estimate(base, scene, batch, layouts.merging(base, chosen, load))(latents, T, 0)
 
 
 def latents_of(width: int, height: int) -> torch.Tensor:

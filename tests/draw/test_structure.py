@@ -17,7 +17,8 @@ import tiny
 from cidm_cli.draw import png, structure
 from cidm_cli.draw import scenes as layouts
 from cidm_cli.draw.again import redraw
-from cidm_cli.draw.images import _heard, draw
+from cidm_cli.draw.encoded import Texts
+from cidm_cli.draw.images import draw
 from cidm_cli.draw.jobs import COMPLETE, Job
 from cidm_cli.draw.mixtures import Loader
 from cidm_cli.errors import CidmError, ExitCode
@@ -178,9 +179,9 @@ def test_the_models_hear_class_nouns_and_each_regions_own_prompt(base: Base, tau
     )
     job = Job(BEACH, options(base, negative="snow"), told)
     load = Loader(taught, base)
-    chosen = layouts.choose(base, load, taught.records(), told, job.options)
+    part = layouts.Part(job, layouts.choose(base, load, taught.records(), job), (0,))
     wanted = ["snow", BEACH, "red", "a photo of a dog", "snow", CAT]
-    assert torch.equal(_heard(base, job, chosen), models.plain_texts(base, wanted))
+    assert torch.equal(Texts(base, load).heard([part.said]), models.plain_texts(base, wanted))
     assert layouts.sources_of(1) == (4, 5)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,10 @@ from PIL import Image
 
 import tiny
 from cidm_cli.data import place
-from cidm_cli.draw import edit as edits
 from cidm_cli.draw import images as generate
-from cidm_cli.draw import over as redrawing
-from cidm_cli.draw import png
-from cidm_cli.draw import stylize as styles
+from cidm_cli.draw import over, png
 from cidm_cli.draw.jobs import Job
-from cidm_cli.draw.over_jobs import plan_edit, plan_style
+from cidm_cli.draw.over_jobs import EditTask, StyleTask, plan_edit, plan_style
 from cidm_cli.errors import ExitCode
 from cidm_cli.files.given import read_given
 from cidm_cli.models import sampling
@@ -68,6 +66,12 @@ def save(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
 
 def pixels(path: Path | str) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def painted(
+    registry: Registry, base: Base, task: StyleTask | EditTask, on_step: Callable[[], None] = lambda: None
+) -> list[generate.Picture]:
+    return list(generate.draw(registry, base, over.jobs(registry, base, task), on_step=on_step))
 
 
 def drawn(ran: Ran) -> list[Path]:
@@ -171,14 +175,12 @@ def test_latents_outside_the_part_are_the_given_pictures_at_the_end(
     registry = Registry.open(taught)
     given = read_given(save(tmp_path / "given.png", (64, 64)))
     options = settled(EditOptions, dict(steps=3, sampler=sampler, crop=False))
-    work = edits.prepare(
-        registry, base, plan_edit(registry, [given], "dog", None, options, box="16,16,40,40")
-    )
+    task = plan_edit(registry, [given], "dog", None, options, box="16,16,40,40")
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(
         sampling, "decode", lambda base, latents: seen.append(latents.clone()) or decode(base, latents)
     )
-    list(redrawing.paint(base, work))
+    painted(registry, base, task)
     clean, _ = encode(base, [given.image])
     inside = torch.zeros(8, 8, dtype=torch.bool)
     inside[2:5, 2:5] = True
@@ -191,11 +193,9 @@ def test_latents_outside_the_part_are_the_given_pictures_at_the_end(
 
 def test_strength_0_gives_the_autoencoders_round_trip(base: Base, taught: Path, house: Path) -> None:
     registry = Registry.open(taught)
-    work = styles.prepare(
-        registry, base, plan_style(registry, [read_given(house)], "ink", None, StylizeOptions(strength=0.0))
-    )
-    assert work.steps == 0
-    (picture,) = redrawing.paint(base, work)
+    task = plan_style(registry, [read_given(house)], "ink", None, StylizeOptions(strength=0.0))
+    assert generate.work(over.jobs(registry, base, task)) == 0
+    (picture,) = painted(registry, base, task)
     seen = place(Image.open(house), picture.image.size, crop=1.0, shift=(0.0, 0.0), mirror=False)
     assert picture.image.tobytes() == decode(base, encode(base, [seen])[0])[0].tobytes()
 
@@ -204,8 +204,8 @@ def test_strength_0_gives_the_autoencoders_round_trip(base: Base, taught: Path, 
 def test_strength_1_draws_what_generate_draws(sampler: str, base: Base, taught: Path, house: Path) -> None:
     registry = Registry.open(taught)
     options = settled(StylizeOptions, dict(strength=1.0, steps=2, sampler=sampler, size=(64, 64), seed=7))
-    work = styles.prepare(registry, base, plan_style(registry, [read_given(house)], "ink", None, options))
-    (picture,) = redrawing.paint(base, work)
+    task = plan_style(registry, [read_given(house)], "ink", None, options)
+    (picture,) = painted(registry, base, task)
     draw = resolve_draw(dict(steps=2, sampler=sampler, seed=7), "sd15", base.pixels)
     (plain,) = generate.draw(registry, base, [Job("a <ink>", draw)])
     assert picture.image.tobytes() == plain.image.tobytes()
@@ -232,7 +232,7 @@ def latents_of(
     """How far the latents that are decoded lie from the given picture's, and how often the UNet was asked."""
     registry = Registry.open(taught)
     chosen = settled(StylizeOptions, dict(steps=8, strength=0.75, **options))
-    work = styles.prepare(registry, base, plan_style(registry, [read_given(house)], "ink", None, chosen))
+    task = plan_style(registry, [read_given(house)], "ink", None, chosen)
     seen: list[torch.Tensor] = []
     asked: list[None] = []
     forward = base.denoiser.forward
@@ -244,8 +244,8 @@ def latents_of(
             base.denoiser, "forward", lambda *args, **kwargs: asked.append(None) or forward(*args, **kwargs)
         )
         told: list[None] = []
-        list(redrawing.paint(base, work, lambda: told.append(None)))
-    assert len(told) == work.steps
+        painted(registry, base, task, lambda: told.append(None))
+    assert len(told) == generate.work(over.jobs(registry, base, task))
     return seen[0], len(asked)
 
 
@@ -277,8 +277,8 @@ def test_noise_is_found_with_the_bases_own_weights(
 ) -> None:
     registry = Registry.open(taught)
     options = settled(StylizeOptions, dict(steps=4, strength=0.5))
-    work = styles.prepare(registry, base, plan_style(registry, [read_given(house)], "ink", None, options))
-    name = next(iter(work.brush.weights.throughout()))
+    task = plan_style(registry, [read_given(house)], "ink", None, options)
+    name = next(iter(base.sites(None)))
     own = base.denoiser.get_submodule(name).weight.clone()
     seen: list[bool] = []
     forward = base.denoiser.forward
@@ -288,7 +288,7 @@ def test_noise_is_found_with_the_bases_own_weights(
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(base.denoiser, "forward", spy)
-    list(redrawing.paint(base, work))
+    painted(registry, base, task)
     assert seen == [True, True, False, False]
 
 
@@ -378,7 +378,7 @@ def test_the_base_is_loaded_once_and_pictures_are_drawn_together(
     registry = Registry.open(taught)
     given = [read_given(save(tmp_path / f"{k}.png", (70 + k, 70), seed=k)) for k in range(3)]
     options = settled(StylizeOptions, dict(steps=2, strength=1.0, count=2, batch=4))
-    work = styles.prepare(registry, base, plan_style(registry, given, "ink", None, options))
+    task = plan_style(registry, given, "ink", None, options)
     rows: list[int] = []
     forward = base.denoiser.forward
 
@@ -388,19 +388,17 @@ def test_the_base_is_loaded_once_and_pictures_are_drawn_together(
 
     monkeypatch.setattr(base.denoiser, "forward", spy)
     told: list[None] = []
-    assert len(list(redrawing.paint(base, work, lambda: told.append(None)))) == 6
+    assert len(painted(registry, base, task, lambda: told.append(None))) == 6
     assert rows == [8, 8, 4, 4], "four and then two pictures, each with and without the prompt"
-    assert len(told) == work.steps == 4
+    assert len(told) == generate.work(over.jobs(registry, base, task)) == 2 * 6
 
 
 def test_the_bases_weights_are_as_before(base: Base, taught: Path, house: Path) -> None:
     registry = Registry.open(taught)
     before = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
     options = settled(EditOptions, dict(steps=2, count=3, batch=1))
-    work = edits.prepare(
-        registry, base, plan_edit(registry, [read_given(house)], "dog", None, options, box="0,0,0.5,0.5")
-    )
-    pictures = redrawing.paint(base, work)
+    task = plan_edit(registry, [read_given(house)], "dog", None, options, box="0,0,0.5,0.5")
+    pictures = generate.draw(registry, base, over.jobs(registry, base, task))
     next(pictures)
     pictures.close()  # type: ignore[attr-defined]
     assert all(tensor.equal(before[name]) for name, tensor in base.denoiser.state_dict().items())

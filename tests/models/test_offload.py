@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 import tiny
-from cidm_cli.draw import over as redrawing
-from cidm_cli.draw import stylize
+from cidm_cli.draw import over
 from cidm_cli.draw.images import draw
 from cidm_cli.draw.jobs import Job
 from cidm_cli.draw.over_jobs import plan_style
@@ -144,8 +143,8 @@ def test_a_style_is_given_part_by_part(
 
     def painted() -> list[bytes]:
         work = plan_style(registry, given, "dog", None, StylizeOptions(draw={"steps": 3}))
-        strokes = stylize.prepare(registry, base, work)
-        return [np.asarray(picture.image).tobytes() for picture in redrawing.paint(base, strokes)]
+        pictures = draw(registry, base, over.jobs(registry, base, work))
+        return [np.asarray(picture.image).tobytes() for picture in pictures]
 
     expected = painted()
     seen = shelf(base)
