@@ -3,8 +3,8 @@
 | symbol | here | shape |
 |---|---|---|
 | A_i^l, B_i^l | ``up``, ``down`` of concept i at site l; ΔW_i^l = scale · A_i^l B_i^l | [out, r], [r, in] |
-| Ū_i^l | ``unit_columns(up)`` | [out, r] |
-| M^l | ``columns``: Ū_i^l of all older concepts i side by side, or fewer columns with the same M Mᵀ | [out, K] |
+| Q_i^l | ``directions``: orthonormal columns that span those of ΔW_i^l, faint ones shorter | [out, r] |
+| M^l | ``columns``: Q_i^l of all older concepts i side by side, or fewer columns with the same M Mᵀ | [out, K] |
 | S^l | ``rows``: (A_iᵀA_i)^½ B_i of concepts i on top of each other, or fewer rows with the same SᵀS | [K, in] |
 | V^l | ``basis``: orthonormal rows that span what the concepts share, W_* up to a rotation | [k, in] |
 
@@ -25,9 +25,12 @@ Factors = tuple[torch.Tensor, torch.Tensor]
 Owners = Sequence[tuple[Factors, float]]
 """The factors and the scale of each older concept that has a site."""
 
-SHORTEST = 1e-2
-"""Columns of ``up`` below this length count less than a direction. ``up`` starts at zero, where it has none, and the
-gradient of a direction grows as 1/length; trained columns are tens of times longer."""
+FAINT = 5e-3
+"""A direction that ΔW reaches with the singular value σ counts as σ²/(σ² + δ²) of one, δ² = FAINT² + SLIGHT ‖ΔW‖_F².
+``up`` starts at zero, where it has no column space, and the gradient of a space grows as 1/σ; what is trained is mostly
+ten times stronger and more."""
+SLIGHT = 1e-5
+"""Of a strong ΔW what lies below is rounding: float32 squared and inverted."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +43,39 @@ class Terms:
     """R2: the new concept's part, the only one with a gradient; 0 where there is no shared basis."""
 
 
-def unit_columns(up: torch.Tensor) -> torch.Tensor:
-    """Ū, the columns of ``up`` [..., out, r] at unit length; those below SHORTEST are divided by it instead."""
-    return up / torch.linalg.vector_norm(up, dim=-2, keepdim=True).clamp_min(SHORTEST)
+def subspace_overlap(
+    columns: torch.Tensor, up: torch.Tensor, down: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """R1 of Eq. 2 — Σ_{i<g} ‖Q_iᵀ Q_g‖_F² / r = tr(Mᵀ Q_g Q_gᵀ M) / r of each site.
 
-
-def subspace_overlap(columns: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """R1 of Eq. 2 — Σ_{i<g} ‖Ū_iᵀ Ū_g‖_F² / r = ‖Mᵀ Ū_g‖_F² / r of each site.
-
-    Of an older concept with orthogonal columns this is the share of the new concept's directions that lies in
-    its column space: 0 if they are orthogonal to it, 1 if they are all within.
+    The share of the new concept's directions that lies in the column space of an older one, summed over the older:
+    0 if it is orthogonal to it, 1 if it is all within. The Q of a QR has no gradient where columns are zero or
+    collinear, so the projection is written without it: Q_g Q_gᵀ = ΔW (ΔWᵀΔW + δ²I)⁻¹ ΔWᵀ = A H (AᵀA H + δ²I)⁻¹ Aᵀ
+    with H = scale² B Bᵀ. Its gradient in ΔW stays below 1/δ, and it is the same however ΔW is factored.
 
     Args:
-        columns: M [n, out, K] of n sites.
-        up: A_g [n, out, r].
+        columns: M [..., out, K].
+        up, down: A_g [..., out, r] and B_g [..., r, in].
 
     Returns:
-        [n].
+        [...].
     """
-    return (columns.mT @ unit_columns(up)).square().sum((-2, -1)) / up.shape[-1]
+    H = scale**2 * (down @ down.mT)
+    gram = up.mT @ up
+    floor = FAINT**2 + SLIGHT * (gram * H).sum((-2, -1), keepdim=True)
+    # Singular nowhere: nothing is lost by not checking, for which a GPU would have to be waited for.
+    inverse = torch.linalg.inv_ex(gram @ H + floor * torch.eye(H.shape[-1]).to(H)).inverse
+    seen = up.mT @ columns
+    return (H * (inverse @ (seen @ seen.mT))).sum((-2, -1)) / up.shape[-1]
+
+
+def directions(up: torch.Tensor, down: torch.Tensor, scale: float) -> torch.Tensor:
+    """Q [out, min(out, r, in)] of one site, float64: left singular vectors of ΔW, each σ/√(σ² + δ²) long."""
+    left, R1 = torch.linalg.qr(up.double())
+    R2 = torch.linalg.qr(down.double().T, mode="r").R
+    U, values, _ = torch.linalg.svd(scale * R1 @ R2.T, full_matrices=False)
+    energies = values.square()
+    return left @ (U * (energies / (energies + FAINT**2 + SLIGHT * energies.sum())).sqrt())
 
 
 def unshared_energy(up: torch.Tensor, down: torch.Tensor, basis: torch.Tensor, scale: float) -> torch.Tensor:
@@ -172,8 +189,7 @@ class Consolidation:
         """R1 and R2 of the new concept as it now is."""
         overlap = unshared = torch.zeros((), device=self._device)
         for group in self._columns:
-            up, _ = _stacked(group, factors)
-            overlap = overlap + subspace_overlap(group.stack, up).sum()
+            overlap = overlap + subspace_overlap(group.stack, *_stacked(group, factors), scale).sum()
         for group, basis in zip(self._rows, self._bases, strict=True):
             unshared = unshared + unshared_energy(*_stacked(group, factors), basis, scale).sum()
         return Terms(overlap / max(self._pairs, 1), unshared / max(self._sites, 1))
@@ -266,7 +282,8 @@ def restored(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor])
 
 def _columns(here: Owners, work: torch.device) -> torch.Tensor:
     """M of a site's older concepts, compressed, in float64."""
-    return compressed(torch.cat([unit_columns(up.to(work).double()) for (up, _), _ in here], dim=1))
+    each = [directions(up.to(work), down.to(work), scale) for (up, down), scale in here]
+    return compressed(torch.cat(each, dim=1))
 
 
 def _rows(here: Owners, work: torch.device) -> torch.Tensor:

@@ -24,3 +24,13 @@ def weighted_sum(deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> to
     for matrix, weight in zip(deltas[1:], weights[1:], strict=True):
         total = total + weight * matrix
     return total
+
+
+def free(ups: Sequence[torch.Tensor]) -> int:
+    """Dimensions of a site's output that no concept's low-rank weight reaches: out - rank of all ups [out, r_i].
+
+    Columns that are zero, or that the others span up to rounding, take no room.
+    """
+    every = torch.cat(list(ups), 1)
+    rounding = max(every.shape) * torch.finfo(every.dtype).eps
+    return every.shape[0] - int(torch.linalg.matrix_rank(every.double(), rtol=rounding))

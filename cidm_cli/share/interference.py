@@ -12,7 +12,8 @@ from PIL import Image
 from cidm_registry import Record, Registry
 
 from ..draw.mixtures import Loader
-from ..method.interference import basis, free, overlap
+from ..method.consolidation import directions, subspace_overlap
+from ..method.lowrank import free
 from ..models import sampling
 from ..models.base import Base
 from ..models.clip import Judge
@@ -30,7 +31,7 @@ class Pair:
     added: str
     """Name of the concept whose weights are added."""
     overlap: float
-    """Shared part of their subspaces, mean over sites: 0 to 1."""
+    """Shared part of their subspaces, as R1 measures it, mean over sites: 0 to 1."""
     change: float
     """Mean absolute difference of the pictures, of 255."""
     likeness: float | None
@@ -70,24 +71,34 @@ def analyze(
     load = Loader(registry, base)
     folder = folder_of(registry.base) / "clip"
     judge = Judge(folder) if folder.is_dir() else None
-    bases = [{site: basis(up.cpu()) for site, up in load(record).up.items()} for record in records]
     pairs = []
-    for i, one in enumerate(records):
+    for one in records:
         alone = _samples(base, load, one, None, options, registry.base.kind, on_step)
-        for j, other in enumerate(records):
-            if i == j:
+        for other in records:
+            if one == other:
                 continue
             beside = _samples(base, load, one, other, options, registry.base.kind, on_step)
-            shared = [overlap(bases[i][site], bases[j][site]) for site in bases[i] if site in bases[j]]
             pairs.append(
                 Pair(
-                    one.name, other.name, sum(shared) / len(shared) if shared else 0.0,
-                    _change(alone, beside), None if judge is None else _likeness(judge, alone, beside),
+                    one.name, other.name, _overlap(load, one, other), _change(alone, beside),
+                    None if judge is None else _likeness(judge, alone, beside),
                 )
             )  # fmt: skip
     room, rank = _room(load, records)
     tightest = min(room, key=lambda site: room[site])
     return Analysis(tuple(pairs), room, tightest, rank, room[tightest] // rank)
+
+
+def _overlap(load: Loader, one: Record, other: Record) -> float:
+    """R1 of ``other`` against ``one``, of the smaller's directions, mean over the sites that both have."""
+    old, new = load(one), load(other)
+    shared = []
+    for site in (site for site in old.up if site in new.up):
+        columns = directions(old.up[site].cpu(), old.down[site].cpu(), one.scale)
+        up, down = new.up[site].cpu().double(), new.down[site].cpu().double()
+        of_smaller = up.shape[1] / min(up.shape[1], columns.shape[1])
+        shared.append(of_smaller * float(subspace_overlap(columns, up, down, other.scale)))
+    return sum(shared) / len(shared) if shared else 0.0
 
 
 def _samples(

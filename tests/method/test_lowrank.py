@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cidm_cli.method.lowrank import delta, weighted_sum
+from cidm_cli.method.lowrank import delta, free, weighted_sum
 
 GENERATOR = torch.Generator().manual_seed(5)
 UP, DOWN = torch.randn(6, 2, generator=GENERATOR), torch.randn(2, 4, generator=GENERATOR)
@@ -74,3 +74,11 @@ def test_the_deltas_themselves_are_not_changed() -> None:
 def test_a_missing_weight_is_refused_and_not_left_out() -> None:
     with pytest.raises(ValueError, match="shorter"):
         weighted_sum(DELTAS, [1.0, 1.0])
+
+
+def test_each_concept_takes_of_the_room_what_it_adds() -> None:
+    up, other = torch.randn(9, 3, generator=GENERATOR), torch.randn(9, 2, generator=GENERATOR)
+    assert free([up]) == 6
+    assert free([up, other]) == 4
+    assert free([up, other, up[:, :1] + up[:, 1:2], torch.zeros(9, 2)]) == 4
+    assert free([torch.randn(9, 4, generator=GENERATOR) for _ in range(5)]) == 0
