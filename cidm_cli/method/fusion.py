@@ -8,8 +8,10 @@
 | C_i | X_i X_iᵀ, the Gram matrix of X_i | [in, in] |
 | S_i | ``seen[i]``: B_i C_i | [r_i, in] |
 | G | ``gram``: Σ_i C_i | [in, in] |
-| λ C_reg | ``regular``: features of prompts without a concept, times their weight | [in, in] |
+| C_reg | ``regular``: the Gram matrix of features of prompts without a concept | [in, in] |
+| K, λ | number of concepts; ``preserve`` | |
 | D | the merged weight, itself in two factors | [out, in] |
+| Q | ``rank_axes``: orthonormal rows that span those of all B_i | [k, in] |
 """
 
 from __future__ import annotations
@@ -33,30 +35,48 @@ def concatenated(factors: Sequence[tuple[Tensor, Tensor, float]]) -> Factors:
     return up, torch.cat([down for _, down, _ in factors])
 
 
-def fused(
-    ups: Sequence[Tensor], seen: Sequence[Tensor], gram: Tensor, regular: Tensor, *, ridge: float = 1e-6
-) -> Factors:
-    """D = argmin Σ_i ‖ΔW_i X_i - D X_i‖² + λ‖D X_reg‖² + ε‖D‖², in closed form, in two factors of rank Σ r_i.
+def rank_axes(downs: Sequence[Tensor]) -> Tensor:
+    """Q [min(Σ r_i, in), in], float64: orthonormal rows that span those of all B_i [r_i, in].
 
-    The minimum is D = (Σ_i ΔW_i C_i) M⁻¹ with M = G + λ C_reg + ε I. As ΔW_i = A_i B_i this is Σ_i A_i (S_i M⁻¹):
+    Rank-space least squares (SSR-Merge, arXiv 2606.10617) — D = argmin Σ_i ‖ΔW_i X_i - D X_i‖² over all D = A R B,
+    with A, B all concepts' factors side by side. The best D = D' Q is of that form, and ΔW_i X_i = A_i (B_i Qᵀ)(Q X_i),
+    so it is what ``fused`` makes of Q X_i and B_i Qᵀ, times Q. What has to be kept of the features is k × k, and not
+    in × in; where the concepts' rows span the whole input, the two are one.
+    """
+    return torch.linalg.qr(torch.cat(list(downs)).double().T).Q.T
+
+
+def fused(
+    ups: Sequence[Tensor],
+    seen: Sequence[Tensor],
+    gram: Tensor,
+    regular: Tensor,
+    preserve: float,
+    *,
+    ridge: float = 1e-6,
+) -> Factors:
+    """D = argmin Σ_i ‖ΔW_i X_i - D X_i‖² + Kλ‖D X_reg‖² + ε‖D‖², in closed form, in two factors of rank Σ r_i.
+
+    The minimum is D = (Σ_i ΔW_i C_i) M⁻¹ with M = G + Kλ C_reg + ε I. As ΔW_i = A_i B_i this is Σ_i A_i (S_i M⁻¹):
     a LoRA whose ups are the concepts' own, and nothing is lost by writing it as one. Each concept acts on its own
-    prompts as if it were alone, as far as one matrix can, and prompts without a concept are left alone. Relatives:
-    Custom Diffusion's constrained merge (Kumari et al. 2023), Mix-of-Show's gradient fusion (Gu et al. 2023),
-    RegMean (Jin et al. 2023).
+    prompts as if it were alone, as far as one matrix can, and prompts without a concept are left alone. λ weighs them
+    against all concepts together: a hundred leave them as much alone as one. Relatives: Custom Diffusion's constrained
+    merge (Kumari et al. 2023), Mix-of-Show's gradient fusion (Gu et al. 2023), RegMean (Jin et al. 2023).
 
     Args:
         ups: A_i [out, r_i] of each concept; r_i may be 0 for a concept that leaves this site as it is.
         seen: S_i = B_i C_i [r_i, in], float64. Sums over concepts are all that is needed of the features, so that
             no more than one concept's Gram matrix has to be held.
         gram: G [in, in], float64.
-        regular: λ C_reg [in, in], float64.
-        ridge: ε over the mean eigenvalue of G + λ C_reg: a direction that no feature has is left as it was.
+        regular: C_reg [in, in], float64.
+        preserve: λ.
+        ridge: ε over the mean eigenvalue of G + Kλ C_reg: a direction that no feature has is left as it was.
 
     Returns:
         up [out, Σ r_i] and down [Σ r_i, in], in the precision of ``ups``.
     """
     width = gram.shape[0]
-    M = gram + regular
+    M = gram + len(ups) * preserve * regular
     # Features that are all zero ask for nothing, and get it: any positive ε will do.
     epsilon = ridge * float(M.trace()) / width or 1.0
     M = M + epsilon * torch.eye(width, dtype=M.dtype, device=M.device)

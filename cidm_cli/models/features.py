@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,23 +14,33 @@ from torch import nn
 
 @dataclass
 class Gram:
-    """Σ x xᵀ over feature rows x, in float64."""
+    """Σ x xᵀ over feature rows x, in float64, of their coordinates Q x where axes are given."""
 
-    total: torch.Tensor
-    """[width, width]"""
+    width: int
+    """Of a row x."""
+    axes: torch.Tensor | None = None
+    """Q [k, width], float64; None for x as it is."""
     rows: int = 0
     """How many."""
+    total: torch.Tensor = field(init=False)
+    """[k, k], or [width, width]"""
+
+    def __post_init__(self) -> None:
+        side = self.width if self.axes is None else len(self.axes)
+        self.total = torch.zeros(side, side, dtype=torch.float64)
 
     def add(self, features: torch.Tensor) -> None:
         """Counts the rows of ``features`` [..., width]."""
         rows = features.detach().reshape(-1, features.shape[-1])
         # Apple's GPUs know no float64.
         rows = (rows.cpu() if rows.device.type == "mps" else rows).double()
+        if self.axes is not None:
+            rows = rows @ self.axes.to(rows.device).T
         self.total = self.total.to(rows.device) + rows.T @ rows
         self.rows += rows.shape[0]
 
     def mean(self) -> torch.Tensor:
-        """[width, width] on the CPU: the same for twice the same rows."""
+        """``total`` by row, on the CPU: the same for twice the same rows."""
         return self.total.cpu() / max(self.rows, 1)
 
 
@@ -51,20 +61,25 @@ def sees_text(site: str) -> bool:
     return site.endswith((".attn2.to_k", ".attn2.to_v"))
 
 
-def text_gram(context: torch.Tensor) -> torch.Tensor:
-    """Mean of x xᵀ over all positions of text embeddings [prompts, tokens, width]."""
-    gram = Gram(torch.zeros(context.shape[-1], context.shape[-1], dtype=torch.float64))
+def text_gram(context: torch.Tensor, axes: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean of x xᵀ over all positions of text embeddings [prompts, tokens, width]; ``axes`` as in ``Gram``."""
+    gram = Gram(context.shape[-1], axes)
     gram.add(context)
     return gram.mean()
 
 
 @contextmanager
-def recorded(unet: UNet2DConditionModel, sites: Sequence[str]) -> Iterator[dict[str, Gram]]:
-    """While open, whatever each named layer, linear or 1x1, is fed is counted; yields the Gram matrices by site."""
+def recorded(
+    unet: UNet2DConditionModel, sites: Mapping[str, torch.Tensor | None]
+) -> Iterator[dict[str, Gram]]:
+    """While open, whatever each named layer, linear or 1x1, is fed is counted; yields the Gram matrices by site.
+
+    Args:
+        sites: axes by site, as in ``Gram``.
+    """
     grams, handles = {}, []
-    for site in sites:
-        width = unet.get_submodule(site).weight.shape[1]
-        gram = grams[site] = Gram(torch.zeros(width, width, dtype=torch.float64))
+    for site, axes in sites.items():
+        gram = grams[site] = Gram(unet.get_submodule(site).weight.shape[1], axes)
 
         def count(module: nn.Module, args: tuple[Any, ...], gram: Gram = gram) -> None:
             # A convolution's channels come first, a linear layer's last.

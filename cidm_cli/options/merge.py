@@ -9,9 +9,11 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from .declared import Count, Group, Seed, Weight
 
-MergeMethod = Literal["fuse", "ewa", "mean", "sum", "svd", "ties", "dare"]
+MergeMethod = Literal["fuse", "rank-space", "ewa", "mean", "sum", "svd", "ties", "dare"]
 MERGE_METHODS = get_args(MergeMethod)
 """What ``--method`` of merging may be; docs/merging.md says what each does."""
+LOOKING = ("fuse", "rank-space")
+"""Those that look at the features of the concepts' prompts."""
 SUMS = ("ewa", "mean", "sum")
 """Those whose file is a weighted sum of the concepts' weights, exactly where ``--rank`` does not shorten it."""
 
@@ -31,11 +33,11 @@ class MergeOptions:
     density: Annotated[float, Gt(0), Lt(1)] = 0.5
     """Share of each weight's entries that ties and dare keep."""
     preserve: Weight = 0.1
-    """How much fuse leaves alone what prompts without a concept do, against one concept's own prompts."""
+    """How much fuse and rank-space leave alone what prompts without a concept do, against all concepts' own prompts."""
     templates: Annotated[int, Ge(1), Le(12)] = 12
-    """Prompts of each concept whose text features fuse looks at, 1 to 12."""
+    """Prompts of each concept whose text features fuse and rank-space look at, 1 to 12."""
     drawings: Count = 4
-    """Pictures of each concept whose image features fuse looks at."""
+    """Pictures of each concept whose image features fuse and rank-space look at."""
     steps: Count = 10
     """Denoising steps of those pictures, and of those that --analyze draws."""
     samples: Count = 2

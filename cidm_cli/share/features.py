@@ -11,6 +11,7 @@ from cidm_registry import Record
 
 from ..bases import family
 from ..draw.mixtures import Loader
+from ..method.fusion import rank_axes
 from ..method.lowrank import delta
 from ..models import sampling, text
 from ..models.base import Base
@@ -31,20 +32,31 @@ STYLE_TEMPLATES = (
 )  # fmt: skip
 
 
+Axes = Mapping[str, torch.Tensor | None]
+"""What features are measured along, by the site where they are looked at: Q [k, in], or None for as they are."""
+
+
 @dataclass(frozen=True)
 class Gathered:
-    """What a merge needs of the concepts and of the features they produce, on the CPU."""
+    """What a merge needs of the concepts and of the features they produce, on the CPU.
 
+    k is a feature's width, or the number of axes that it is measured along.
+    """
+
+    axes: Axes
+    """Q by source"""
+    sources: dict[str, str]
+    """Of each site the source: one that is fed the same"""
     ups: dict[str, list[torch.Tensor]]
     """A_i [out, r_i] of each concept by site, its scale and factor in it; r_i is 0 where it leaves a site alone"""
     downs: dict[str, list[torch.Tensor]]
-    """B_i [r_i, in]"""
+    """B_i [r_i, k]"""
     seen: dict[str, list[torch.Tensor]]
-    """S_i = B_i C_i [r_i, in], float64"""
+    """S_i = B_i C_i [r_i, k], float64"""
     grams: dict[str, torch.Tensor]
-    """Σ_i C_i [in, in] by source, float64"""
+    """Σ_i C_i [k, k] by source, float64"""
     regular: dict[str, torch.Tensor]
-    """C_reg [in, in] by source, float64"""
+    """C_reg [k, k] by source, float64"""
 
 
 @dataclass(frozen=True)
@@ -75,43 +87,59 @@ def gather(
     kind: str,
     on_step: Callable[[], None],
 ) -> Gathered:
-    """Runs each concept's prompts with its own LoRA, then the class nouns without any, and keeps what fuse needs.
+    """Runs each concept's prompts with its own LoRA, then the class nouns without any, and keeps what fuse and
+    rank-space need.
 
     Every C is a mean over feature rows: each concept counts the same, however large its pictures. No more than one
     concept's are held at a time.
     """
+    feature_source = base.architecture.feature_source
     sites = sorted({site for record in records for site in load(record).up})
-    shapes = {site: base.denoiser.get_submodule(site).weight.shape[:2] for site in sites}
-    ups: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
-    downs: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
+    ups: dict[str, list[torch.Tensor]] = {}
+    downs: dict[str, list[torch.Tensor]] = {}
+    for site in sites:
+        out, width = base.denoiser.get_submodule(site).weight.shape[:2]
+        for record, factor in zip(records, factors, strict=True):
+            weights = load(record)
+            up = weights.up.get(site, torch.zeros(out, 0)).cpu() * (record.scale * factor)
+            ups.setdefault(site, []).append(up)
+            downs.setdefault(site, []).append(weights.down.get(site, torch.zeros(0, width)).cpu())
+    axes: Axes = (
+        dict.fromkeys(map(feature_source, sites))
+        if options.method == "fuse"
+        else {site: rank_axes(downs[site]) for site in sites}
+    )
+    sources = {site: site if site in axes else feature_source(site) for site in sites}
+    downs = {site: [along(down, axes[sources[site]]) for down in downs[site]] for site in sites}
     seen: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
     grams: dict[str, torch.Tensor] = {}
-    for record, factor in zip(records, factors, strict=True):
-        weights, subject = load(record), concept_subject(load, record)
-        vectors = {record.key: weights.tokens}
-        found = text_features(base, subject.prompts(base, options.templates), vectors, sites)
-        found |= image_features(
-            base, subject, vectors, own_deltas(load, record, factor), sites, options, kind, on_step
-        )
-        for site in sites:
-            out, width = shapes[site]
-            up, down = (
-                weights.up.get(site, torch.zeros(out, 0)),
-                weights.down.get(site, torch.zeros(0, width)),
-            )
-            ups[site].append(up.cpu() * (record.scale * factor))
-            downs[site].append(down.cpu())
-            seen[site].append(down.cpu().double() @ found[base.architecture.feature_source(site)])
-        _accumulate(grams, found, 1.0)
     regular: dict[str, torch.Tensor] = {}
+    for number, (record, factor) in enumerate(zip(records, factors, strict=True)):
+        subject, vectors = concept_subject(load, record), {record.key: load(record).tokens}
+        found = text_features(base, subject.prompts(base, options.templates), vectors, axes)
+        deltas = own_deltas(load, record, factor)
+        found |= image_features(base, subject, vectors, deltas, axes, options, kind, on_step)
+        for site in sites:
+            seen[site].append(downs[site][number].double() @ found[sources[site]])
+        _accumulate(grams, found, 1.0)
     nouns = noun_subjects(records)
     prompts = [prompt for noun in nouns for prompt in noun.prompts(base, options.templates)]
     prompts.append(text.tokenize(base, [""]))
-    _accumulate(regular, text_features(base, prompts, {}, sites), 1.0)
+    _accumulate(regular, text_features(base, prompts, {}, axes), 1.0)
     for noun in nouns:
-        found = image_features(base, noun, {}, {}, sites, options, kind, on_step)
+        found = image_features(base, noun, {}, {}, axes, options, kind, on_step)
         _accumulate(regular, found, 1 / len(nouns))
-    return Gathered(ups, downs, seen, grams, regular)
+    return Gathered(axes, sources, ups, downs, seen, grams, regular)
+
+
+def along(rows: torch.Tensor, axes: torch.Tensor | None) -> torch.Tensor:
+    """Rows [r, in] as coordinates [r, k] along orthonormal axes [k, in]."""
+    return rows if axes is None else rows.double() @ axes.T
+
+
+def across(rows: torch.Tensor, axes: torch.Tensor | None) -> torch.Tensor:
+    """Rows [r, in] of coordinates [r, k]."""
+    return rows if axes is None else (rows.double() @ axes).to(rows)
 
 
 def _accumulate(total: dict[str, torch.Tensor], more: Mapping[str, torch.Tensor], weight: float) -> None:
@@ -139,14 +167,17 @@ def text_features(
     base: Base,
     prompts: Sequence[text.Tokens],
     vectors: Mapping[str, torch.Tensor],
-    sites: Sequence[str],
+    axes: Axes,
 ) -> dict[str, torch.Tensor]:
-    """C of the sites in ``sites`` that see text: mean of x xᵀ [in, in] over all positions of the prompts, by source."""
+    """C of the sites of ``axes`` that see text: mean of x xᵀ [k, k] over all positions of the prompts."""
     with torch.no_grad():
         contexts = text.encode(base, prompts, vectors)
-    architecture, layer_of = base.architecture, base.site_layers
-    wanted = {architecture.feature_source(site) for site in sites if architecture.sees_text(site)}
-    return {source: text_gram(contexts[layer_of[source]]) for source in sorted(wanted)}
+    layer_of = base.site_layers
+    return {
+        site: text_gram(contexts[layer_of[site]], own)
+        for site, own in sorted(axes.items())
+        if base.architecture.sees_text(site)
+    }
 
 
 def image_features(
@@ -154,25 +185,22 @@ def image_features(
     subject: Subject,
     vectors: Mapping[str, torch.Tensor],
     deltas: Mapping[str, torch.Tensor],
-    sites: Sequence[str],
+    axes: Axes,
     options: MergeOptions,
     kind: str,
     on_step: Callable[[], None],
 ) -> dict[str, torch.Tensor]:
-    """C of the sites in ``sites`` that see images, by source: recorded while a few pictures are drawn, both halves
-    of the guidance, with ``deltas`` in the weights."""
-    architecture = base.architecture
-    sources = sorted(
-        {architecture.feature_source(site) for site in sites if not architecture.sees_text(site)}
-    )
-    if not sources:
+    """C [k, k] of the sites of ``axes`` that see images: recorded while a few pictures are drawn, both halves of the
+    guidance, with ``deltas`` in the weights."""
+    watched = {site: own for site, own in axes.items() if not base.architecture.sees_text(site)}
+    if not watched:
         return {}
     prompts = subject.prompts(base, options.templates)
     seeds = [options.seed + k for k in range(options.drawings)]
     drawn = [prompts[k % len(prompts)] for k in range(options.drawings)]
-    with recorded(base.denoiser, sources) as grams:
+    with recorded(base.denoiser, watched) as grams:
         denoised(base, drawn, vectors, deltas, seeds, steps=options.steps, kind=kind, on_step=on_step)
-    return {source: gram.mean() for source, gram in grams.items()}
+    return {site: gram.mean() for site, gram in grams.items()}
 
 
 def denoised(

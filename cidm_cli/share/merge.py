@@ -18,8 +18,8 @@ from ..method.fusion import Factors, concatenated, energy, fused, strayed, trunc
 from ..method.lowrank import delta, weighted_sum
 from ..models.base import Base
 from ..options.draw import resolve_draw
-from ..options.merge import SUMS, MergeOptions
-from .features import Gathered, gather, noun_subjects
+from ..options.merge import LOOKING, SUMS, MergeOptions
+from .features import Gathered, across, along, gather, noun_subjects
 from .selection import Selection
 
 Term = tuple[torch.Tensor, torch.Tensor, float]
@@ -39,12 +39,13 @@ class Merge:
     lost: float
     """Share of the squared weights that was lost by shortening to the rank asked for."""
     strayed: dict[str, float] | None
-    """For fuse: share of what the concepts do to their own features that is lost, for "text" and "image" sites."""
+    """Share of what the concepts do to their own features that is lost, for "text" and "image" sites; None for methods
+    that do not look."""
 
 
 def work(selection: Selection) -> int:
     """How many times ``merge`` will call ``on_step``, at most."""
-    if selection.options.method != "fuse":
+    if selection.options.method not in LOOKING:
         return 0
     return (len(selection.records) + len(noun_subjects(selection.records))) * selection.options.steps
 
@@ -66,16 +67,10 @@ def merge(
     load = Loader(registry, base)
     weights = _layer_weights(base, load, selection, on_note)
     terms = _terms(load, records, weights, base.site_layers)
-    gathered, source = None, base.architecture.feature_source
-    if options.method == "fuse":
+    gathered = None
+    if options.method in LOOKING:
         gathered = gather(base, load, records, selection.factors, options, registry.base.kind, on_step)
-        whole = {
-            site: fused(
-                ups, gathered.seen[site], gathered.grams[source(site)],
-                options.preserve * gathered.regular[source(site)],
-            )
-            for site, ups in gathered.ups.items()
-        }  # fmt: skip
+        whole = {site: _solved(gathered, site, options.preserve) for site in gathered.ups}
     elif options.method in ("ties", "dare"):
         whole = {site: _pruned(options, number, each) for number, (site, each) in enumerate(terms.items())}
     else:
@@ -168,18 +163,29 @@ def _difference(factors: Mapping[str, Factors], terms: Mapping[str, Sequence[Ter
     return worst
 
 
+def _solved(gathered: Gathered, site: str, preserve: float) -> Factors:
+    """D of one site."""
+    source = gathered.sources[site]
+    up, down = fused(
+        gathered.ups[site], gathered.seen[site], gathered.grams[source], gathered.regular[source], preserve
+    )
+    return up, across(down, gathered.axes[source])
+
+
 def _strayed(base: Base, factors: Mapping[str, Factors], gathered: Gathered) -> dict[str, float]:
     """Share of the concepts' effect on their own features that is lost, over all sites of a kind."""
     shares = {}
     for kind in ("text", "image"):
         sites = [site for site in factors if base.architecture.sees_text(site) == (kind == "text")]
-        pairs = [
-            strayed(
-                factors[site], gathered.ups[site], gathered.downs[site], gathered.seen[site],
-                gathered.grams[base.architecture.feature_source(site)],
-            )
-            for site in sites
-        ]  # fmt: skip
+        pairs = []
+        for site in sites:
+            source, (up, down) = gathered.sources[site], factors[site]
+            pairs.append(
+                strayed(
+                    (up, along(down, gathered.axes[source])), gathered.ups[site], gathered.downs[site],
+                    gathered.seen[site], gathered.grams[source],
+                )
+            )  # fmt: skip
         own = sum(whole for _, whole in pairs)
         shares[kind] = sum(far for far, _ in pairs) / own if own else 0.0
     return shares

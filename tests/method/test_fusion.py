@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from cidm_cli.method.fusion import concatenated, energy, fused, strayed, truncated
+from cidm_cli.method.fusion import concatenated, energy, fused, rank_axes, strayed, truncated
 
 GENERATOR = torch.Generator().manual_seed(8)
 OUT, IN = 7, 6
@@ -26,16 +26,22 @@ def merge(
     features: Sequence[torch.Tensor],
     regular: torch.Tensor,
     concepts: Sequence[tuple[torch.Tensor, torch.Tensor]] = CONCEPTS,
+    preserve: float = 0.0,
     **options: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     grams = [X @ X.T for X in features]
     seen = [down @ C for (_, down), C in zip(concepts, grams, strict=True)]
-    return fused([up for up, _ in concepts], seen, sum(grams, torch.zeros(IN, IN)), regular, **options)
+    width = features[0].shape[0]
+    return fused(
+        [up for up, _ in concepts], seen, sum(grams, torch.zeros(width, width)), regular, preserve, **options
+    )
 
 
 def least_squares(preserve: float, ridge: float) -> torch.Tensor:
     """D of the same objective by stacking every feature: no Gram matrix, no factor."""
-    inputs = torch.cat([*FEATURES, preserve**0.5 * REGULAR, ridge**0.5 * torch.eye(IN)], 1)
+    inputs = torch.cat(
+        [*FEATURES, (len(CONCEPTS) * preserve) ** 0.5 * REGULAR, ridge**0.5 * torch.eye(IN)], 1
+    )
     wanted = [up @ down @ X for (up, down), X in zip(CONCEPTS, FEATURES, strict=True)]
     outputs = torch.cat([*wanted, torch.zeros(OUT, REGULAR.shape[1] + IN)], 1)
     return torch.linalg.lstsq(inputs.T, outputs.T, driver="gelsd").solution.T
@@ -64,10 +70,10 @@ def test_one_concept_at_weight_one_comes_back_to_the_bit() -> None:
 @pytest.mark.parametrize("preserve", [0.0, 0.1, 5.0])
 @pytest.mark.parametrize("ridge", [1e-9, 0.3])
 def test_the_closed_form_is_the_least_squares_solution(preserve: float, ridge: float) -> None:
-    regular = preserve * REGULAR @ REGULAR.T
-    up, down = merge(FEATURES, regular, ridge=ridge)
+    regular = REGULAR @ REGULAR.T
+    up, down = merge(FEATURES, regular, preserve=preserve, ridge=ridge)
     assert up.shape[1] == down.shape[0] == 6, "a LoRA of rank Σ r_i"
-    total = sum((X @ X.T for X in FEATURES), regular)
+    total = sum((X @ X.T for X in FEATURES), len(CONCEPTS) * preserve * regular)
     expected = least_squares(preserve, ridge * float(total.trace()) / IN)
     torch.testing.assert_close(up @ down, expected, rtol=1e-6, atol=1e-8)
 
@@ -103,10 +109,21 @@ def test_regular_features_are_left_alone_the_more_the_heavier_they_weigh() -> No
     gram = REGULAR @ REGULAR.T
     moved = []
     for preserve in (0.0, 0.1, 1.0, 100.0):
-        up, down = merge(FEATURES, preserve * gram)
+        up, down = merge(FEATURES, gram, preserve=preserve)
         moved.append(float((up @ down @ REGULAR).norm()))
     assert moved == sorted(moved, reverse=True)
     assert moved[-1] < 0.1 * moved[0]
+
+
+@pytest.mark.parametrize("count", [10, 100])
+def test_what_is_preserved_does_not_fade_with_the_number_of_concepts(count: int) -> None:
+    """The same concept again and again: one weight serves them all, and leaves as much alone as one would."""
+    gram = REGULAR @ REGULAR.T
+    up, down = merge(FEATURES[:1], gram, CONCEPTS[:1], preserve=0.1)
+    ups, downs = merge(FEATURES[:1] * count, gram, CONCEPTS[:1] * count, preserve=0.1)
+    torch.testing.assert_close(ups @ downs, up @ down)
+    free_up, free_down = merge(FEATURES[:1], gram, CONCEPTS[:1])
+    assert (up @ down @ REGULAR).norm() < 0.9 * (free_up @ free_down @ REGULAR).norm()
 
 
 def test_two_concepts_that_want_different_things_of_one_feature_meet_in_the_middle() -> None:
@@ -135,6 +152,58 @@ def test_the_fused_factors_keep_the_precision_of_the_ups() -> None:
     concepts = [(up.float(), down) for up, down in CONCEPTS]
     up, down = merge(FEATURES, torch.zeros(IN, IN), concepts)
     assert up.dtype == down.dtype == torch.float32
+
+
+# Rank-space
+
+
+WIDE = 20
+LOW = [(normal(OUT, r), normal(r, WIDE)) for r in (2, 1, 3)]
+SHOWN = [normal(WIDE, n) for n in (30, 50, 25)]
+
+
+def in_rank_space(
+    concepts: Sequence[tuple[torch.Tensor, torch.Tensor]], regular: torch.Tensor, preserve: float
+):  # type: ignore[no-untyped-def]
+    """D by way of k × k statistics."""
+    Q = rank_axes([down for _, down in concepts])
+    up, down = merge(
+        [Q @ X for X in SHOWN], Q @ regular @ Q.T, [(u, d @ Q.T) for u, d in concepts], preserve, ridge=1e-12
+    )
+    return up @ down @ Q
+
+
+@pytest.mark.parametrize("preserve", [0.0, 0.3])
+def test_rank_space_is_the_dense_least_squares_solution_over_all_products_of_the_factors(
+    preserve: float,
+) -> None:
+    """Entry by entry of R in D = A R B, with no axes and no Gram matrix."""
+    A, B = torch.cat([up for up, _ in LOW], 1), torch.cat([down for _, down in LOW])
+    weight, extra = (len(LOW) * preserve) ** 0.5, normal(WIDE, 15)
+    inputs = torch.cat([*SHOWN, weight * extra], 1)
+    outputs = torch.cat([up @ down @ X for (up, down), X in zip(LOW, SHOWN, strict=True)], 1)
+    outputs = torch.cat([outputs, torch.zeros(OUT, 15)], 1)
+    design = torch.kron(A, (B @ inputs).T.contiguous())  # vec(A R B X), row by row
+    R = torch.linalg.lstsq(design, outputs.reshape(-1, 1), driver="gelsd").solution.reshape(6, 6)
+    torch.testing.assert_close(in_rank_space(LOW, extra @ extra.T, preserve), A @ R @ B, rtol=1e-6, atol=1e-8)
+
+
+def test_rank_space_of_rows_that_span_the_input_is_the_dense_merge() -> None:
+    many = [(normal(OUT, 4), normal(4, WIDE)) for _ in range(7)]
+    shown = [SHOWN[k % 3] for k in range(7)]
+    Q = rank_axes([down for _, down in many])
+    assert Q.shape == (WIDE, WIDE)
+    up, down = merge([Q @ X for X in shown], torch.zeros(WIDE, WIDE), [(u, d @ Q.T) for u, d in many])
+    dense = merge(shown, torch.zeros(WIDE, WIDE), many)
+    torch.testing.assert_close(up @ down @ Q, dense[0] @ dense[1], rtol=1e-6, atol=1e-8)
+
+
+def test_axes_are_orthonormal_and_no_wider_than_the_concepts_together() -> None:
+    Q = rank_axes([down for _, down in LOW])
+    assert Q.shape == (6, WIDE)
+    torch.testing.assert_close(Q @ Q.T, torch.eye(6, dtype=torch.float64))
+    for _, down in LOW:
+        torch.testing.assert_close(down @ Q.T @ Q, down)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])

@@ -21,7 +21,7 @@ def contexts(count: int) -> list[torch.Tensor]:
 
 def test_a_gram_matrix_is_the_sum_over_rows_in_double_precision() -> None:
     pieces = [torch.randn(2, 3, 4), torch.randn(5, 4)]
-    gram = Gram(torch.zeros(4, 4, dtype=torch.float64))
+    gram = Gram(4)
     for piece in pieces:
         gram.add(piece)
     rows = torch.cat([piece.reshape(-1, 4) for piece in pieces]).double()
@@ -31,7 +31,7 @@ def test_a_gram_matrix_is_the_sum_over_rows_in_double_precision() -> None:
 
 
 def test_no_rows_have_a_mean_of_zero_and_not_nan() -> None:
-    assert not Gram(torch.zeros(4, 4, dtype=torch.float64)).mean().any()
+    assert not Gram(4).mean().any()
 
 
 @torch.no_grad()
@@ -45,7 +45,7 @@ def test_what_is_recorded_is_what_each_layer_is_fed_over_all_calls(base: Base) -
         )
         for site in sites
     ]
-    with layer_contexts(base.denoiser, given), recorded(base.denoiser, sites) as grams:
+    with layer_contexts(base.denoiser, given), recorded(base.denoiser, dict.fromkeys(sites)) as grams:
         for t in (900, 100):
             base.denoiser(LATENTS, t, given[0])
     for handle in handles:
@@ -60,7 +60,7 @@ def test_a_layer_is_fed_what_its_source_is_fed_and_texts_are_told_apart(base: Ba
     sites = lora_sites(base.denoiser, "attn1+attn2")
     layers = base.layers
     given = contexts(len(layers))
-    with layer_contexts(base.denoiser, given), recorded(base.denoiser, sites) as grams:
+    with layer_contexts(base.denoiser, given), recorded(base.denoiser, dict.fromkeys(sites)) as grams:
         base.denoiser(LATENTS, 500, given[0])
     for site in sites:
         assert feature_source(site) in sites
@@ -76,7 +76,7 @@ def test_a_layer_is_fed_what_its_source_is_fed_and_texts_are_told_apart(base: Ba
 @torch.no_grad()
 def test_afterwards_nothing_is_recorded_also_after_an_error(base: Base) -> None:
     sites = lora_sites(base.denoiser)
-    with pytest.raises(ZeroDivisionError), recorded(base.denoiser, sites) as grams:
+    with pytest.raises(ZeroDivisionError), recorded(base.denoiser, dict.fromkeys(sites)) as grams:
         raise ZeroDivisionError
     base.denoiser(LATENTS, 500, torch.zeros(2, 5, tiny.TEXT_WIDTH))
     assert {gram.rows for gram in grams.values()} == {0}

@@ -286,6 +286,39 @@ def test_fused_weights_serve_each_concepts_features_better_than_any_sum(
     assert worse, "else there was nothing to do"
 
 
+@pytest.mark.parametrize("preserve", [0.0, 0.3])
+def test_rank_space_is_the_best_of_what_the_concepts_rows_can_express(
+    preserve: float, registry: Registry, base: Base
+) -> None:
+    """By dense matrices: what is recorded along the concepts' rows alone is enough."""
+    records = [registry.get(name) for name in ("dog", "toy")]
+    load, options = Loader(registry, base), MergeOptions(**QUICK)  # type: ignore[arg-type]
+    gathered = features.gather(base, load, records, (1.0, 1.0), options, "sd15", lambda: None)
+    found = merged(registry, base, "dog", "toy", method="rank-space", preserve=preserve)
+    for site, (up, down) in found.factors.items():
+        source = feature_source(site)
+        M = gathered.grams[source] + 2 * preserve * gathered.regular[source]
+        wanted = sum(u.double() @ s for u, s in zip(gathered.ups[site], gathered.seen[site], strict=True))
+        Q = torch.linalg.qr(torch.cat(gathered.downs[site]).double().T).Q
+        M = Q.T @ M @ Q
+        M += 1e-6 * M.trace() / len(M) * torch.eye(len(M))
+        torch.testing.assert_close(
+            (up @ down).double(), wanted @ Q @ torch.linalg.inv(M) @ Q.T, rtol=1e-3, atol=1e-6
+        )
+
+
+def test_rank_space_loses_no_less_than_the_merge_that_may_do_as_it_likes(
+    registry: Registry, base: Base
+) -> None:
+    narrow, dense = (
+        merged(registry, base, "dog", "toy", method=method, preserve=0.0).strayed
+        for method in ("rank-space", "fuse")
+    )
+    assert narrow is not None
+    assert dense is not None
+    assert all(narrow[kind] >= dense[kind] - 1e-6 for kind in dense)
+
+
 def test_text_features_are_those_of_the_concepts_own_prompts_at_each_layer(
     registry: Registry, base: Base
 ) -> None:
@@ -295,7 +328,7 @@ def test_text_features_are_those_of_the_concepts_own_prompts_at_each_layer(
     prompts = subject.prompts(base, 3)
     vectors = {record.key: load(record).tokens}
     sites = lora_sites(base.denoiser)
-    grams = features.text_features(base, prompts, vectors, sites)
+    grams = features.text_features(base, prompts, vectors, dict.fromkeys(map(feature_source, sites)))
     assert set(grams) == {feature_source(site) for site in sites if sees_text(site)}
     rows = features.text.encode(base, prompts, vectors, layers=7)
     for source, gram in grams.items():
@@ -351,7 +384,7 @@ def test_the_base_is_left_as_it_was(method: str, registry: Registry, base: Base)
 # The command
 
 
-@pytest.mark.parametrize("method", ["fuse", "sum", "dare"])
+@pytest.mark.parametrize("method", ["fuse", "rank-space", "dare"])
 def test_the_same_command_writes_the_same_bytes(method: str, cidm: Cidm, taught: Path, base: Base) -> None:
     for name in ("one", "two"):
         ran = cidm(
