@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -216,7 +217,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def told(given: argparse.Namespace, kind: str = MINI) -> dict[str, Any]:
     """The protocol, for the result: what was learned and judged how on a base of that family."""
     usual = resolve_learn({}, kind).steps
+    paths = {str(value): name.upper() for name, value in vars(given).items() if isinstance(value, Path)}
+    said = shlex.join(paths.get(word, word) for word in sys.argv[1:])
     return {
+        "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {said}".rstrip(),
         "learning_steps": given.steps or usual, "prompts": given.prompts, "samples": given.samples,
         "drawing_steps": given.draw_steps,
     }  # fmt: skip

@@ -28,6 +28,7 @@ from cidm_cli.machine.session import Listener
 
 from .continual import TRAININGS, learned, whole
 from .lab import Lab, add_arguments, ending, protocol, quiet, say, told
+from .sets import JUDGE
 
 SEED = 2000
 """Of each layout's first picture, and of what is drawn at random in making the layouts."""
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for the layout files, the figures and the page")
     given = parser.parse_args()
     lab = Lab(given.work)
-    run = whole(0, given)
+    run = whole(JUDGE, 0, given)
     tasks = run.tasks
     registry = learned(lab, given.training, run)
     layouts = spread(made(tasks), given.limit)

@@ -28,13 +28,13 @@ from cidm_cli.options.judge import EvalOptions
 from cidm_cli.options.learn import resolve_learn
 
 from .cifc import tasks_of
-from .continual import ROWS, Pass, made
+from .continual import NAMED, ROWS, Pass, made
 from .lab import Lab, ending, say
 from .paper_tables import SAMPLES, SOURCE, Line, figures, page, printed
 
 LINES = (
-    Line("base", "the base alone, by the class noun", "single"),
-    Line("single", "each concept's LoRA alone", "single"),
+    Line("base", "the base alone, by the class noun", NAMED),
+    Line("single", "each concept's LoRA alone", NAMED),
     Line("finetune", "Finetuning", "finetune", paper="Finetuning"),
     Line("ewc", "EWC", "ewc", paper="EWC"),
     Line("lwf", "LwF", "lwf", paper="LwF"),

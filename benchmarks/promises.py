@@ -1,24 +1,24 @@
 """The three promises of remembering (routed, composed, static), at 10, 30 and 100 concepts, many of them alike.
 
-The concepts come from ``python -m benchmarks.concepts``. Everything is kept in ``--work`` and not made again. Prints
-one JSON object:
+The concepts come from ``python -m benchmarks.concepts``; those whose drawings settings were chosen on are learned and
+not judged. Everything is kept in ``--work`` and not made again. Prints one JSON object:
 
-- ``retention.routed.K``: named concepts drawn with K learned, by method of drawing; ``identical``: whether concepts
-  drawn right after they were learned and at the end are the same, byte for byte, named.
-- ``retention.composed.N``: N concepts named in one prompt, each compared with itself alone in the same prompt; see
+- ``routed.K``: named concepts drawn with K learned, by method of drawing; ``identical``: whether concepts drawn right
+  after they were learned and at the end are the same, byte for byte, named. They are, by construction.
+- ``composed.N``: N concepts named in one prompt, each compared with itself alone in the same prompt; see
   ``together.py``.
-- ``retention.static.K``: all K in one file, by merge method.
+- ``static.K``: all K in one file, by merge method; ``drift``: what the file does to prompts that name no concept.
 
-Retention is the share of a concept's gain that survives: (IA - IA of the base) / (IA alone - IA of the base).
+Each table has the rows ``base``, ``tokens only`` and ``named``; what they mean: ``figures.table``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from cidm_cli.draw import images as generate
 from cidm_cli.draw.jobs import Job
 from cidm_cli.formats.diffusers_lora import pack_diffusers
 from cidm_cli.judge.concepts import State
+from cidm_cli.judge.subjects import match
 from cidm_cli.judge.tasks import Task, load_tasks
 from cidm_cli.models.identity import MINI
 from cidm_cli.options.draw import resolve_draw
@@ -36,14 +37,14 @@ from cidm_cli.share import merge
 from cidm_cli.share.selection import Selection
 from cidm_registry import Record, Registry
 
-from . import together
-from .continual import TRAININGS
+from . import figures, together
+from .continual import NO_LORA, TOKENS, TRAININGS
 from .lab import Lab, add_arguments, cells, ending, protocol, say, told
+from .pictures import apart
+from .sets import FROZEN, JUDGE, unseen
 
 COUNTS = (10, 30, 100)
-MERGES = ("fuse", "mean", "sum", "svd", "ties", "dare")
-SEED = 1000
-"""Of each prompt's first picture."""
+MERGES = ("fuse", "rank-space", "mean", "sum", "svd", "ties", "dare")
 ROUTED = ("named", "sharp", "official", "paper")
 WEAKER = "plain, weaker"
 """The plain training's concepts named together, each of N at the N-th part of its weight."""
@@ -65,129 +66,171 @@ def main() -> None:
     parser.add_argument(
         "--groups", type=int, nargs=2, default=(45, 12), help="pairs and triples of objects named together"
     )
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(JUDGE.trainings))
     given = parser.parse_args()
     lab = Lab(given.work)
     tasks = load_tasks(given.concepts)
     out: dict[str, Any] = {}
     for training in given.trainings:
         out[training] = {}
-        for count in given.counts:
-            registry = learned(lab, tasks, training, count, given)
-            records = registry.records()[:count]
-            if "routed" in given.parts:
-                found = routed(lab, registry, records, tasks[:count], training, given)
-                out[training].setdefault("routed", {})[str(count)] = found
-            if "static" in given.parts and (count < 100 or training == "cidm"):
-                found = static(lab, registry, records, tasks[:count], training, given)
-                out[training].setdefault("static", {})[str(count)] = found
+        for part, measured in (("routed", routed), ("static", static)):
+            for count in given.counts if part in given.parts else ():
+                runs = [Many(lab, tasks[:count], training, seed, given) for seed in given.seeds]
+                out[training].setdefault(part, {})[str(count)] = measured(runs)
     if "composed" in given.parts:
         for way, found in composed(lab, tasks, given).items():
             out.setdefault(way, {})["composed"] = found
-    print(json.dumps({"protocol": {**told(given), "judged": given.judged}, "promises": out}))
+    print(
+        json.dumps(
+            {"protocol": {**told(given), "judged": given.judged, "seeds": given.seeds}, "promises": out}
+        )
+    )
 
 
 def learned(
-    lab: Lab, tasks: Sequence[Task], training: str, count: int, given: argparse.Namespace
+    lab: Lab, tasks: Sequence[Task], training: str, count: int, given: argparse.Namespace, seed: int = 0
 ) -> Registry:
     """A registry with the first ``count`` tasks learned, at least."""
     steps = {"steps": given.steps} if given.steps else {}
-    return lab.registry(f"many-{training}", tasks, {**TRAININGS[training], **steps}, count=count)
+    said = {**TRAININGS[training], **FROZEN.get(training, {}), **steps, "seed": seed}
+    return lab.registry(f"many-{training}-{seed}", tasks, said, count=count)
 
 
-def spread(tasks: Sequence[Task], number: int) -> list[str]:
-    """Names of concepts evenly spread over the order of learning, the first and the last among them."""
-    picked = np.linspace(0, len(tasks) - 1, min(number, len(tasks))).round().astype(int)
-    return [tasks[k].name for k in picked]
+@dataclass(frozen=True)
+class Many:
+    """One training of many concepts, and how it is judged."""
+
+    lab: Lab
+    tasks: Sequence[Task]
+    """All of them."""
+    training: str
+    seed: int
+    given: argparse.Namespace
+
+    @cached_property
+    def registry(self) -> Registry:
+        return learned(self.lab, self.tasks, self.training, len(self.tasks), self.given, self.seed)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return tuple(self.registry.records()[: len(self.tasks)])
+
+    @property
+    def only(self) -> list[str]:
+        """Names of those that are judged."""
+        return spread(unseen([task.name for task in self.tasks]), self.given.judged)
+
+    @property
+    def name(self) -> str:
+        return f"{self.training}-{self.seed}-{len(self.tasks)}"
+
+    def judged(
+        self, way: str, method: str = "named", static: generate.Static | None = None
+    ) -> dict[str, Any]:
+        """An evaluation of the concepts that are judged, in one state."""
+        state = State(self.records[-1].sequence, self.records, static)
+        options = protocol(self.given, JUDGE.pictures(self.seed))
+        options = replace(options, draw={**options.draw, "method": method})
+        single = None if way == "named" else cells(self.judged("named"), "single")
+        return self.lab.judged(
+            f"{way}-{self.name}",
+            self.registry,
+            self.tasks,
+            options,
+            only=self.only,
+            states=[state],
+            single=single,
+        )
 
 
-def routed(
-    lab: Lab,
-    registry: Registry,
-    records: Sequence[Record],
-    tasks: Sequence[Task],
-    training: str,
-    given: argparse.Namespace,
-) -> dict[str, Any]:
-    """Retention and confusion by method of drawing, with ``len(records)`` concepts learned."""
-    only = spread(tasks, given.judged)
-    out: dict[str, Any] = {"identical": identical(lab, registry, records, only, training)}
-    state = [State(records[-1].sequence, tuple(records))]
-    single: Mapping[str, Any] | None = None
-    for method in ROUTED:
-        name = f"routed-{training}-{len(records)}-{method}"
-        options = replace(protocol(given, SEED), method=method)
-        found = lab.judged(name, registry, tasks, options, only=only, states=state, single=single)
-        single = single or cells(found, "single")
-        out[method] = figures(found)
-    return out
+def spread(names: Sequence[str], number: int) -> list[str]:
+    """Concepts evenly spread over the order of learning, the first and the last among them."""
+    picked = np.linspace(0, len(names) - 1, min(number, len(names))).round().astype(int)
+    return [names[k] for k in picked]
 
 
-def identical(
-    lab: Lab, registry: Registry, records: Sequence[Record], only: Sequence[str], training: str
-) -> dict[str, int]:
+def routed(runs: Sequence[Many]) -> dict[str, Any]:
+    """Figures by method of drawing, with all concepts learned."""
+    found = {method: [run.judged(method, method) for run in runs] for method in ROUTED}
+    found[TOKENS] = [run.judged("tokens", static=NO_LORA) for run in runs]
+    return {**figures.table(found, named="named", tokens=TOKENS), "identical": identical(runs[0])}
+
+
+def identical(run: Many) -> dict[str, int]:
     """How many concepts' pictures are the same bytes with only the concepts up to theirs, and with all."""
-    name = f"identical-{training}-{len(records)}"
+    lab, records, name = run.lab, run.records, f"identical-{run.name}"
     path = lab.folder / "results" / f"{name}.json"
     if not path.exists():
         options = resolve_draw(dict(count=1, seed=7, method="named"), MINI, lab.base.pixels)
         same = 0
-        for record in [r for r in records if r.name in only]:
+        for record in [r for r in records if r.name in run.only]:
             job = [Job(f"a photo of a <{record.name}> on the beach", options)]
-            then = records[: list(records).index(record) + 1]
+            then = records[: records.index(record) + 1]
             old, new = (
-                next(iter(generate.draw(registry, lab.base, job, records=some))) for some in (then, records)
+                next(iter(generate.draw(run.registry, lab.base, job, records=some)))
+                for some in (then, records)
             )
             same += old.image.tobytes() == new.image.tobytes()
-        lab.keep(name, {"same": same, "of": len(only)})
-    return json.loads(path.read_text())
+        lab.keep(name, {"same": same, "of": len(run.only)})
+    found: dict[str, int] = json.loads(path.read_text())
+    return found
 
 
-def static(
-    lab: Lab,
-    registry: Registry,
-    records: Sequence[Record],
-    tasks: Sequence[Task],
-    training: str,
-    given: argparse.Namespace,
-) -> dict[str, Any]:
-    """Retention and confusion of all concepts in one file, by merge method."""
-    only = spread(tasks, given.judged)
-    alone = lab.judged(
-        f"routed-{training}-{len(records)}-named", registry, tasks, replace(protocol(given, SEED), method="named"),
-        only=only, states=[State(records[-1].sequence, tuple(records))],
-    )  # fmt: skip
-    out = {}
-    for method in given.merges:
-        name = f"static-{training}-{len(records)}-{method}"
-        path = lab.folder / "merged" / f"{name}.safetensors"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            options = MergeOptions(method=method)
-            selection = Selection(tuple(records), (1.0,) * len(records), None, options)
-            made = merge.merge(registry, lab.base, selection)
-            path.write_bytes(pack_diffusers(made.factors, 1.0, frozenset(), "unet.", made.facts))
-            say(f"{name}: merged")
-        whole = generate.read_static(path, lab.base)
-        found = lab.judged(
-            name, registry, tasks, protocol(given, SEED), only=only, single=cells(alone, "single"),
-            states=[State(records[-1].sequence, tuple(records), whole)],
-        )  # fmt: skip
-        out[method] = figures(found)
+def static(runs: Sequence[Many]) -> dict[str, Any]:
+    """Figures of all concepts in one file, by merge method, with what it does to prompts that name none."""
+    merges = runs[0].given.merges
+    files = {method: [merged(run, method) for run in runs] for method in merges}
+    found = {"named": [run.judged("named") for run in runs]}
+    found[TOKENS] = [run.judged("tokens", static=NO_LORA) for run in runs]
+    for method, each in files.items():
+        found[method] = [
+            run.judged(f"static-{method}", static=one) for run, one in zip(runs, each, strict=True)
+        ]
+    out = figures.table(found, named="named", tokens=TOKENS)
+    for method, each in files.items():
+        drifts = [drift(run, method, one) for run, one in zip(runs, each, strict=True)]
+        by_concept = figures.seen([{"concepts": one} for one in drifts], dict, "apart")
+        out[method]["drift"] = {measure: figures.mean(own) for measure, own in by_concept.items()}
     return out
 
 
-def figures(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The means over concepts that the tables show, with the spread of retention over concepts."""
-    means = found["means"]
-    each = {
-        judge: [c["retention"][judge] for c in found["concepts"] if c["retention"][judge] is not None]
-        for judge in means["retention"]
-    }
-    return {
-        **{name: means[name] for name in ("ia", "ta", "retention", "confusion")},
-        "retention_sd": {judge: statistics.stdev(v) if len(v) > 1 else None for judge, v in each.items()},
-        "concepts": len(found["concepts"]),
-    }
+def merged(run: Many, method: str) -> generate.Static:
+    """The file of a merge method, made once."""
+    path = run.lab.folder / "merged" / f"{method}-{run.name}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        records = run.records
+        selection = Selection(records, (1.0,) * len(records), None, MergeOptions(method=method))  # type: ignore[arg-type]
+        made = merge.merge(run.registry, run.lab.base, selection)
+        path.write_bytes(pack_diffusers(made.factors, 1.0, frozenset(), "unet.", made.facts))
+        say(f"{path.stem}: merged")
+    return generate.read_static(path, run.lab.base)
+
+
+def drift(run: Many, method: str, file: generate.Static) -> list[dict[str, Any]]:
+    """How far the file moves what the base draws of each judged concept's prompts with the class noun; equal seeds."""
+    name, lab = f"drift-{method}-{run.name}", run.lab
+    path = lab.folder / "results" / f"{name}.json"
+    if not path.exists():
+        how = dict(
+            count=run.given.samples, seed=JUDGE.pictures(run.seed), steps=run.given.draw_steps, method="named"
+        )
+        options = resolve_draw(how, MINI, lab.base.pixels)
+        concepts = []
+        for subject in match(run.records, run.tasks, limit=run.given.prompts)[0]:
+            if subject.record.name in run.only:
+                jobs = [Job(prompt, options) for prompt in subject.plain]
+                both = [
+                    [
+                        one.image
+                        for one in generate.draw(run.registry, lab.base, jobs, records=(), static=some)
+                    ]
+                    for some in (None, file)
+                ]
+                concepts.append({"key": subject.record.key, "apart": apart(lab.judges, *both)})
+        lab.keep(name, {"concepts": concepts})
+    found: list[dict[str, Any]] = json.loads(path.read_text())["concepts"]
+    return found
 
 
 def composed(lab: Lab, tasks: Sequence[Task], given: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -1,11 +1,14 @@
-"""Writes docs/results.md, docs/results.json and their plots from what continual.py, promises.py and layouts.py printed.
+"""Writes docs/results.md and docs/results.json from what the benchmarks of the protocol printed.
 
 python -m benchmarks.continual --work W > continual.json
+python -m benchmarks.continual --work W --set tune --data TUNE --sweep > sweep.json
 python -m benchmarks.promises --work W --concepts DIR > promises.json
+python -m benchmarks.carried --work W > carried.json
 python -m benchmarks.layouts --work W > layouts.json
-python -m benchmarks.results --continual continual.json --promises promises.json --layouts layouts.json --out docs
+python -m benchmarks.results --continual continual.json --sweep sweep.json --promises promises.json \\
+    --carried carried.json --layouts layouts.json --out docs
 
-What was run in parts, some seeds or some counts at a time, is given as several files.
+What was run in parts, some rows or some counts at a time, is given as several files.
 """
 
 from __future__ import annotations
@@ -16,46 +19,77 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .continual import ROWS
-from .promises import COUNTS, WEAKER
+from .promises import WEAKER
+from .sets import FROZEN, JUDGE, TUNE
 
 COLUMNS = (
-    ("ia clip", "IA"), ("ia dino", "IA, second judge"), ("ta", "TA"), ("forgetting clip", "forgetting"),
-    ("retention clip", "retention"), ("confusion clip", "confusion"),
+    ("ia", "IA"), ("retention", "retention"), ("above_tokens", "of what the LoRA adds"),
+    ("beside_default", "beside the default"), ("ta", "TA"), ("forgetting", "forgetting"),
+    ("confusion", "confusion"), ("drift", "drift"),
 )  # fmt: skip
-BASELINES = ("finetune", "ewc", "lwf", "c-lora", "lora-m mean", "lora-m sum", "lora-c", "lora-switch")
-"""Rows of other methods that keep no old picture."""
 BOXED = (
     ("identity_ratio", "identity"), ("single_ratio", "of single"), ("kept", "kept"),
     ("presence", "presence"), ("taken", "taken"), ("background", "spill"),
 )  # fmt: skip
 
 
+FOUND = ("continual", "sweep", "promises", "carried", "layouts")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--continual", type=Path, nargs="*")
-    parser.add_argument("--promises", type=Path, nargs="*")
-    parser.add_argument("--layouts", type=Path)
+    for name in FOUND:
+        parser.add_argument(f"--{name}", type=Path, nargs="*")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     given = parser.parse_args()
     path = given.out / "results.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    if given.continual:
-        known["continual"] = together(given.continual)
-        plot_methods(known["continual"]["rows"], given.out / "images" / "results-methods.png")
-    if given.promises:
-        known["promises"] = together(given.promises)
-        known["retention"] = retention(known["promises"]["promises"])
-        plot_promises(known["promises"]["promises"], given.out / "images" / "results-promises.png")
-    if given.layouts:
-        found = json.loads(given.layouts.read_text())
-        own = found["ways"]["own"]
-        known["layouts"] = {name: own[name]["clip"] for name in ("identity_ratio", "presence")} | found
+    known["protocol"] = protocol()
+    for name in FOUND:
+        if files := getattr(given, name):
+            known |= kept(name, together(files))
     path.write_text(json.dumps(known, indent=1) + "\n")
     (given.out / "results.md").write_text(page(known))
     print(json.dumps({"written": [str(path), str(given.out / "results.md")]}))
+
+
+def protocol() -> dict[str, Any]:
+    """Sets, seeds and intervals, as the benchmarks have them."""
+    sets = {
+        one.name: {
+            "drawings": sorted(one.drawings),
+            "styles": sorted(one.styles),
+            "seeds": list(one.trainings),
+        }
+        for one in (TUNE, JUDGE)
+    }
+    intervals = (
+        "95 %, Student's t of a jackknife that leaves out one concept, paired at equal prompts and seeds"
+    )
+    return {"sets": sets, "frozen": {k: dict(v) for k, v in FROZEN.items()}, "intervals": intervals}
+
+
+def kept(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a benchmark printed, as docs/results.json has it."""
+    if name == "continual":
+        return {"rows": found["rows"], "parts": found["parts"], "continual": found["protocol"]}
+    if name == "promises":
+        own = found["promises"]
+        return {
+            "static": own["cidm"].get("static", {}), "routed": own["cidm"].get("routed", {}),
+            "composed": {way: parts["composed"] for way, parts in own.items() if "composed" in parts},
+            "promises": found["protocol"],
+        }  # fmt: skip
+    if name == "carried":
+        return {"carried_away": found["rows"], "carried": found["protocol"]}
+    if name == "layouts":
+        own = found["ways"]["own"]
+        return {
+            name: {figure: own[figure]["clip"] for figure in ("identity_ratio", "presence")} | dict(found)
+        }
+    return {name: found}
 
 
 def together(files: Sequence[Path]) -> dict[str, Any]:
@@ -74,42 +108,111 @@ def _fill(whole: dict[str, Any], more: Mapping[str, Any]) -> None:
             whole.setdefault(name, value)
 
 
-def retention(promises: Mapping[str, Any], training: str = "cidm") -> dict[str, dict[str, float]]:
-    """The default's retention by CLIP: routed and static by number of concepts, composed by how many are named."""
-    own = promises[training]
-    return {
-        "routed": {k: v["named"]["retention"]["clip"] for k, v in own.get("routed", {}).items()},
-        "composed": {k: v["clip"]["of_own"][0] for k, v in own.get("composed", {}).items()},
-        "static": {
-            k: v["fuse"]["retention"]["clip"] for k, v in own.get("static", {}).items() if "fuse" in v
-        },
-    }
-
-
 def page(known: Mapping[str, Any]) -> str:
     """docs/results.md."""
     lines = [
-        "# Results on the embedded base",
-        "",
-        "Made by `benchmarks/continual.py`, `benchmarks/promises.py`, `benchmarks/layouts.py` and",
-        "`benchmarks/results.py`; the numbers behind the tables are in `results.json`. What the figures mean:",
-        "[evaluation.md](evaluation.md). How concepts are put together: [aggregation.md](aggregation.md). How they",
-        "are learned: [methods.md](methods.md). How layouts are drawn: [layouts.md](layouts.md).",
-    ]
-    if "continual" in known:
-        lines += methods_table(known["continual"])
-    if "promises" in known:
-        found = known["promises"]["promises"]
-        lines += [
-            "",
-            "## Up to a hundred concepts, many of them alike",
-            "",
-            *_protocol(known["promises"]["protocol"]),
-        ]
-        lines += routed_table(found) + composed_table(found) + static_table(found)
+        "# Results on the embedded base", "",
+        "Settings were chosen on one set of drawings, prompts and seeds and judged on another. IA and TA are cosines",
+        "by the base's own CLIP, the second judge's in brackets. *Retention*: share of what a plain LoRA, drawn by its",
+        "name, has above the class noun; *of what the LoRA adds*: above its tokens with no LoRA at all. *Drift*: what",
+        "a file does to prompts that name no concept, 1 - cosine. Intervals are 95 %, from leaving out concepts;",
+        "*beside the default*: paired differences in IA. The numbers: `results.json`; what they mean:",
+        "[measurements](measurements.md#reading-the-results); the figures: [evaluation](evaluation.md).",
+    ]  # fmt: skip
+    if "rows" in known:
+        lines += ["", "## Methods", "", *_made(known["continual"]), "", *table(known["rows"])]
+        lines += ["", "### The parts of the paper", "", *parts_table(known["parts"])]
+    if "sweep" in known:
+        chosen = ", ".join(known["sweep"]["chosen"].values())
+        lines += ["", "### Weights, on the set for tuning", "", *_made(known["sweep"]["protocol"])]
+        lines += [f"Chosen: {chosen}.", "", *table(known["sweep"]["rows"])]
+    for name, title in (
+        ("routed", "Routed: the prompt names its concept"),
+        ("static", "Static: all in one file"),
+    ):
+        for count, rows in known.get(name, {}).items():
+            lines += ["", f"## {title}, {count} concepts", "", *_made(known["promises"])]
+            if same := rows.get("identical"):
+                lines += [
+                    f"Same bytes right after learning and at the end: {same['same']} of {same['of']}.",
+                    "",
+                ]
+            lines += table({row: found for row, found in rows.items() if row != "identical"})
+    if known.get("composed"):
+        lines += composed_table(known["composed"])
+    if "carried_away" in known:
+        lines += ["", "## Carried away: files drawn by stock diffusers", "", *_made(known["carried"]), ""]
+        lines += table(known["carried_away"])
     if "layouts" in known:
         lines += layouts_tables(known["layouts"])
     return "\n".join(lines) + "\n"
+
+
+def table(rows: Mapping[str, Any]) -> list[str]:
+    """Rows of figures; columns that no row has are left out."""
+    said = {
+        name: {figure: cell(row.get(figure) or {}) for figure, _ in COLUMNS} for name, row in rows.items()
+    }
+    columns = [pair for pair in COLUMNS if any(row[pair[0]] != "–" for row in said.values())]
+    lines = ["| | " + " | ".join(title for _, title in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += [
+        f"| {name} | " + " | ".join(row[figure] for figure, _ in columns) + " |" for name, row in said.items()
+    ]
+    return lines
+
+
+def cell(by_judge: Mapping[str, Mapping[str, float] | None]) -> str:
+    """By CLIP, and in brackets by the second judge: value and reach of the interval."""
+    said = []
+    for judge in ("clip", "all", "dino"):
+        if found := by_judge.get(judge):
+            reach = f" ± {found['high'] - found['value']:.3f}" if "high" in found else ""
+            said.append(f"{found['value']:.3f}{reach}")
+    return "–" if not said else said[0] + "".join(f" ({more})" for more in said[1:])
+
+
+def parts_table(parts: Mapping[str, Any]) -> list[str]:
+    """What is on by default, and what each brings."""
+    lines = ["| part | on by default | brings in IA | measured as |", "|---|---|---|---|"]
+    for name, found in parts.items():
+        on = "yes" if found["default"] else "no"
+        lines.append(f"| {name} | {on} | {cell(found['brings'])} | {found['with']} less {found['without']} |")
+    return lines
+
+
+def _made(told: Mapping[str, Any]) -> list[str]:
+    return [
+        f"`{told['command']}`: {told['learning_steps']} training steps a concept, {told['prompts']} prompts with "
+        f"{told['samples']} pictures each, {told['drawing_steps']} sampling steps.", ""
+    ]  # fmt: skip
+
+
+def composed_table(ways: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "", "### Composed: several concepts in one prompt, no boxes", "",
+        "Four scenes with four pictures each; each concept is looked for in parts of the picture. *IA*: with all",
+        "named. *Of its own*: its gain over the class noun beside the gain of the same LoRA with it alone named,",
+        "which is how much the concepts disturb each other. *Of plain*: beside the gain of a LoRA learned without",
+        "consolidation, alone named, which is what comes out in the end. *Behind*: IA by which it is behind `cidm`.",
+        "*Confusion*: pictures in which the part most like a concept is nearer to another's pictures, of all ten.",
+        f"± is the standard error, from leaving out concepts. `{WEAKER}`: the plain LoRAs with each of N at the",
+        "N-th part of its weight.",
+    ]  # fmt: skip
+    for size, word in (("2", "Two"), ("3", "Three")):
+        groups = next(iter(ways.values()))[size]["groups"]
+        lines += ["", f"{word} together, {groups} groups:", "",
+                  "| learned by | IA | of its own | of plain | behind | confusion |"
+                  " IA, second judge | of its own | of plain | behind | confusion |", "|---" * 11 + "|"]  # fmt: skip
+        for way, parts in ways.items():
+            cells = [
+                "–"
+                if way == "cidm" and name == "behind"
+                else "{:.3f} ± {:.3f}".format(*parts[size][judge][name])
+                for judge in ("clip", "dino")
+                for name in ("ia", "of_own", "of_plain", "behind", "confusion")
+            ]
+            lines.append(f"| `{way}` | " + " | ".join(cells) + " |")
+    return lines
 
 
 def layouts_tables(found: Mapping[str, Any]) -> list[str]:
@@ -141,146 +244,6 @@ def layouts_tables(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def methods_table(found: Mapping[str, Any]) -> list[str]:
-    rows = found["rows"]
-    lines = [
-        "", f"## Ten concepts, {len(found['protocol']['seeds'])} seeds", "",
-        "mini-CIFC: seven objects and three styles, learned one after another, in another order for each seed.",
-        "Mean over concepts, then mean and standard deviation over seeds. IA and TA are cosines by the base's own",
-        "CLIP; the second judge is trained without captions and apart from the base. Retention is against a plain",
-        "LoRA of the concept's own, alone: what learning without consolidation and without other concepts reaches.",
-        "Methods that carry one LoRA on, or sum all, are drawn their own way. Forgetting is – where concepts were",
-        "judged at the end only. `cidm` is the default: R1 without R2; `R2 alone` has R2 in its place.", "",
-        *_protocol(found["protocol"]),
-        "", "| | " + " | ".join(title for _, title in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|",
-    ]  # fmt: skip
-    for row in ROWS:
-        if row.name in rows:
-            cells = [_cell(rows[row.name].get(figure)) for figure, _ in COLUMNS]
-            lines.append(f"| {row.name}{_fewer(found, row.name)} | " + " | ".join(cells) + " |")
-    return [*lines, *standing(rows), "", "![Retention by method](images/results-methods.png)"]
-
-
-def standing(rows: Mapping[str, Any]) -> list[str]:
-    """Which replay-free baselines the default is ahead of, and which not, by figure."""
-    if "cidm" not in rows:
-        return []
-    lines = [
-        "", "Where the default, `cidm`, stands: a baseline is behind or ahead when means differ by more than the",
-        "larger of the two spreads.", "",
-        "| figure | behind the default | no clear difference | ahead of the default |",
-        "|---|---|---|---|",
-    ]  # fmt: skip
-    for figure, title in COLUMNS[:4]:
-        places: dict[int, list[str]] = {1: [], 0: [], -1: []}
-        for name in BASELINES:
-            if name in rows and rows[name][figure]["mean"] is not None:
-                places[_compared(rows["cidm"][figure], rows[name][figure], figure)].append(name)
-        cells = [", ".join(places[place]) or "–" for place in (1, 0, -1)]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def _compared(ours: Mapping[str, Any], theirs: Mapping[str, Any], figure: str) -> int:
-    """1 where ours is better by more than the spread, -1 where it is worse by more, else 0."""
-    gap = ours["mean"] - theirs["mean"]
-    if figure.startswith("forgetting"):
-        gap = -gap
-    spread = max(ours["sd"] or 0, theirs["sd"] or 0)
-    return 0 if abs(gap) <= spread else 1 if gap > 0 else -1
-
-
-def _fewer(found: Mapping[str, Any], name: str) -> str:
-    """Of a row with fewer seeds than the others, how many."""
-    seeds = len(found["rows"][name][COLUMNS[0][0]]["by_seed"])
-    return "" if seeds == len(found["protocol"]["seeds"]) else f" ({seeds} seed{'s' * (seeds > 1)})"
-
-
-def routed_table(found: Mapping[str, Any]) -> list[str]:
-    lines = [
-        "", "### Routed: the prompt names its concept", "",
-        "Retention (confusion) with K concepts learned, by method of drawing, here against the same LoRA alone.",
-        "*Identical*: concepts whose pictures are the same bytes right after learning and at the end, drawn `named`.",
-        "",
-    ]  # fmt: skip
-    for training, parts in found.items():
-        counts = list(parts.get("routed", {}))
-        if not counts:
-            continue
-        methods = [name for name in parts["routed"][counts[0]] if name != "identical"]
-        lines += [f"Learned by `{training}`:", "", "| K | identical | " + " | ".join(methods) + " |",
-                  "|---" * (len(methods) + 2) + "|"]  # fmt: skip
-        for count in counts:
-            row = parts["routed"][count]
-            same = f"{row['identical']['same']} of {row['identical']['of']}"
-            lines.append(f"| {count} | {same} | " + " | ".join(_pair(row[name]) for name in methods) + " |")
-        lines.append("")
-    return lines
-
-
-def composed_table(found: Mapping[str, Any]) -> list[str]:
-    ways = {way: parts["composed"] for way, parts in found.items() if "composed" in parts}
-    if not ways:
-        return []
-    lines = [
-        "", "### Composed: several concepts in one prompt, no boxes", "",
-        "Four scenes with four pictures each; each concept is looked for in parts of the picture. *IA*: with all",
-        "named. *Of its own*: its gain over the class noun beside the gain of the same LoRA with it alone named,",
-        "which is how much the concepts disturb each other. *Of plain*: beside the gain of a LoRA learned without",
-        "consolidation, alone named, which is what comes out in the end. *Behind*: IA by which it is behind `cidm`.",
-        "*Confusion*: pictures in which the part most like a concept is nearer to another's pictures, of all ten.",
-        f"± is the standard error, groups taken as independent. `{WEAKER}`: the plain LoRAs with each of N at the",
-        "N-th part of its weight.",
-    ]  # fmt: skip
-    for size, word in (("2", "Two"), ("3", "Three")):
-        groups = next(iter(ways.values()))[size]["groups"]
-        lines += ["", f"{word} together, {groups} groups:", "",
-                  "| learned by | IA | of its own | of plain | behind | confusion |"
-                  " IA, second judge | of its own | of plain | behind | confusion |", "|---" * 11 + "|"]  # fmt: skip
-        for way, parts in ways.items():
-            cells = [
-                "–"
-                if way == "cidm" and name == "behind"
-                else "{:.3f} ± {:.3f}".format(*parts[size][judge][name])
-                for judge in ("clip", "dino")
-                for name in ("ia", "of_own", "of_plain", "behind", "confusion")
-            ]
-            lines.append(f"| `{way}` | " + " | ".join(cells) + " |")
-    return lines
-
-
-def static_table(found: Mapping[str, Any]) -> list[str]:
-    lines = [
-        "", "### Static: all concepts in one file", "",
-        "Retention (confusion) by merge method, with K concepts in the file, against the same LoRAs alone.", "",
-    ]  # fmt: skip
-    for training, parts in found.items():
-        counts = list(parts.get("static", {}))
-        if not counts:
-            continue
-        methods = list(parts["static"][counts[0]])
-        lines += [f"Learned by `{training}`:", "", "| K | " + " | ".join(methods) + " |",
-                  "|---" * (len(methods) + 1) + "|"]  # fmt: skip
-        for count in counts:
-            cells = [_pair(parts["static"][count][name]) for name in methods]
-            lines.append(f"| {count} | " + " | ".join(cells) + " |")
-        lines.append("")
-    return [*lines, "![Retention by number of concepts](images/results-promises.png)"]
-
-
-def _protocol(told: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{told['learning_steps']} training steps a concept; {told['prompts']} prompts with {told['samples']} pictures "
-        f"each, {told['drawing_steps']} denoising steps."
-    ]
-
-
-def _cell(value: Mapping[str, Any] | None) -> str:
-    if not value or value["mean"] is None:
-        return "–"
-    return f"{value['mean']:.3f}" + (f" ± {value['sd']:.3f}" if value["sd"] is not None else "")
-
-
 def _both(value: Mapping[str, float | None], name: str) -> str:
     """By CLIP, and in brackets by the second judge: shares in percent, cosines as they are."""
     shown = [
@@ -288,66 +251,6 @@ def _both(value: Mapping[str, float | None], name: str) -> str:
         for one in value.values()
     ]
     return shown[0] + "".join(f" ({one})" for one in shown[1:])
-
-
-def _pair(value: Mapping[str, Any]) -> str:
-    kept = value["retention"]["clip"]
-    return ("–" if kept is None else f"{kept:.3f}") + f" ({100 * value['confusion']['clip']:.0f} %)"
-
-
-def plot_methods(found: Mapping[str, Any], path: Path) -> None:
-    """Retention of each row with its spread over seeds."""
-    rows = [
-        row.name
-        for row in ROWS
-        if row.name in found and found[row.name]["retention clip"]["mean"] is not None
-    ]
-    values = [found[name]["retention clip"] for name in rows]
-    figure, axes = _figure(8, 0.35 * len(rows) + 1)
-    axes.barh(
-        rows[::-1],
-        [v["mean"] for v in values][::-1],
-        xerr=[v["sd"] or 0 for v in values][::-1],
-        color="#4878a8",
-    )
-    axes.set_xlabel("retention")
-    _save(figure, path)
-
-
-def plot_promises(found: Mapping[str, Any], path: Path) -> None:
-    """Retention by number of concepts, routed and static."""
-    figure, axes = _figure(8, 4.5)
-    for training, parts in found.items():
-        for kind, names in (("routed", ("named", "official", "paper")), ("static", ("fuse", "mean", "sum"))):
-            counts = list(parts.get(kind, {}))
-            for name in names:
-                points = [
-                    (int(k), parts[kind][k][name]["retention"]["clip"])
-                    for k in counts
-                    if name in parts[kind][k]
-                ]
-                if points and training == "cidm":
-                    axes.plot(*zip(*points, strict=True), marker="o", label=f"{kind}, {name}",
-                              linestyle="-" if kind == "routed" else "--")  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xticks(COUNTS, [str(count) for count in COUNTS], minor=False)
-    axes.minorticks_off()
-    axes.set_xlabel("concepts learned")
-    axes.set_ylabel("retention")
-    axes.legend(fontsize=8)
-    _save(figure, path)
-
-
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

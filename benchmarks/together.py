@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from cidm_cli.models.identity import MINI
 from cidm_cli.options.draw import resolve_draw
 from cidm_registry import Registry
 
+from .figures import jackknife
 from .lab import Lab
 
 SCENES = ("a photo of {} on the beach", "a photo of {} in the snow", "a photo of {} on a white background",
@@ -95,24 +96,19 @@ def figures(own: Sequence[Row], plain: Sequence[Row], default: Sequence[Row], ju
         )
     ]
     table = np.array(columns)
-    groups = np.array([row["group"] for row in own])
-    return {
-        "ia": jackknife(lambda t: t[0].mean(), table, groups),
-        "of_plain": jackknife(lambda t: (t[0] - t[2]).mean() / (t[3] - t[2]).mean(), table, groups),
-        "of_own": jackknife(lambda t: (t[0] - t[2]).mean() / (t[1] - t[2]).mean(), table, groups),
-        "behind": jackknife(lambda t: (t[4] - t[0]).mean(), table, groups),
-        "confusion": jackknife(lambda t: t[5].mean(), table, groups),
+    # A concept is left out with every group that it is in.
+    held = {
+        name: {row["group"] for row in own if row["concept"] == name}
+        for name in {r["concept"]: 0 for r in own}
     }
-
-
-def jackknife(
-    figure: Callable[[np.ndarray], float], table: np.ndarray, groups: np.ndarray
-) -> tuple[float, float]:
-    """A figure of a table's columns [..., rows] and its standard error, leaving out one group of rows at a time."""
-    kinds = np.unique(groups)
-    without = np.array([figure(table[..., groups != group]) for group in kinds])
-    error = np.sqrt((len(kinds) - 1) / len(kinds) * ((without - without.mean()) ** 2).sum())
-    return float(figure(table)), float(error)
+    without = np.array([[row["group"] in some for row in own] for some in held.values()])
+    return {
+        "ia": jackknife(lambda t: t[0].mean(), table, without),
+        "of_plain": jackknife(lambda t: (t[0] - t[2]).mean() / (t[3] - t[2]).mean(), table, without),
+        "of_own": jackknife(lambda t: (t[0] - t[2]).mean() / (t[1] - t[2]).mean(), table, without),
+        "behind": jackknife(lambda t: (t[4] - t[0]).mean(), table, without),
+        "confusion": jackknife(lambda t: t[5].mean(), table, without),
+    }
 
 
 def _together(

@@ -100,7 +100,7 @@ def evaluate(
     with listener.stage("judging", len(set(every))) as update:
         judges.look(list(dict.fromkeys(every)), lambda key: samples.read(folder, key), update)
 
-    cells = {place: _judge(judges, by_key[place[0]], references, own) for place, own in keys.items()}
+    cells = {place: judged(judges, by_key[place[0]], references, own) for place, own in keys.items()}
     return Evaluation(
         base=registry.base.fingerprint,
         method="merged" if states[-1].static else settings.method,
@@ -208,7 +208,7 @@ def look_at_references(
     return out
 
 
-def _judge(
+def judged(
     judges: Judges, subject: Subject, references: Mapping[str, Sequence[str]], keys: Sequence[str]
 ) -> Cell:
     """The figures of a concept's samples, which come prompt by prompt; ``references`` are all concepts'."""

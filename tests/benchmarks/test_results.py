@@ -1,29 +1,43 @@
-"""The tables of results: made of parts, and honest about where the default stands."""
+"""The page of results: made of parts, with every row's interval and the command that made it."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks import results
 
+TOLD = {
+    "command": "python -m benchmarks.x",
+    "learning_steps": 1,
+    "prompts": 1,
+    "samples": 1,
+    "drawing_steps": 1,
+}
 
-def figure(*by_seed: float, sd: float = 0.01) -> dict[str, Any]:
-    return {"mean": sum(by_seed) / len(by_seed), "sd": sd, "by_seed": list(by_seed)}
+
+def figure(value: float) -> dict[str, Any]:
+    return {"clip": {"value": value, "low": value - 0.01, "high": value + 0.01}, "dino": {"value": value / 2}}
 
 
-def row(ia: float, forgetting: float = 0.0, seeds: int = 3) -> dict[str, Any]:
+def row(value: float, **more: Any) -> dict[str, Any]:
     return {
-        name: figure(*[forgetting if name.startswith("forgetting") else ia] * seeds)
-        for name, _ in results.COLUMNS
+        "ia": figure(value),
+        "retention": {"clip": None},
+        "ta": {"all": {"value": 0.2}},
+        "forgetting": {},
+        **more,
     }
 
 
 def test_what_was_run_in_parts_is_put_together_and_nothing_is_overwritten(tmp_path: Path) -> None:
     parts: list[dict[str, Any]] = [
         {"protocol": {"seeds": [0, 1]}, "rows": {"cidm": row(0.6)}},
-        {"protocol": {"seeds": [0]}, "rows": {"cidm": row(0.1), "ewc": row(0.5, seeds=1)}},
+        {"protocol": {"seeds": [0]}, "rows": {"cidm": row(0.1), "ewc": row(0.5)}},
     ]
     files = [tmp_path / f"{number}.json" for number in range(2)]
     for file, part in zip(files, parts, strict=True):
@@ -34,18 +48,36 @@ def test_what_was_run_in_parts_is_put_together_and_nothing_is_overwritten(tmp_pa
     assert whole["rows"]["ewc"] == parts[1]["rows"]["ewc"]
 
 
-def test_a_baseline_is_behind_only_by_more_than_the_spread_and_less_forgetting_is_better() -> None:
-    rows = {"cidm": row(0.6, 0.0), "ewc": row(0.595, 0.05), "lwf": row(0.7, 0.005), "finetune": row(0.3, 0.2)}
-    by_figure = {line.split(" | ")[0]: line for line in results.standing(rows)}
-    assert by_figure["| IA"] == "| IA | finetune | ewc | lwf |"
-    assert by_figure["| forgetting"] == "| forgetting | finetune, ewc | lwf | – |"
+def test_a_cell_has_its_interval_and_the_second_judge_in_brackets() -> None:
+    assert results.cell(figure(0.6)) == "0.600 ± 0.010 (0.300)"
+    assert results.cell({"clip": None}) == "–"
+    lines = results.table({"base": row(0.1), "cidm": row(0.6, drift=figure(0.05))})
+    assert lines[0] == "| | IA | TA | drift |", "no column without a figure"
+    assert lines[2] == "| base | 0.100 ± 0.010 (0.050) | 0.200 | – |"
 
 
-def test_a_row_of_fewer_seeds_says_so() -> None:
-    found = {
-        "protocol": {"seeds": [0, 1, 2], "learning_steps": 1, "prompts": 1, "samples": 1, "drawing_steps": 1},
-        "rows": {"cidm": row(0.6), "ewc": row(0.5, seeds=1)},
+def test_every_table_names_its_command_and_the_data_keeps_rows_static_and_what_is_carried_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"base": row(0.1), "tokens only": row(0.4), "cidm": row(0.6)}
+    part = {"default": True, "with": "cidm", "without": "tokens only", "brings": figure(0.2)}
+    printed: dict[str, Any] = {
+        "continual": {"protocol": TOLD, "rows": rows, "parts": {"R1": part}},
+        "sweep": {"protocol": TOLD, "rows": rows, "chosen": {"ewc": "ewc, ewc_weight 3"}},
+        "promises": {"protocol": TOLD, "promises": {"cidm": {"static": {"10": rows}}}},
+        "carried": {"protocol": TOLD, "rows": rows},
     }
-    table = "\n".join(results.methods_table(found))
-    assert "| ewc (1 seed) |" in table
-    assert "| cidm |" in table
+    said = ["results", "--out", str(tmp_path)]
+    for name, content in printed.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        said += [f"--{name}", str(tmp_path / f"{name}.json")]
+    monkeypatch.setattr(sys, "argv", said)
+    results.main()
+    known = json.loads((tmp_path / "results.json").read_text())
+    assert known["rows"] == known["static"]["10"] == known["carried_away"] == rows
+    assert set(known["protocol"]["sets"]) == {"tune", "judge"}
+    page = (tmp_path / "results.md").read_text()
+    assert page.count("| tokens only |") == 4
+    assert page.count("`python -m benchmarks.x`") == 4
+    assert "| R1 | yes | 0.200 ± 0.010 (0.100) | cidm less tokens only |" in page
+    assert "Chosen: ewc, ewc_weight 3." in page
