@@ -1,4 +1,4 @@
-"""How far pictures of equal prompts and seeds are from each other, and from a concept's own."""
+"""How far pictures of equal prompts and seeds are from each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from cidm_cli.judge.encoders import Judges
-from cidm_cli.method import metrics
 
 
 def apart(judges: Judges, one: Sequence[Image.Image], other: Sequence[Image.Image]) -> dict[str, float]:
@@ -26,17 +25,6 @@ def apart(judges: Judges, one: Sequence[Image.Image], other: Sequence[Image.Imag
         before, after = (judges.pictures(name, own) for own in keys)
         out[name] = float(1 - (before * after).sum(-1).mean())
     return out
-
-
-def likeness(judges: Judges, pictures: Sequence[Image.Image], own: Sequence[Image.Image]) -> dict[str, float]:
-    """IA by judge: mean cosine of pictures to a concept's own."""
-    drawn, known = looked_at(judges, pictures), looked_at(judges, own)
-    return {
-        name: float(
-            metrics.image_alignment(judges.pictures(name, drawn), judges.pictures(name, known)).mean()
-        )
-        for name in judges.names
-    }
 
 
 def looked_at(judges: Judges, pictures: Sequence[Image.Image]) -> list[str]:

@@ -9,7 +9,8 @@ not judged. Everything is kept in ``--work`` and not made again. Prints one JSON
   ``together.py``.
 - ``static.K``: all K in one file, by merge method; ``drift``: what the file does to prompts that name no concept.
 
-Each table has the rows ``base``, ``tokens only`` and ``named``; what they mean: ``figures.table``.
+Each table has the rows ``base``, ``tokens only``, ``named`` and the plain LoRA by name; what they mean:
+``figures.table``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from cidm_cli.share.selection import Selection
 from cidm_registry import Record, Registry
 
 from . import figures, together
-from .continual import NO_LORA, TOKENS, TRAININGS
+from .continual import NAMED, NO_LORA, TOKENS, TRAININGS
 from .lab import Lab, add_arguments, cells, ending, protocol, say, told
 from .pictures import apart
 from .sets import FROZEN, JUDGE, unseen
@@ -149,10 +150,18 @@ def spread(names: Sequence[str], number: int) -> list[str]:
     return [names[k] for k in picked]
 
 
+def beside(runs: Sequence[Many]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of every table: by name, the plain LoRAs by name, the tokens with no LoRA at all."""
+    plain = [replace(run, training="plain") for run in runs]
+    return {
+        "named": [run.judged("named") for run in runs], NAMED: [run.judged("named") for run in plain],
+        TOKENS: [run.judged("tokens", static=NO_LORA) for run in runs],
+    }  # fmt: skip
+
+
 def routed(runs: Sequence[Many]) -> dict[str, Any]:
     """Figures by method of drawing, with all concepts learned."""
-    found = {method: [run.judged(method, method) for run in runs] for method in ROUTED}
-    found[TOKENS] = [run.judged("tokens", static=NO_LORA) for run in runs]
+    found = beside(runs) | {method: [run.judged(method, method) for run in runs] for method in ROUTED[1:]}
     return {**figures.table(found, named="named", tokens=TOKENS), "identical": identical(runs[0])}
 
 
@@ -180,8 +189,7 @@ def static(runs: Sequence[Many]) -> dict[str, Any]:
     """Figures of all concepts in one file, by merge method, with what it does to prompts that name none."""
     merges = runs[0].given.merges
     files = {method: [merged(run, method) for run in runs] for method in merges}
-    found = {"named": [run.judged("named") for run in runs]}
-    found[TOKENS] = [run.judged("tokens", static=NO_LORA) for run in runs]
+    found = beside(runs)
     for method, each in files.items():
         found[method] = [
             run.judged(f"static-{method}", static=one) for run, one in zip(runs, each, strict=True)

@@ -25,26 +25,10 @@ Report = dict[str, Any]
 Run = Callable[..., Report]
 
 
-def cifc(folder: Path) -> Path:
-    """Two tasks in the paper's form: an object and a style, two prompts each."""
-    sets = {"pet": "a <TOK> on the beach\nA red <TOK>\n", "style": "a <TOK> of a dog\na <TOK> of a cat\n"}
-    entries = []
-    for number, (name, noun, prompts) in enumerate((("rex", "dog", "pet"), ("ink", "photo", "style")), 1):
-        tiny.save_pictures(folder / "concepts" / name, (f"a {noun} in the snow",) * 3, seed=number)
-        entries.append(
-            f'[[task]]\nid = "V{number}"\nname = "{name}"\nclass_noun = "{noun}"\nprompts = "{prompts}"\n'
-        )
-    (folder / "prompts").mkdir()
-    for name, text in sets.items():
-        (folder / "prompts" / f"{name}.txt").write_text(text)
-    (folder / "tasks.toml").write_text("".join(entries))
-    return folder
-
-
 def runner(
     tmp_path: Path, bases: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Run:
-    data, work = cifc(tmp_path / "cifc"), tmp_path / "work"
+    data, work = judging.cifc(tmp_path / "cifc"), tmp_path / "work"
     clip = judging.save_clip(tmp_path / "clip", with_tokenizer=True)
     vit = judging.save_vit(tmp_path / "vit")
 

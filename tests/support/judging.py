@@ -90,3 +90,19 @@ def _save(folder: Path, build: Callable[[], PreTrainedModel], processor: str) ->
     }  # fmt: skip
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder
+
+
+def cifc(folder: Path) -> Path:
+    """Two tasks in the paper's form: an object and a style, two prompts each."""
+    sets = {"pet": "a <TOK> on the beach\nA red <TOK>\n", "style": "a <TOK> of a dog\na <TOK> of a cat\n"}
+    entries = []
+    for number, (name, noun, prompts) in enumerate((("rex", "dog", "pet"), ("ink", "photo", "style")), 1):
+        tiny.save_pictures(folder / "concepts" / name, (f"a {noun} in the snow",) * 3, seed=number)
+        entries.append(
+            f'[[task]]\nid = "V{number}"\nname = "{name}"\nclass_noun = "{noun}"\nprompts = "{prompts}"\n'
+        )
+    (folder / "prompts").mkdir()
+    for name, text in sets.items():
+        (folder / "prompts" / f"{name}.txt").write_text(text)
+    (folder / "tasks.toml").write_text("".join(entries))
+    return folder
