@@ -95,15 +95,15 @@ def gather(
     """
     feature_source = base.architecture.feature_source
     sites = sorted({site for record in records for site in load(record).up})
-    ups: dict[str, list[torch.Tensor]] = {}
-    downs: dict[str, list[torch.Tensor]] = {}
-    for site in sites:
-        out, width = base.denoiser.get_submodule(site).weight.shape[:2]
-        for record, factor in zip(records, factors, strict=True):
-            weights = load(record)
-            up = weights.up.get(site, torch.zeros(out, 0)).cpu() * (record.scale * factor)
-            ups.setdefault(site, []).append(up)
-            downs.setdefault(site, []).append(weights.down.get(site, torch.zeros(0, width)).cpu())
+    shapes = {site: base.denoiser.get_submodule(site).weight.shape[:2] for site in sites}
+    ups: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
+    downs: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
+    for record, factor in zip(records, factors, strict=True):
+        weights = load(record)
+        for site, (out, width) in shapes.items():
+            up = weights.up.get(site, torch.zeros(out, 0)).cpu()
+            ups[site].append(up * (record.scale * factor))
+            downs[site].append(weights.down.get(site, torch.zeros(0, width)).cpu())
     axes: Axes = (
         dict.fromkeys(map(feature_source, sites))
         if options.method == "fuse"
