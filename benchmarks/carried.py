@@ -20,8 +20,9 @@ from safetensors.torch import load
 
 from cidm_cli.bases import family
 from cidm_cli.formats.diffusers_lora import pack_diffusers
-from cidm_cli.judge.concepts import Events, judged, look_at_references
+from cidm_cli.judge.concepts import judged, look_at_references
 from cidm_cli.judge.subjects import Subject, match
+from cidm_cli.machine.session import Listener
 from cidm_cli.models.opening import open_base
 from cidm_cli.models.sampling import initial_noise
 from cidm_cli.options.merge import MergeOptions
@@ -80,7 +81,7 @@ def carried(lab: Lab, training: str, run: Pass, method: str | None, own: dict[st
             record for record in registry.records() if record.name in {task.name for task in run.tasks}
         ]
         subjects, _ = match(records, run.tasks, limit=run.judging.limit_prompts)
-        references = look_at_references(lab.judges, {one.record.key: one for one in subjects}, Events())
+        references = look_at_references(lab.judges, {one.record.key: one for one in subjects}, Listener())
         base = {concept["key"]: concept["base"] for concept in own["concepts"]}
         pictures = stock(lab, registry, records, subjects, run, method)
         concepts = []
