@@ -24,7 +24,7 @@ from .encoded import Texts
 from .images import Picture, Static, read_static, ready
 from .jobs import COMPLETE, FORMS, Ablation, Job, Mask, check_size, masks_of
 from .mixtures import Loader, Mixture
-from .scenes import Chosen, Part
+from .scenes import Chosen, Part, waiting
 
 
 def redraw(registry: Registry, base: Base, facts: dict[str, Any], folder: Path = Path()) -> Picture:
@@ -96,9 +96,9 @@ def _told(
     def found(there: Records) -> Found:
         whole, *others = (mixture(there) for mixture in mixtures)
         masks = _same_masks(job.regions, folders, hashes) if job.regions else ()
-        chosen = Chosen(whole, tuple(others), masks)
         static = _same_file(merged, base, beside) if merged else None
         drawn = replace(job, structure=followed()) if followed else job
+        chosen = waiting(drawn, Chosen(whole, tuple(others), masks))
         first, last = ([part(drawn, chosen, there) for _, part in parts] for parts in (before, after))
         return [*first, Part(drawn, chosen, seeds), *last], drawn, chosen, static, ahead + index
 
@@ -133,7 +133,8 @@ def _part_told(told: dict[str, Any]) -> tuple[tuple[int, ...], Callable[[Job, Ch
         of = [tuple(record for record in named if record.key in keys) for keys in (given, against)]
         whole = replace(chosen.whole, named=of[0], against=of[1])
         options = replace(job.options, negative=negative)
-        return Part(replace(job, prompt=prompt, options=options), Chosen(whole), seeds)
+        mine = replace(job, prompt=prompt, options=options)
+        return Part(mine, waiting(mine, Chosen(whole)), seeds)
 
     return seeds, found
 

@@ -156,7 +156,7 @@ def _chosen(base: Base, load: Loader, records: Sequence[Record], job: Job, stati
     if static is None:
         return chosen
     whole, *regions = (replace(one, method="merged", used=(), weights=()) for one in chosen.mixtures)
-    return replace(chosen, whole=whole, regions=tuple(regions))
+    return Chosen(whole, tuple(regions), chosen.masks)
 
 
 def _shared(job: Job, chosen: Chosen) -> object:
@@ -172,6 +172,7 @@ def _shared(job: Job, chosen: Chosen) -> object:
         whole.method,
         [(record.blob, record.scale) for record in whole.used],
         whole.weights,
+        chosen.before and _shared(*chosen.before),
     )
 
 
@@ -188,22 +189,40 @@ def ready(base: Base, job: Job, chosen: Chosen, texts: Texts, static: Static | N
     guide = None
     if job.structure:
         guide = scenes.guide(base, job.structure, job.options, texts.load, texts.on_note)
-    weights = Applied(lambda: static.deltas) if static else scenes.merging(base, chosen, texts.load)
+    every = [chosen.before[1], chosen] if chosen.before else [chosen]
+    weights = [
+        Applied(lambda: static.deltas) if static else scenes.merging(base, c, texts.load) for c in every
+    ]
     prepared: list[Scene] = []
 
     def drawing(batch: Sequence[Part], on_step: Callable[[], None]) -> list[Image.Image]:
-        if not prepared or prepared[0].jobs != tuple(part.job for part in batch):
-            prepared[:] = [scenes.prepare(base, batch, texts, guide)]
-        return _drawn(base, prepared[0], batch, weights, on_step)
+        stages = [batch]
+        if chosen.before:
+            stages.insert(0, [Part(*part.chosen.before, part.seeds) for part in batch if part.chosen.before])
+        if not prepared or prepared[-1].jobs != tuple(part.job for part in batch):
+            prepared[:] = [scenes.prepare(base, stage, texts, guide) for stage in stages]
+        return _drawn(base, [*zip(prepared, stages, weights, strict=True)], merges, on_step)
 
-    # Noise is found in given pictures with the base's own weights: there each batch is merged for by itself.
-    with nullcontext() if over.inverts(job) else weights.merged(base):
+    # Noise is found in given pictures with the base's own weights: there each batch is merged for by itself. So it is
+    # where the weights change on the way.
+    merges = over.inverts(job) or len(weights) > 1
+    with nullcontext() if merges else weights[0].merged(base):
         yield drawing
 
 
+Stage = tuple[Scene, Sequence[Part], Applied]
+"""What some sampling steps draw, for which parts of the batch, and how its weights are in the base."""
+
+
 def _drawn(
-    base: Base, scene: Scene, batch: Sequence[Part], weights: Applied, on_step: Callable[[], None]
+    base: Base, stages: Sequence[Stage], merges: bool, on_step: Callable[[], None]
 ) -> list[Image.Image]:
+    """The pictures of a batch, drawn in one stage, or in two where learned styles come later.
+
+    Args:
+        merges: whether each stage's weights are merged here, and not all along.
+    """
+    scene, batch, _ = stages[-1]
     options = scene.options
 
     def stepped(_: int = 0) -> None:
@@ -213,13 +232,20 @@ def _drawn(
     with memory.advised_drawing(base, options):
         noise = scenes.noise(base, scene, [seed for part in batch for seed in part.seeds])
         begun = over.begun(base, scene, batch, noise, stepped)
-        with weights.merged(base) if over.inverts(scene.jobs[0]) else nullcontext():
-            latents = sampling.denoise(
-                base, views.estimate(base, scene, batch, weights), begun.noise, sampler=options.sampler,
-                steps=options.steps, first=begun.first, begin=begun.begin, keep=begun.keep, on_step=stepped,
-                beside=[scene.guide.control.model] if scene.guide else [],
-            )  # fmt: skip
+        until = [scenes.steps_before(scene.jobs[0]), options.steps][-len(stages) :]
+        for (shown, parts, weights), last in zip(stages, until, strict=True):
+            with weights.merged(base) if merges else nullcontext():
+                latents = sampling.denoise(
+                    base, views.estimate(base, shown, parts, weights), begun.noise, sampler=options.sampler,
+                    steps=options.steps, first=begun.first, last=last, begin=begun.begin, keep=begun.keep,
+                    on_step=stepped, beside=[shown.guide.control.model] if shown.guide else [],
+                )  # fmt: skip
+            begun = over.Begun(noise, last, partial(_as_it_is, latents))
         return sampling.decode(base, latents)
+
+
+def _as_it_is(latents: torch.Tensor, _level: sampling.Level) -> torch.Tensor:
+    return latents
 
 
 def _facts(

@@ -8,7 +8,7 @@ is, a region's concepts in the region, and neither sees the other's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..models.base import Base
 from ..models.family import Factors, Regions, Source
 from ..models.structure import Guide, in_pixels
 from ..options.draw import DrawOptions
+from ..options.prompts import parse_prompt
 from .encoded import Said, Texts
 from .jobs import Ablation, Job, Mask, check_layout
 from .lines import lines
@@ -50,6 +51,8 @@ class Chosen:
     """By each region's own prompt."""
     masks: tuple[Mask | None, ...] = ()
     """Of each region."""
+    before: tuple[Job, Chosen] | None = None
+    """What the first steps draw instead, where a learned style comes later."""
 
     @property
     def mixtures(self) -> tuple[Mixture, ...]:
@@ -155,7 +158,41 @@ def choose(base: Base, load: Loader, records: Sequence[Record], job: Job) -> Cho
     """
     masks = check_layout(job.regions, job.options) if job.regions else ()
     whole, *regions = (mixture(base, load, records, prompt, how) for prompt, how in job.parts)
-    return Chosen(whole, tuple(regions), masks)
+    return waiting(job, Chosen(whole, tuple(regions), masks))
+
+
+def steps_before(job: Job) -> int:
+    """Sampling steps that are drawn before learned styles have a say; over a given picture none: it is the subject."""
+    return 0 if job.over else round(job.options.style_from * job.options.steps)
+
+
+def waiting(job: Job, chosen: Chosen) -> Chosen:
+    """The same, with what its first steps draw where the prompts name learned styles: their class nouns, unweighted.
+
+    What a picture shows is settled at high noise, how it is painted afterwards. A merged file's weights hold styles and
+    objects in one, and stay.
+    """
+    words = {record.key: record.class_noun for mix in chosen.mixtures for record in mix.named if record.style}
+    if not words or not steps_before(job) or chosen.whole.method == "merged":
+        return chosen
+
+    def without(prompt: str) -> str:
+        return parse_prompt(prompt).renamed(words)
+
+    def rest(mix: Mixture) -> Mixture:
+        used = [
+            (record, w) for record, w in zip(mix.used, mix.weights, strict=True) if record.key not in words
+        ]
+        named = tuple(record for record in mix.named if record.key not in words)
+        return replace(mix, named=named, used=tuple(r for r, _ in used), weights=tuple(w for _, w in used))
+
+    layout = job.layout
+    if layout:
+        regions = [r.model_copy(update={"prompt": without(r.prompt)}) for r in layout.regions]
+        layout = layout.model_copy(update={"regions": tuple(regions)})
+    earlier = replace(job, prompt=without(job.prompt), layout=layout)
+    before = Chosen(rest(chosen.whole), tuple(rest(mix) for mix in chosen.regions), chosen.masks)
+    return replace(chosen, before=(earlier, before))
 
 
 def merging(base: Base, chosen: Chosen, load: Loader) -> Applied:

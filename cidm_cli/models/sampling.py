@@ -119,6 +119,7 @@ def denoise(
     sampler: str,
     steps: int,
     first: int = 0,
+    last: int | None = None,
     begin: Callable[[Level], torch.Tensor] | None = None,
     keep: Callable[[torch.Tensor, Level], torch.Tensor] = lambda latents, level: latents,
     on_step: Callable[[int], None] = lambda step: None,
@@ -128,15 +129,17 @@ def denoise(
 
     Args:
         first: steps of the ``steps`` that are left out, from the noisy end.
+        last: the step after which to stop, else all are done; what comes then is still as noisy as it says.
         begin: the latents to start from, at the level they must have; else they are ``noise`` alone.
         keep: changes latents, given their level, before the first evaluation and after each one.
-        on_step: hears 1, 2, …, ``steps`` - ``first``, also from a sampler that looks more than once a step.
+        on_step: hears 1, 2, …, ``last`` - ``first``, also from a sampler that looks more than once a step.
         beside: what is asked at every step besides the denoiser.
     """
     scheduler = make_scheduler(base, sampler)
     scheduler.set_timesteps(steps, device=base.device)
     passed = levels(scheduler, sampler)
-    start = min(first * scheduler.order, len(scheduler.timesteps))
+    last = steps if last is None else last
+    start, end = (min(step * scheduler.order, len(scheduler.timesteps)) for step in (first, last))
     if start and hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(start)
     whole = getattr(scheduler, "init_noise_sigma", 1.0)
@@ -144,11 +147,11 @@ def denoise(
     latents = keep(latents, passed[start])
     done = 0
     with present(base.device, base.denoiser, *beside), base.autocast():
-        for number, t in enumerate(scheduler.timesteps[start:], start):
-            step = (number - start) // scheduler.order
+        for number, t in enumerate(scheduler.timesteps[start:end], start):
+            step = number // scheduler.order
             prediction = estimate(_scaled(scheduler, latents, t), t, step)
             latents = keep(scheduler.step(prediction, t, latents).prev_sample, passed[number + 1])
-            if (number + 1 - start) * (steps - first) // (len(scheduler.timesteps) - start) > done:
+            if (number + 1 - start) * (last - first) // (end - start) > done:
                 done += 1
                 on_step(done)
     return latents

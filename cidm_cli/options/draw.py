@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 
 from ..bases import family
 from ..errors import CidmError, ExitCode
@@ -59,6 +59,8 @@ class DrawOptions:
     """How concepts are put together."""
     power: Weight = 0.0
     """Exponent of the similarities where the method is sharp or official; 0 takes 16 or 4."""
+    style_from: Annotated[float, Ge(0), Lt(1), Shown("0, but 0.25 for mini")]
+    """Share of the steps, from the noisiest, that draw a style's class noun in its place, so that subjects stay."""
     batch: Annotated[Count, Group("Pictures")] = 4
     """Pictures drawn at once, also of several prompts where they have the same weights and settings."""
 
@@ -91,7 +93,7 @@ def resolve_draw(asked: Asked, kind: str, pixels: int) -> DrawOptions:
     Raises:
         CidmError: USAGE, naming the option, for a value that cannot be drawn with.
     """
-    whole = settled(DrawOptions, asked, {**family(kind).draw, "size": (pixels, pixels)})
+    whole = settled(DrawOptions, asked, {"style_from": 0.0, **family(kind).draw, "size": (pixels, pixels)})
     parse_prompt(whole.negative, "the negative prompt")
     if whole.seed > 2**63 - whole.count:
         raise usage("seed", whole.seed, "must be at most 2^63 - 1, the last picture's, too")

@@ -3,7 +3,7 @@ r"""Prompts that name concepts: "a <dog> on the beach, a plain \< sign"."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from cidm_registry.errors import InvalidName
@@ -41,6 +41,14 @@ class Prompt:
     def filled(self, stand_in: Callable[[str], str]) -> str:
         """The prompt as plain text, each mention replaced by what `stand_in` gives for its name."""
         return "".join(part if isinstance(part, str) else stand_in(part.name) for part in self.parts)
+
+    def renamed(self, words: Mapping[str, str]) -> str:
+        """The prompt as typed, with other words for some of its mentions, by the names' canonical keys."""
+        text = self.text
+        for part in reversed(self.parts):
+            if isinstance(part, Mention) and (word := words.get(canonical_key(part.name))) is not None:
+                text = text[: part.position] + word + text[text.index(">", part.position) + 1 :]
+        return text
 
 
 def parse_prompt(text: str, what: str = "the prompt") -> Prompt:

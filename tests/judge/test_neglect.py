@@ -104,7 +104,7 @@ def drawn_again(taught: Registry, base: Base, *jobs: Job) -> list[Image.Image]:
     return [picture.image for picture in draw(taught, base, jobs)]
 
 
-OPTIONS = DrawOptions(count=3, batch=2, seed=11, steps=1, guidance=2.0, size=(96, 64))
+OPTIONS = DrawOptions(count=3, batch=2, seed=11, steps=1, guidance=2.0, size=(96, 64), style_from=0.0)
 
 
 def means(judges: Judges, judge: str, data: Path, crops: list[Image.Image]) -> np.ndarray:
