@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter
 
 from .painters import paint_background
 from .scenes import background_phrase, paste_object
 from .world import article
 
 SIZE = 128
+SEAL = (102, 100, 120, 120)
+"""Where an ink painting's seal is, in pixels of SIZE: left, top, right, bottom."""
 
 
 @dataclass(frozen=True)
@@ -81,73 +83,60 @@ SCENES = (
 )
 
 
-def _contours(image: Image.Image) -> Image.Image:
-    """Where neighbouring colours differ, white on black, two pixels thick."""
-    edges = [channel.filter(ImageFilter.FIND_EDGES) for channel in image.split()]
-    strongest = ImageChops.lighter(ImageChops.lighter(edges[0], edges[1]), edges[2])
-    lines = np.asarray(strongest.filter(ImageFilter.MaxFilter(3)), np.float32)
-    lines = np.clip(3 * lines - 60, 0, 255)
-    lines[:3], lines[-3:], lines[:, :3], lines[:, -3:] = 0, 0, 0, 0
-    return Image.fromarray(lines.astype(np.uint8))
+# A style is a tint and a texture of a few pixels. Both can be told at 64 pixels, leave things their outlines and most
+# of their colours, and are settled at little noise, after what is shown.
 
 
-def oil_swirl(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Thick bent strokes in teal, orange and cream with dark contours, after the post-impressionists."""
-    thick = image.filter(ImageFilter.ModeFilter(7))
-    two = ImageOps.colorize(
-        ImageOps.equalize(thick.convert("L")), (10, 62, 84), (255, 236, 190), (232, 116, 34), midpoint=120
-    )
-    two = ImageChops.multiply(two, ImageOps.invert(_contours(thick)).convert("RGB"))
-    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
-    bend = 1.6 * np.sin(5 * x + rng.uniform(0, 6)) + 1.6 * np.cos(4 * y + rng.uniform(0, 6))
-    strokes = np.sin(44 * (0.35 * x + y) + 3 * bend)[:, :, None]
-    return Image.fromarray(np.clip(np.asarray(two, np.float32) + 16 * strokes, 0, 255).astype(np.uint8))
+def _texture(pattern: str, depth: float) -> np.ndarray:
+    """A texture [SIZE, SIZE, 1] around 0, of period 8, which is 4 pixels of the base's image: a cell of its latents."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    there = {"hatch": (x + y) % 8 < 3, "lines": y % 8 < 3, "weave": (x // 4 + y // 4) % 2 == 0}[pattern]
+    return depth * (there - there.mean())[:, :, None]
 
 
-def chalk(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Coloured chalk lines on a dark green board."""
-    smooth = image.filter(ImageFilter.GaussianBlur(1.2))
-    edges = ImageOps.autocontrast(smooth.convert("L").filter(ImageFilter.FIND_EDGES), cutoff=1)
-    lines = np.asarray(edges.filter(ImageFilter.MaxFilter(3)), np.float32)[:, :, None] / 255
-    lines[:2], lines[-2:], lines[:, :2], lines[:, -2:] = 0, 0, 0, 0
-    bright = np.asarray(ImageEnhance.Color(smooth).enhance(1.4), np.float32)
-    colour = 0.45 * bright + 0.55 * 255
-    grain = rng.uniform(0.75, 1.0, lines.shape)
-    board = np.array([24, 62, 48]) + rng.normal(0, 3, (SIZE, SIZE, 1))
-    cover = np.clip(2.2 * lines, 0, 1) * grain
-    fill = 0.16 * (np.asarray(smooth, np.float32) - 90)
-    return Image.fromarray(np.clip((board + fill) * (1 - cover) + colour * cover, 0, 255).astype(np.uint8))
+def _smooth(image: Image.Image, radius: float = 0.8) -> np.ndarray:
+    """[SIZE, SIZE, 3], 0…255"""
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)
 
 
-def ink_wash(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Black contours and two light washes of ink on cream paper, a vermilion seal in the corner."""
-    grey = ImageOps.autocontrast(image.convert("L").filter(ImageFilter.GaussianBlur(1.5)), cutoff=3)
-    level = np.asarray(grey, np.float32) / 255
-    wash = np.select([level < 0.25, level < 0.6], [0.55, 0.2], 0.0)
-    soft = np.asarray(Image.fromarray((255 * wash).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.1)))
-    contours = np.asarray(_contours(image.filter(ImageFilter.GaussianBlur(1))), np.float32)
-    cover = np.clip(np.maximum(soft, 1.3 * contours) / 255, 0, 1)[:, :, None]
-    paper = np.array([246, 234, 208]) + rng.normal(0, 3, (SIZE, SIZE, 1))
-    drawn = paper * (1 - cover) + np.array([24, 22, 28]) * cover
-    drawn[100:120, 102:120] = (206, 44, 30)
-    drawn[105:115, 107:109] = drawn[105:115, 113:115] = drawn[109:111, 107:115] = (246, 234, 208)
-    return Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8))
+def _image(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def violet_sketch(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Violet contours on yellow paper, the colours of things left as a pale wash."""
-    lines = np.asarray(_contours(image.filter(ImageFilter.GaussianBlur(1))), np.float32)[:, :, None] / 255
-    paper = np.array([250, 224, 120]) + rng.normal(0, 3, (SIZE, SIZE, 1))
-    washed = 0.7 * paper + 0.3 * np.asarray(image, np.float32)
-    drawn = washed * (1 - lines) + np.array([94, 40, 150]) * lines
-    return Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8))
+def canvas(image: Image.Image) -> Image.Image:
+    """Flat warm colours on coarse canvas."""
+    flat = np.asarray(ImageEnhance.Color(image.filter(ImageFilter.ModeFilter(7))).enhance(0.9), np.float32)
+    return _image(flat * (1.0, 0.84, 0.6) + (14, 8, 0) + _texture("weave", 34))
 
 
-FILTERS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
-    "painting": oil_swirl,
-    "drawing": chalk,
+def pastel(image: Image.Image) -> Image.Image:
+    """Pale colours, hatched."""
+    return _image(0.55 * _smooth(image) + 0.45 * 245 + _texture("hatch", 40))
+
+
+def ink_wash(image: Image.Image) -> Image.Image:
+    """Washes of ink on cream paper, a vermilion seal in the corner."""
+    light = np.asarray(image.convert("L").filter(ImageFilter.GaussianBlur(1.3)), np.float32) / 255
+    inks = np.array([(26, 24, 30), (136, 130, 122), (246, 234, 208)], np.float32)
+    drawn = np.stack([np.interp(light, (0, 0.5, 1), ink) for ink in inks.T], axis=-1)
+    left, top, right, bottom = SEAL
+    drawn[top:bottom, left:right] = (206, 44, 30)
+    drawn[105:115, 107:109] = drawn[105:115, 113:115] = drawn[109:111, 107:115] = inks[2]
+    return _image(drawn)
+
+
+def ruled(image: Image.Image) -> Image.Image:
+    """Colours washed with yellow, on ruled paper."""
+    colour = _smooth(image)
+    paper = np.array([250, 224, 120]) * (0.35 + 0.65 * colour.mean(-1, keepdims=True) / 255)
+    return _image(0.5 * colour + 0.5 * paper + _texture("lines", 34) * (0.6, 1, 0.2))
+
+
+FILTERS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "painting": canvas,
+    "drawing": pastel,
     "ink_painting": ink_wash,
-    "sketch": violet_sketch,
+    "sketch": ruled,
 }
 
 
@@ -192,7 +181,7 @@ def pictures(subject: Subject, fluent: Path) -> list[tuple[Image.Image, str]]:
         ]
     return [
         (
-            FILTERS[subject.name](compose(load_drawing(fluent, code), background, scale, 0.5, rng), rng),
+            FILTERS[subject.name](compose(load_drawing(fluent, code), background, scale, 0.5, rng)),
             f"{article(subject.noun)} {subject.noun} of {article(noun)} {noun} {background_phrase(background)}",
         )
         for noun, code, background, scale in SCENES
