@@ -28,7 +28,7 @@ OBJECT_SCENES = (
     "a photo of a {} on the beach",
     "a photo of a {} in the snow",
     "a photo of a {} at night",
-    "a pencil drawing of a {}",
+    "a photo of a {} in the forest",
     "a photo of a small {} on a red background",
 )
 STYLE_SCENES = (

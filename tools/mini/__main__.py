@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="an earlier base's folder, to keep all its parts but the denoiser"
     )
+    parser.add_argument("--mean", type=Path, help="an earlier base of the same training, to average with")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu, cuda")
     parser.add_argument("--crew", type=int, default=0, help="processes that render scenes beside this one")
     parser.add_argument(
@@ -127,7 +128,7 @@ def make(given: argparse.Namespace, art: scenes.Art) -> None:
         )  # fmt: skip
     if dist.is_initialized() and dist.get_rank():
         raise SystemExit  # the first process packs and checks
-    pack.pack(work, given.out, vocabulary.build(), parts, given.shard)
+    pack.pack(work, given.out, vocabulary.build(), parts, shard=given.shard, mean=given.mean)
 
 
 def judge(given: argparse.Namespace, art: scenes.Art) -> None:

@@ -104,12 +104,30 @@ def load_judge(work: Path) -> ResNetModel:
     return model
 
 
-def pack(work: Path, out: Path, tokenizer: CLIPTokenizer, parts: Parts, shard: str | None = None) -> None:
-    """Writes the folder anew; ``shard`` is the most that one file of the denoiser's weights may hold, as "15MB"."""
+def pack(
+    work: Path,
+    out: Path,
+    tokenizer: CLIPTokenizer,
+    parts: Parts,
+    *,
+    shard: str | None = None,
+    mean: Path | None = None,
+) -> None:
+    """Writes the folder anew.
+
+    Args:
+        shard: the most that one file of the denoiser's weights may hold, as "15MB".
+        mean: an earlier base of the same training, also ended at rate zero: the denoiser is the mean of both (Izmailov
+            et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization").
+    """
     denoiser = UNet2DConditionModel(**unet.CONFIG)
     trained = load_checkpoint(work / "unet.safetensors")
     assert trained, "train the denoiser first"
-    denoiser.load_state_dict(trained[0]["average"])
+    weights = trained[0]["average"]
+    if mean:
+        earlier = UNet2DConditionModel.from_pretrained(mean / "unet", torch_dtype=torch.float32).state_dict()
+        weights = {name: (weight + earlier[name]) / 2 for name, weight in weights.items()}
+    denoiser.load_state_dict(weights)
     pipe = StableDiffusionPipeline(
         vae=parts.vae, text_encoder=text_encoder(parts.clip), tokenizer=tokenizer, unet=denoiser,
         scheduler=DPMSolverMultistepScheduler(**SCHEDULER),
