@@ -443,7 +443,7 @@ class Workspace:
 
         Args:
             out: a file, or a folder for several.
-            to: kohya, diffusers, peft, embedding or bundle.
+            to: kohya, comfyui, diffusers, peft, embedding or bundle.
             merged: a file of ``merge`` to write in place of concepts.
             force: write over files that are there.
         """

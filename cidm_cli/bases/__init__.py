@@ -5,7 +5,10 @@ A family that comes from elsewhere says so with ``register``; nothing else has t
 
 from __future__ import annotations
 
-from . import mini, sd15, sdxl
+from collections.abc import Mapping
+from typing import Any
+
+from . import flux2, mini, sd15, sdxl
 from .family import Family, InFiles, Preset, Sizes
 
 _known: dict[str, Family] = {}
@@ -22,12 +25,25 @@ def family(name: str) -> Family:
     return _known[name]
 
 
+def described_by(index: Mapping[str, Any]) -> Family | None:
+    """The family of a folder by its model_index.json; None where none is known."""
+    return next(
+        (
+            one
+            for one in _known.values()
+            if one.pipeline == index.get("_class_name")
+            and all(index.get(name, False) == value for name, value in one.marks.items())
+        ),
+        None,
+    )
+
+
 def families() -> tuple[Family, ...]:
     """All that are known, in the order they were made known."""
     return tuple(_known.values())
 
 
-for _one in (mini.FAMILY, sd15.FAMILY, sdxl.FAMILY):
+for _one in (mini.FAMILY, sd15.FAMILY, sdxl.FAMILY, flux2.FAMILY, flux2.DISTILLED):
     register(_one)
 
-__all__ = ["Family", "InFiles", "Preset", "Sizes", "families", "family", "register"]
+__all__ = ["Family", "InFiles", "Preset", "Sizes", "described_by", "families", "family", "register"]

@@ -92,6 +92,15 @@ class Family:
     """Pixels of an image's shorter side from which on its bases do it no justice."""
     beyond: str = ""
     """What they do draw, told of such images, and where to go with them."""
+    marks: Mapping[str, Any] = field(default_factory=dict)
+    """What model_index.json says of one besides its class; a mark that is not there is False."""
+    guided: bool = True
+    """Whether guidance leads away from a negative prompt; a distilled base is asked with the prompt alone."""
+    texts_once: bool = False
+    """Whether a concept's tokens are rows of what the text encoders give; learning then asks these once a caption."""
+    shift: Callable[[int, int], float] | None = None
+    """Of a rectified flow, how much of the drawing goes to much noise, for latents of so many cells in so many steps;
+    None: as the schedule says."""
 
     @property
     def denoiser(self) -> str:

@@ -23,7 +23,7 @@ def default_size(folder: Path) -> tuple[int, int]:
 
     Raises CidmError INVALID, naming the file, for a configuration that does not say it.
     """
-    side = _number(_config(folder, "unet"), "sample_size", folder) * _factor(folder)
+    side = number(folder, "unet", "sample_size") * factor(folder)
     return side, side
 
 
@@ -32,7 +32,7 @@ def side_multiple(folder: Path) -> int:
 
     Raises CidmError as `default_size` does.
     """
-    return _factor(folder) * 2 ** (_levels(folder, "unet") - 1)
+    return factor(folder) * 2 ** (_levels(folder, "unet") - 1)
 
 
 def coarsest_cells(folder: Path, size: tuple[int, int]) -> tuple[int, int]:
@@ -48,8 +48,8 @@ def coarsest_cells(folder: Path, size: tuple[int, int]) -> tuple[int, int]:
     attending = [level for level, kind in enumerate(blocks) if "CrossAttn" in str(kind)]
     if unet.get("mid_block_type", _MID) == _MID:
         attending.append(len(blocks) - 1)
-    halvings, factor = max(attending, default=0), _factor(folder)
-    across, down = (_halved(side // factor, halvings) for side in size)
+    halvings, cell = max(attending, default=0), factor(folder)
+    across, down = (_halved(side // cell, halvings) for side in size)
     return across, down
 
 
@@ -58,7 +58,7 @@ def _halved(cells: int, times: int) -> int:
     return max(-(-cells // 2**times), 1)
 
 
-def _factor(folder: Path) -> int:
+def factor(folder: Path) -> int:
     """Pixels a latent cell spans."""
     return int(2 ** (_levels(folder, "vae") - 1))
 
@@ -71,10 +71,11 @@ def _levels(folder: Path, part: str) -> int:
     return len(channels)
 
 
-def _number(config: Mapping[str, Any], key: str, folder: Path) -> int:
-    value = config.get(key)
+def number(folder: Path, part: str, key: str) -> int:
+    """A whole number in a part's settings. Raises CidmError as `default_size` does."""
+    value = _config(folder, part).get(key)
     if type(value) is not int or not 1 <= value <= 4096:
-        raise _unknown(folder, "unet", key)
+        raise _unknown(folder, part, key)
     return value
 
 

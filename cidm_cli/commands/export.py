@@ -49,8 +49,9 @@ def export(
 ) -> Result:
     """Write concepts as files that other programs load. Prints their paths.
 
-    kohya is for ComfyUI, AUTOMATIC1111, Forge and InvokeAI; diffusers and peft are for Python; embedding holds a
-    concept's tokens alone; bundle moves whole concepts to another registry.
+    kohya is for ComfyUI, AUTOMATIC1111, Forge and InvokeAI; comfyui has the names of the original code, without a
+    trainer's metadata; diffusers and peft are for Python; embedding holds a concept's tokens alone; bundle moves whole
+    concepts to another registry.
     """
     if out is None:
         raise CidmError("nowhere to write to", "give -o FILE.safetensors or -o FOLDER", ExitCode.USAGE)

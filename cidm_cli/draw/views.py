@@ -61,10 +61,12 @@ def estimate(base: Base, scene: Scene, batch: Sequence[Part], weights: Applied) 
 
     A crop follows the part of the structure that lies in it.
     """
-    pairs, starts = _pairs(base, scene), scene.starts(batch)
-    parts = _groups(base, scene, _views(pairs), starts)
+    # A base that knows no guidance is asked with the prompts alone.
+    looks = [pair if base.family.guided else pair[1:] for pair in _pairs(base, scene)]
+    starts = scene.starts(batch)
+    parts = _groups(base, scene, _views(looks), starts)
     last = base.scheduler_config.get("num_train_timesteps", 1000) * (1 - CROPS_UNTIL) if scene.crops else 0
-    joined = _groups(base, scene, _views(pairs[:1]), starts) if last else parts
+    joined = _groups(base, scene, _views(looks[:1]), starts) if last else parts
     led = scene.guide.steps if scene.guide else ()
     early: dict[int, bool] = {}
     every = range(len(scene.masks))
@@ -82,8 +84,8 @@ def estimate(base: Base, scene: Scene, batch: Sequence[Part], weights: Applied) 
         for group in parts if crops else joined:
             seen |= _seen(base, scene, group, latents, t, partial(weights.evaluate, base, step), step in led)
         whole, *regions = (
-            _placed(method.region_estimate(seen[without], seen[given], guidance), given.window, latents)
-            for without, given in (pairs if crops else pairs[:1])
+            _placed(_guided([seen[view] for view in some], guidance), some[-1].window, latents)
+            for some in (looks if crops else looks[:1])
         )
         if not regions or not job.regions:
             return whole
@@ -112,9 +114,15 @@ def _pairs(base: Base, scene: Scene) -> list[tuple[View, View]]:
     return pairs
 
 
-def _views(pairs: Sequence[tuple[View, View]]) -> Iterable[View]:
+def _views(looks: Sequence[Sequence[View]]) -> Iterable[View]:
     """Each once."""
-    return dict.fromkeys(view for pair in pairs for view in pair)
+    return dict.fromkeys(view for some in looks for view in some)
+
+
+def _guided(predicted: Sequence[torch.Tensor], guidance: float) -> torch.Tensor:
+    """Eq. 4 of a prediction without the prompt and one with it; of one alone, that one."""
+    *without, given = predicted
+    return method.region_estimate(without[0], given, guidance) if without else given
 
 
 def _window(base: Base, drawn: torch.Tensor) -> Window:

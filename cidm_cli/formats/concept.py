@@ -35,6 +35,11 @@ class ConceptWeights:
     state: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """what the method of learning keeps for later concepts, by its own names"""
 
+    @property
+    def factors(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """(up, down) of each site."""
+        return {site: (up, self.down[site]) for site, up in self.up.items()}
+
 
 def pack(weights: ConceptWeights) -> bytes:
     """The blob; equal weights give equal bytes."""

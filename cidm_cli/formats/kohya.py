@@ -64,23 +64,21 @@ class About:
     """Under ``cidm``, as JSON."""
 
 
-def pack_kohya(
-    factors: Factors, scale: float, convolutions: Collection[str], names: Mapping[str, str], about: About
-) -> bytes:
+def pack_kohya(factors: Factors, scale: float, convolutions: Collection[str], about: About) -> bytes:
     """The file; equal weights and facts give equal bytes. All modules have one rank and one alpha.
 
     Args:
+        factors: by the names of the modules.
         scale: factor on every product.
-        convolutions: the sites that are 1x1 convolutions.
-        names: of the modules, by site.
+        convolutions: the modules that are 1x1 convolutions.
     """
     padded, rank = one_rank(factors)
     alpha = scale * rank
     tensors = {}
-    for site, (up, down) in padded.items():
-        tensors[f"{names[site]}.lora_down.weight"] = as_stored(down, site, convolutions)
-        tensors[f"{names[site]}.lora_up.weight"] = as_stored(up, site, convolutions)
-        tensors[f"{names[site]}.alpha"] = torch.tensor(alpha, dtype=torch.float32)
+    for name, (up, down) in padded.items():
+        tensors[f"{name}.lora_down.weight"] = as_stored(down, name, convolutions)
+        tensors[f"{name}.lora_up.weight"] = as_stored(up, name, convolutions)
+        tensors[f"{name}.alpha"] = torch.tensor(alpha, dtype=torch.float32)
     digest = content_hash(write_tensors(tensors, {}))
     return write_tensors(tensors, metadata(about, rank=rank, alpha=alpha, digest=digest))
 

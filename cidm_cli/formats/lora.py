@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -30,6 +30,8 @@ _NETWORKS = {
     r"\.vera_lambda": "VeRA",
 }  # fmt: skip
 """Other networks than LoRA, by the names of their tensors."""
+_FACTOR = re.compile(r"\.(lora[._].+|alpha)$")
+_UP = re.compile(r"\.lora([._]up|_B)\.weight$")
 _ELSEWHERE = re.compile(
     r"(^|[._])(time_embed|time_embedding|label_emb|add_embedding|time_emb_proj|emb_layers)[._]"
 )
@@ -63,6 +65,10 @@ class Names:
     """The site, by every module's name that such files are known to have."""
     dotted: Mapping[str, str]
     """The site, by every name that ComfyUI's files have after "diffusion_model."."""
+    native: Mapping[str, str]
+    """What the original code calls a layer, by site; one that it has for several sites is there for each of them."""
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The layers in a file that are several sites, rows below one another, each with names that these have in one."""
     unfit: Callable[[Mapping[str, torch.Tensor]], str] = lambda tensors: ""
     """Given a file's tensors, why it is plainly one of another model; or empty."""
 
@@ -110,6 +116,55 @@ def one_rank(factors: Factors) -> tuple[dict[str, tuple[torch.Tensor, torch.Tens
         for site, (up, down) in sorted(factors.items())
     }
     return out, rank
+
+
+def joined(
+    factors: Factors, names: Mapping[str, str], shapes: Mapping[str, tuple[int, int]]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The factors by names of a file's layers; those of sites that one layer holds are one, below one another.
+
+    Args:
+        names: by site; those of one layer in the order of its rows.
+        shapes: (out, in) by site.
+    """
+    held: dict[str, list[str]] = {}
+    for site, name in names.items():
+        held.setdefault(name, []).append(site)
+    out: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for name, sites in held.items():
+        there = [factors[site] for site in sites if site in factors]
+        if len(sites) > 1 and there:
+            ups = [factors[site][0] if site in factors else torch.zeros(shapes[site][0], 0) for site in sites]
+            out[name] = torch.block_diag(*ups), torch.cat([down for _, down in there])
+        elif there:
+            out[name] = there[0]
+    return out
+
+
+def parted(
+    tensors: Mapping[str, torch.Tensor], fused: Mapping[str, tuple[str, ...]], source: str
+) -> dict[str, torch.Tensor]:
+    """A file's tensors with each layer that is several in several, as ``Names.fused`` has them.
+
+    Raises:
+        CidmError: INVALID for one that is there both ways.
+    """
+    out: dict[str, torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        layer = _FACTOR.sub("", key)
+        parts = fused.get(layer, (layer,))
+        if len(parts) > 1:
+            # Each by itself in memory, as files of ours want them.
+            rows = _UP.search(key) and tensor.ndim
+            pieces = [each.clone() for each in (tensor.chunk(len(parts)) if rows else (tensor,) * len(parts))]
+        else:
+            pieces = [tensor]
+        # Fewer rows than there are parts make fewer pieces: what is left over has half of its pair.
+        found = {part + key[len(layer) :]: piece for part, piece in zip(parts, pieces, strict=False)}
+        if twice := found.keys() & out.keys():
+            raise refusal(source, f"{listed(twice)} is there twice, in two namings")
+        out |= found
+    return out
 
 
 def as_stored(matrix: torch.Tensor, site: str, convolutions: Collection[str]) -> torch.Tensor:

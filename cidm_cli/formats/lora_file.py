@@ -11,7 +11,7 @@ import torch
 from ..bases import families
 from .diffusers_lora import COMFYUI, read_adapter, read_diffusers
 from .kohya import PREFIX, TEXT_ENCODERS, read_kohya
-from .lora import Fit, LoraFile, listed, network_of, refusal
+from .lora import Fit, LoraFile, listed, network_of, parted, refusal
 from .peft_folder import CONFIG_FILE, read_peft
 
 _MODELS = {
@@ -31,9 +31,6 @@ def naming_of(names: Collection[str], source: str) -> str:
     if any(name.startswith("base_model.model.") for name in names):
         raise refusal(source, "is a part of a PEFT adapter", f"give its folder, with {CONFIG_FILE} in it")
     prefixes = tuple(one.files.prefix for one in families())
-    for model, pattern in _MODELS.items():
-        if any(re.search(pattern, name) for name in names if not name.startswith(prefixes)):
-            raise refusal(source, f"is a LoRA of {model}, which is no Stable Diffusion 1.x or SDXL")
     if any(name.startswith((PREFIX, *TEXT_ENCODERS)) for name in names):
         return "kohya"
     if any(
@@ -52,6 +49,8 @@ def naming_of(names: Collection[str], source: str) -> str:
             source, "is a concept's file out of a registry, without its record",
             "export it as a bundle: cidm export NAME --to bundle -o FILE.safetensors",
         )  # fmt: skip
+    if models := _models(names):
+        raise refusal(source, f"is a LoRA of {models[0]}, under names that are not read")
     if network := next((network for name in names if (network := network_of(name))), None):
         raise refusal(source, f"is a {network} network, and only LoRA is read")
     raise refusal(source, f"holds no low-rank weights, but {listed(names) if names else 'nothing'}")
@@ -75,9 +74,9 @@ def read_lora(
     Raises:
         CidmError: INVALID, naming what is in the way: another model, another network, an unknown key.
     """
-    if unfit := fit.names.unfit(tensors):
+    if unfit := fit.names.unfit(tensors) or _other_model(tensors, fit):
         raise refusal(source, unfit, "a LoRA fits bases of the family it was trained on only")
-    shapes = fit.shapes
+    shapes, tensors = fit.shapes, parted(tensors, fit.names.fused, source)
     if kind == "kohya":
         return read_kohya(tensors, metadata, fit, source=source)
     if kind == "diffusers":
@@ -86,3 +85,15 @@ def read_lora(
         return read_peft(tensors, metadata, config, shapes=shapes, source=source)
     names = {COMFYUI + name: site for name, site in fit.names.dotted.items()}
     return read_adapter(kind, names, tensors, metadata, {}, shapes=shapes, source=source)
+
+
+def _other_model(names: Collection[str], fit: Fit) -> str:
+    """Of which other model a LoRA is, told by names of layers that the base has nothing like; or empty."""
+    dotted = [COMFYUI + name for name in fit.names.dotted] + [fit.prefix + site for site in fit.shapes]
+    own = (*fit.names.kohya.values(), *dotted)
+    model = next((model for model in _models(names) if model not in _models(own)), "")
+    return model and f"is a LoRA of {model}, which the registry's base is not"
+
+
+def _models(names: Collection[str]) -> list[str]:
+    return [model for model, pattern in _MODELS.items() if any(re.search(pattern, name) for name in names)]

@@ -84,6 +84,9 @@ def prepare(
     encoder: Encoder = encode_placed,
 ) -> Prepared:
     """Encodes every variant of every picture; which variants there are follows from the seed."""
+    if base.family.texts_once:
+        # All captions while the encoders are there; what they give is remembered.
+        base.architecture.embedded(base, list(dict.fromkeys(prompts)), None, None)
     variants = options.variants if options.crop or options.mirror else 1
     means, stds, masks, sizes = [], [], [], []
     masked = any(example.mask for example in dataset.examples)

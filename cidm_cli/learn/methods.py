@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -12,7 +13,7 @@ from ..errors import CidmError
 from ..formats.concept import ConceptWeights
 from ..method.consolidation import Consolidation
 from ..method.literal import LiteralConsolidation
-from ..method.lowrank import delta
+from ..method.lowrank import apart, delta
 from ..models import text
 from ..models.base import Base
 from ..models.opening import concept_weights
@@ -20,7 +21,7 @@ from ..options.learn import CARRIED, SUMMED, LearnOptions
 from . import baselines
 from .admission import check_method, latest
 from .batches import Batch, slotted
-from .step import PLAIN, Factors, Method, Regulariser, Term, Trainee
+from .step import PLAIN, Method, Regulariser, Term, Trainee
 
 Load = Callable[[Record], ConceptWeights]
 
@@ -86,7 +87,7 @@ def build(
         return PLAIN
     last = latest(records) if records else None
     previous = load(last) if last else None
-    factors = _factors(previous) if previous else None
+    factors = previous.factors if previous else None
     regulariser = Regulariser()
     if options.method == "ewc":
         sites = base.sites(options.targets)
@@ -103,9 +104,15 @@ def _consolidation(base: Base, older: Sequence[Record], load: Load, options: Lea
     gamma2 = options.gamma2
     if not older or not (options.gamma1 or gamma2):
         return Regulariser()
+    # Of matrices that the base holds as one, each is kept apart from its like.
+    single = partial(apart, rows=base.architecture.parts(base.denoiser))
     shapes = base.shapes
-    sites = {site: shapes[site] for site in base.sites(options.targets)}
-    factors = [(_factors(load(record)), record.scale) for record in older]
+    blank = {
+        site: (torch.empty(shapes[site][0], 0), torch.empty(0, shapes[site][1]))
+        for site in base.sites(options.targets)
+    }
+    sites = {site: (len(up), down.shape[1]) for site, (up, down) in single(blank).items()}
+    factors = [(single(load(record).factors), record.scale) for record in older]
     terms: Consolidation | LiteralConsolidation
     if options.consolidation == "paper":
         ranks = {up.shape[1] for concept, _ in factors for up, _ in concept.values()} | {options.rank}
@@ -122,13 +129,13 @@ def _consolidation(base: Base, older: Sequence[Record], load: Load, options: Lea
         )  # fmt: skip
 
     def penalty(trainee: Trainee, _batch: Batch) -> Mapping[str, Term]:
-        values = terms.terms(trainee.factors, options.scale)
+        values = terms.terms(single(trainee.factors), options.scale)
         both = {"r1": Term(options.gamma1, values.overlap), "r2": Term(gamma2, values.unshared)}
         return {name: term for name, term in both.items() if term.weight}
 
     def stepped(trainee: Trainee) -> None:
         if gamma2:
-            terms.stepped(trainee.step, trainee.factors, options.scale)
+            terms.stepped(trainee.step, single(trainee.factors), options.scale)
 
     return Regulariser(penalty, stepped, terms.state, terms.restore)
 
@@ -137,7 +144,7 @@ def _summed(older: Sequence[Record], load: Load) -> dict[str, torch.Tensor]:
     """Σ_i ΔW_i [out, in] by site."""
     total: dict[str, torch.Tensor] = {}
     for record in older:
-        for site, (up, down) in _factors(load(record)).items():
+        for site, (up, down) in load(record).factors.items():
             matrix = delta(up, down, record.scale)
             total[site] = total[site] + matrix if site in total else matrix
     return total
@@ -149,7 +156,3 @@ def _captions(
     """The captions with an older concept in the new one's place."""
     slot = text.Slot(record.key, tokens.shape[1], record.class_noun)
     return tuple(slotted(base, caption, slot).tokens for caption in captions)
-
-
-def _factors(weights: ConceptWeights) -> Factors:
-    return {site: (weights.up[site], weights.down[site]) for site in weights.up}

@@ -132,8 +132,9 @@ def training(
     copies = token_copies(base, options)
     sites = base.sites(options.targets)
     again = options.checkpointing or base.architecture.texts_are_large(base, copies)
+    encoders = () if base.family.texts_once else base.encoders
     with (
-        present(base.device, base.denoiser, *base.encoders),
+        present(base.device, base.denoiser, *encoders),
         merged(base.denoiser, method.frozen),
         base.architecture.trainable(base, spare=options.checkpointing),
         base.architecture.checkpointed(base, denoiser=options.checkpointing) if again else nullcontext(),

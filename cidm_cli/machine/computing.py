@@ -82,4 +82,11 @@ def _preset(gigabytes: int | None, work: str, kind: str) -> Preset | None:
             hint=f"take the largest that your GPU has; below {MEMORIES[0]} there is --device cpu",
             code=ExitCode.USAGE,
         )
-    return family(kind).memory.get(work, {}).get(gigabytes)
+    plans = family(kind).memory.get(work, {})
+    if plans and gigabytes not in plans:
+        raise CidmError(
+            f"--vram {gigabytes}: a base of the kind {kind} does not fit in it",
+            hint=f"there are plans for {', '.join(map(str, plans))}",
+            code=ExitCode.USAGE,
+        )
+    return plans.get(gigabytes)

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -34,3 +34,17 @@ def free(ups: Sequence[torch.Tensor]) -> int:
     every = torch.cat(list(ups), 1)
     rounding = max(every.shape) * torch.finfo(every.dtype).eps
     return every.shape[0] - int(torch.linalg.matrix_rank(every.double(), rtol=rounding))
+
+
+def apart(
+    factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]], rows: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """A_g^l and B_g^l by site, those in ``rows`` by parts of so many rows: matrices that a base holds as one."""
+    out: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for site, (up, down) in factors.items():
+        if site in rows:
+            parts = enumerate(up.split(list(rows[site])))
+            out |= {f"{site}/{number}": (part, down) for number, part in parts}
+        else:
+            out[site] = up, down
+    return out

@@ -161,7 +161,7 @@ class Base:
 
     def vae_autocast(self) -> torch.autocast:
         """As ``autocast``, but float32 for a VAE that says it leaves the range of float16, as SDXL's first one does."""
-        overflows = self.compute == torch.float16 and self.vae.config.force_upcast
+        overflows = self.compute == torch.float16 and self.vae.config.get("force_upcast", False)
         enabled = self.compute != torch.float32 and not overflows
         return torch.autocast(self.device.type, self.compute, enabled=enabled)
 

@@ -109,7 +109,7 @@ def embedded(
             [_padded(base, p.ids[1 : 1 + p.words], number) for p in prompts], device=base.device
         )
         width = table.embedding_dim
-        with base.autocast():
+        with present(base.device, encoder), base.autocast():
             if mask is None or given is None:
                 out.append(_hidden(base, encoder, ids))
             else:

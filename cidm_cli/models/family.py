@@ -131,6 +131,9 @@ class Architecture(Protocol):
     def site_layers(self, denoiser: Any) -> dict[str, int]:
         """The number of the layer that each site belongs to, of all sites that any file may change."""
 
+    def parts(self, denoiser: Any) -> Mapping[str, Sequence[int]]:
+        """Of sites that are several matrices one below the other, how many rows each of them has."""
+
     def feature_source(self, site: str) -> str:
         """The first of the sites that are fed what ``site`` is fed."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import nn
 
 
@@ -70,22 +69,26 @@ def text_gram(context: torch.Tensor, axes: torch.Tensor | None = None) -> torch.
 
 @contextmanager
 def recorded(
-    unet: UNet2DConditionModel, sites: Mapping[str, torch.Tensor | None]
+    denoiser: Any,
+    sites: Mapping[str, torch.Tensor | None],
+    counting: Callable[[], bool] = lambda: True,
 ) -> Iterator[dict[str, Gram]]:
     """While open, whatever each named layer, linear or 1x1, is fed is counted; yields the Gram matrices by site.
 
     Args:
         sites: axes by site, as in ``Gram``.
+        counting: asked each time whether that counts.
     """
     grams, handles = {}, []
     for site, axes in sites.items():
-        gram = grams[site] = Gram(unet.get_submodule(site).weight.shape[1], axes)
+        gram = grams[site] = Gram(denoiser.get_submodule(site).weight.shape[1], axes)
 
         def count(module: nn.Module, args: tuple[Any, ...], gram: Gram = gram) -> None:
             # A convolution's channels come first, a linear layer's last.
-            gram.add(args[0].movedim(1, -1) if isinstance(module, nn.Conv2d) else args[0])
+            if counting():
+                gram.add(args[0].movedim(1, -1) if isinstance(module, nn.Conv2d) else args[0])
 
-        handles.append(unet.get_submodule(site).register_forward_pre_hook(count))
+        handles.append(denoiser.get_submodule(site).register_forward_pre_hook(count))
     try:
         yield grams
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 from cidm_registry import BaseRef
 
 from .. import bases
-from ..bases import families, family
+from ..bases import described_by, families, family
 from ..errors import CidmError, ExitCode
 from ..files.json_files import read_json
 from ..files.places import expanded
@@ -300,10 +300,10 @@ def family_of(folder: Path, base: str) -> str:
     Raises:
         CidmError: INVALID, saying what it is, for another kind of model; what ``check_base`` raises.
     """
-    name = str(_json(folder / "model_index.json").get("_class_name"))
-    found = next((one for one in families() if one.pipeline == name), None)
+    index = _json(folder / "model_index.json")
+    found = described_by(index)
     if found is None:
-        raise _unusable(base, f"is a {name}")
+        raise _unusable(base, f"is a {index.get('_class_name')}")
     if what := found.refused(_json(folder / found.denoiser / "config.json"), folder):
         raise _unusable(base, what)
     schedule = folder / "scheduler" / "scheduler_config.json"
@@ -338,7 +338,7 @@ def _no_weights(folder: Path, part: str) -> CidmError:
 
 def _unusable(base: str, what: str) -> CidmError:
     return CidmError(
-        f"base {base}: {what}, and this version draws with Stable Diffusion 1.x and SDXL only",
-        hint="use another base, for instance --base mini, sd15 or sdxl",
+        f"base {base}: {what}, and this version draws with other families only",
+        hint=f"use another base, for instance --base {' or --base '.join((MINI, *known()))}",
         code=ExitCode.INVALID,
     )

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from ..bases import Family, families, family
+from ..bases import Family, described_by, family
 from ..errors import CidmError, ExitCode
 from ..files.json_files import read_json
 from .building import building
 from .checkpoint import inspect
 from .family import Architecture, Parts
+from .identity import Weights, alone, part_weights
 from .schedules import check_schedule
 from .settings import check_base, check_settings
 
@@ -29,10 +31,10 @@ def family_at(place: Path) -> Family:
     """
     if place.is_file():
         return family(inspect(place).family)
-    name = read_json(place / "model_index.json")["_class_name"]
-    found = next((one for one in families() if one.pipeline == name), None)
+    index = read_json(place / "model_index.json")
+    found = described_by(index)
     if found is None:
-        raise ValueError(f"it is a {name}")
+        raise ValueError(f"it is a {index['_class_name']}")
     return found
 
 
@@ -61,6 +63,31 @@ def load_parts(place: Path, *, dtype: torch.dtype, vae: Path | None, full: bool 
         return parts
 
     return _built(place, vae, read)
+
+
+def read_part(cls: Any, folder: Path, part: str, *, dtype: torch.dtype, full: bool, **more: Any) -> Any:
+    """One part of a diffusers folder with its weights, by the class of diffusers or transformers that it is of."""
+    weights = part_weights(folder, part, full=full)
+    return _pretrained(cls, folder, weights, dtype=dtype, subfolder=part, **more)
+
+
+def read_alone(cls: Any, folder: Path, *, full: bool) -> Any:
+    """A VAE in a folder of its own, in float32."""
+    return _pretrained(cls, folder, alone(folder, full=full), dtype=torch.float32)
+
+
+def _pretrained(cls: Any, folder: Path, weights: Weights | None, **more: Any) -> Any:
+    variant = weights.variant if weights else None
+    return cls.from_pretrained(folder, variant=variant, use_safetensors=True, local_files_only=True, **more)
+
+
+def read_encoder(cls: Any, folder: Path, part: str, *, dtype: torch.dtype, full: bool) -> Any:
+    """As ``read_part``, of transformers. Raises ValueError for one that is not whole."""
+    model, told = read_part(cls, folder, part, dtype=dtype, full=full, output_loading_info=True)
+    # transformers fills what it does not find with random numbers; diffusers leaves it on the meta device.
+    for name in sorted(told["missing_keys"]):
+        raise ValueError(no_weights(model, name))
+    return model
 
 
 def outline_parts(place: Path, *, vae: Path | None) -> Parts:

@@ -37,6 +37,15 @@ def make_scheduler(base: Base, sampler: str) -> diffusers.SchedulerMixin:
     return schedules.scheduler(base.scheduler_config, sampler)
 
 
+def timed_scheduler(base: Base, sampler: str, steps: int, cells: int) -> diffusers.SchedulerMixin:
+    """As ``make_scheduler``, with the timesteps at which latents of so many cells are drawn in so many steps."""
+    made, shift = make_scheduler(base, sampler), base.family.shift
+    if shift is not None:
+        return schedules.shifted(base.scheduler_config, sampler, steps, shift(cells, steps), base.device)
+    made.set_timesteps(steps, device=base.device)
+    return made
+
+
 def steps_between(steps: int, start: float, until: float) -> frozenset[int]:
     """The sampling steps that lie wholly between two shares of all steps."""
     return frozenset(n for n in range(steps) if start <= n / steps and (n + 1) / steps <= until)
@@ -70,8 +79,13 @@ def guided(
 
     ``conditional`` and ``unconditional`` hold, for each layer, text embeddings [batch, tokens, width]. ``pooled`` are
     the prompts as wholes, conditional and unconditional [batch, width], where the base wants them. ``followed`` tells,
-    for a step's number, the structure that the 2 batch rows follow.
+    for a step's number, the structure that the 2 batch rows follow. A base that is not ``guided`` is asked with the
+    prompt alone.
     """
+    if not base.family.guided:
+        return lambda latents, t, step: base.predict(
+            latents, t, conditional, pooled[0], followed=followed(step)
+        )
     both = joined(unconditional, conditional)
     given_whole, without_whole = pooled
     wholes = None if given_whole is None or without_whole is None else torch.cat([without_whole, given_whole])
@@ -135,8 +149,7 @@ def denoise(
         on_step: hears 1, 2, …, ``last`` - ``first``, also from a sampler that looks more than once a step.
         beside: what is asked at every step besides the denoiser.
     """
-    scheduler = make_scheduler(base, sampler)
-    scheduler.set_timesteps(steps, device=base.device)
+    scheduler = timed_scheduler(base, sampler, steps, noise.shape[-2:].numel())
     passed = levels(scheduler, sampler)
     last = steps if last is None else last
     start, end = (min(step * scheduler.order, len(scheduler.timesteps)) for step in (first, last))

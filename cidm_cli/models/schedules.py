@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 
 FLOW = "flow_prediction"
@@ -68,6 +69,17 @@ def scheduler(config: dict[str, Any], sampler: str) -> diffusers.SchedulerMixin:
     return getattr(diffusers, name).from_config(config, **extra)
 
 
+def shifted(
+    config: dict[str, Any], sampler: str, steps: int, shift: float, device: torch.device
+) -> diffusers.SchedulerMixin:
+    """A scheduler of a rectified flow that shifts noise σ to shift σ / (1 + (shift - 1) σ), its timesteps set."""
+    made = scheduler({**config, "use_dynamic_shifting": False, "shift": shift}, sampler)
+    # Where it takes them, the even levels before the shift are those that such models were made for.
+    even = {"sigmas": np.linspace(1, 1 / steps, steps)} if sampler == "euler" else {}
+    made.set_timesteps(steps, device=device, **even)
+    return made
+
+
 def knows(config: dict[str, Any], sampler: str) -> bool:
     """Whether a sampler can follow a noise schedule: one does not start from noise without any signal."""
     if is_flow(config):
@@ -77,6 +89,8 @@ def knows(config: dict[str, Any], sampler: str) -> bool:
 
 def check_schedule(config: dict[str, Any]) -> None:
     """Tries every sampler on a noise schedule. Raises what diffusers raises, or ValueError, for none that can be."""
+    # A shift by the size of the picture is worked out when one is drawn.
+    config = {**config, "use_dynamic_shifting": False} if is_flow(config) else config
     for sampler in SAMPLERS:
         if knows(config, sampler):
             made = scheduler(config, sampler)

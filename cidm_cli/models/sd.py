@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from . import regional
 from .attention import cross_attention_layers as layers
 from .attention import layer_groups as groups
@@ -22,9 +25,9 @@ from .trainable import trainable
 
 __all__ = [
     "add_word", "channels", "checkpointed", "embedded", "factor", "feature_source", "follows", "grids", "groups",
-    "is_block", "layers", "multiple", "names", "noun_vectors", "outline", "pieces", "pipeline", "pixels", "pooled",
-    "predict", "read", "regions", "room", "sees_text", "site_layers", "sites", "texts_are_large", "to_latents",
-    "to_pixels", "token_table", "token_widths", "tokenize", "trainable",
+    "is_block", "layers", "multiple", "names", "noun_vectors", "outline", "parts", "pieces", "pipeline", "pixels",
+    "pooled", "predict", "read", "regions", "room", "sees_text", "site_layers", "sites", "texts_are_large",
+    "to_latents", "to_pixels", "token_table", "token_widths", "tokenize", "trainable",
 ]  # fmt: skip
 
 
@@ -46,6 +49,11 @@ def multiple(base: Base) -> int:
 def grids(base: Base, size: tuple[int, int]) -> list[tuple[int, int]]:
     """Width and height at each level of the UNet, of latents of a size."""
     return regional.grids(base.denoiser, size)
+
+
+def parts(denoiser: Any) -> Mapping[str, Sequence[int]]:
+    """Each of a UNet's matrices stands by itself."""
+    return {}
 
 
 def regions() -> Regions:

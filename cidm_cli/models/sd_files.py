@@ -40,6 +40,7 @@ def named(sites: Iterable[str], layers_per_block: int, *, sgm: bool, width: int)
         kohya=_modules(original if sgm else plain),
         kohya_sites={module: site for one in (plain, original) for site, module in _modules(one).items()},
         dotted={name: site for one in (original, plain) for site, name in one.items()},
+        native=original,
         unfit=partial(_unfit, width),
     )
 

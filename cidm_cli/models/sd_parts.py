@@ -19,8 +19,8 @@ from ..bases import families
 from ..files.json_files import read_json
 from .checkpoint import inspect
 from .family import Parts
-from .identity import alone, part_weights, settings_folder
-from .loading import no_weights
+from .identity import settings_folder
+from .loading import read_alone, read_encoder, read_part
 from .pretrained import has_words
 
 #: The class of a pipeline with two text encoders.
@@ -34,7 +34,7 @@ ENCODERS = (
 
 def read(place: Path, *, dtype: torch.dtype, vae: Path | None, full: bool) -> Parts:
     """The parts with their weights (``family.Architecture``)."""
-    other = None if vae is None else _vae(vae, full)
+    other = None if vae is None else read_alone(AutoencoderKL, vae, full=full)
     parts = _from_file(place, dtype, other) if place.is_file() else _from_folder(place, dtype, other, full)
     return _checked(parts)
 
@@ -73,25 +73,11 @@ def _from_folder(folder: Path, dtype: torch.dtype, vae: AutoencoderKL | None, fu
     index = read_json(folder / "model_index.json")
     second = index.get("_class_name") == SECOND
 
-    def read(cls: Any, part: str, dtype: torch.dtype = dtype, **more: Any) -> Any:
-        weights = part_weights(folder, part, full=full)
-        return cls.from_pretrained(
-            folder, subfolder=part, dtype=dtype, variant=weights.variant if weights else None,
-            use_safetensors=True, local_files_only=True, **more,
-        )  # fmt: skip
-
-    def encoder(cls: Any, part: str) -> Any:
-        model, told = read(cls, part, output_loading_info=True)
-        # transformers fills what it does not find with random numbers; diffusers leaves it on the meta device.
-        for name in sorted(told["missing_keys"]):
-            raise ValueError(no_weights(model, name))
-        return model
-
     chosen = ENCODERS[: 1 + second]
     return Parts(
-        denoiser=read(UNet2DConditionModel, "unet"),
-        vae=vae or read(AutoencoderKL, "vae", torch.float32),
-        encoders=tuple(encoder(cls, part) for part, _, cls, _ in chosen),
+        denoiser=read_part(UNet2DConditionModel, folder, "unet", dtype=dtype, full=full),
+        vae=vae or read_part(AutoencoderKL, folder, "vae", dtype=torch.float32, full=full),
+        encoders=tuple(read_encoder(cls, folder, part, dtype=dtype, full=full) for part, _, cls, _ in chosen),
         tokenizers=tuple(
             CLIPTokenizer.from_pretrained(folder, subfolder=part, local_files_only=True)
             for _, part, _, _ in chosen
@@ -121,17 +107,6 @@ def _from_file(file: Path, dtype: torch.dtype, vae: AutoencoderKL | None) -> Par
         tokenizers=tuple(given[part] for _, part, _, _ in chosen),
         scheduler_config={**_schedule(folder), **about.schedule}, zero_empty=second,
     )  # fmt: skip
-
-
-def _vae(folder: Path, full: bool) -> AutoencoderKL:
-    weights = alone(folder, full=full)
-    return AutoencoderKL.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        variant=weights.variant if weights else None,
-        use_safetensors=True,
-        local_files_only=True,
-    )
 
 
 def _schedule(folder: Path) -> dict[str, Any]:

@@ -78,10 +78,11 @@ def _normalise_as_a_gpu(part: nn.Module) -> None:
 
 def _normalised(norm: nn.GroupNorm | nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
     """A norm as a GPU's autocast has it: in float32. That of a CPU computes it in half."""
-    weight: torch.Tensor = norm.weight
-    bias: torch.Tensor = norm.bias
+    weight: torch.Tensor | None = norm.weight
+    bias: torch.Tensor | None = norm.bias
     if torch.is_autocast_enabled("cpu"):
-        x, weight, bias = x.float(), weight.float(), bias.float()
+        # One that is not learned has neither.
+        x, weight, bias = x.float(), *(None if each is None else each.float() for each in (weight, bias))
     if isinstance(norm, nn.GroupNorm):
         return F.group_norm(x, norm.num_groups, weight, bias, norm.eps)
     return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 
 from .base import Base
-from .offload import present
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Tokens:
     """A tokenized prompt, padded to the encoder's length."""
 
     ids: tuple[int, ...]
+    """A number for each position, by which its row is found where none is given."""
     slots: tuple[tuple[int, str, int], ...]
     """(position, concept, number of the concept's token) of each given embedding."""
     words: int
@@ -121,16 +121,15 @@ def encode(
     # Tokens that layers share need one encoding, not one a layer.
     copies = max((len(v) for v in named.values()), default=1)
     rows: dict[Tokens, tuple[torch.Tensor, ...]] = {}
-    with present(base.device, *base.encoders):
-        if plain:
-            for prompt, row in zip(plain, base.architecture.embedded(base, plain, None, None), strict=True):
-                empty = base.zero_empty and not prompt.words
-                rows[prompt] = (torch.zeros_like(row) if empty else row,) * copies
-        if special:
-            alike = {name: _with_copies(base, tokens, copies, layers) for name, tokens in named.items()}
-            out = _encode_slotted(base, special, alike, copies)
-            for index, prompt in enumerate(special):
-                rows[prompt] = tuple(out[:, index])
+    if plain:
+        for prompt, row in zip(plain, base.architecture.embedded(base, plain, None, None), strict=True):
+            empty = base.zero_empty and not prompt.words
+            rows[prompt] = (torch.zeros_like(row) if empty else row,) * copies
+    if special:
+        alike = {name: _with_copies(base, tokens, copies, layers) for name, tokens in named.items()}
+        out = _encode_slotted(base, special, alike, copies)
+        for index, prompt in enumerate(special):
+            rows[prompt] = tuple(out[:, index])
     seen = [torch.stack([rows[p][copy] for p in prompts]) for copy in range(copies)]
     return tuple(seen[copy] for copy in copy_of_layer(base, copies, layers))
 

@@ -27,9 +27,11 @@ def tiled(base: Base, size: tuple[int, int]) -> Iterator[None]:
         return
     names = ("use_tiling", "use_slicing", "tile_sample_min_size", "tile_latent_min_size")
     before = {name: getattr(vae, name) for name in names}
-    cells = max(min(base.pixels, math.isqrt(base.whole)) // base.factor, LEAST)
+    # A cell of the denoiser may be several of the VAE's.
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    cells = max(min(base.pixels, math.isqrt(base.whole)) // factor, LEAST)
     vae.use_tiling = vae.use_slicing = True
-    vae.tile_sample_min_size, vae.tile_latent_min_size = cells * base.factor, cells
+    vae.tile_sample_min_size, vae.tile_latent_min_size = cells * factor, cells
     try:
         yield
     finally:

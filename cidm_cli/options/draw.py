@@ -51,7 +51,9 @@ class DrawOptions:
     """Classifier-free guidance scale."""
     size: Size
     """Width and height in pixels."""
-    sampler: Literal["dpm++", "ddim", "euler", "unipc", "heun"] = "dpm++"
+    sampler: Annotated[
+        Literal["dpm++", "ddim", "euler", "unipc", "heun"], Shown("dpm++, but euler for transformers")
+    ] = "dpm++"
     """Sampler."""
     negative: str = ""
     """What the picture should not show."""
@@ -95,6 +97,9 @@ def resolve_draw(asked: Asked, kind: str, pixels: int) -> DrawOptions:
     """
     whole = settled(DrawOptions, asked, {"style_from": 0.0, **family(kind).draw, "size": (pixels, pixels)})
     parse_prompt(whole.negative, "the negative prompt")
+    if not family(kind).guided and (whole.negative or whole.guidance != 1):
+        name = "negative" if whole.negative else "guidance"
+        raise usage(name, getattr(whole, name), "has no meaning on a distilled base, which knows no guidance")
     if whole.seed > 2**63 - whole.count:
         raise usage("seed", whole.seed, "must be at most 2^63 - 1, the last picture's, too")
     if whole.power and whole.method not in POWERS:

@@ -36,8 +36,8 @@ def drawing(registry: Registry | None, records: Sequence[Record], base: Base, jo
     load = Loader(registry, base)  # type: ignore[arg-type]
     for record in records:
         load._weights.get(content(record), partial(_stand_in, base, record))
-    scheduler = sampling.make_scheduler(base, options.sampler)
-    scheduler.set_timesteps(options.steps)
+    cells = options.size[0] * options.size[1] // base.factor**2
+    scheduler = sampling.timed_scheduler(base, options.sampler, options.steps, cells)
     times = scheduler.timesteps
     phases, sizes = [], part_sizes(base)
     with watched(base) as watch, torch.no_grad():
@@ -47,7 +47,7 @@ def drawing(registry: Registry | None, records: Sequence[Record], base: Base, jo
         with weights.merged(base):
             # Layers that are merged are there twice, and the originals wait where the base does.
             originals = watch.live - before if base.offload else 0
-            counted = partial(phase, watch=watch, sizes=sizes, offload=base.offload, spared=originals)
+            counted = partial(phase, base=base, watch=watch, sizes=sizes, spared=originals)
             watch.restart()
             scene = scenes.prepare(base, batch, Texts(base, load))
             estimate = views.estimate(base, scene, batch, weights)

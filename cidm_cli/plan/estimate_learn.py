@@ -78,14 +78,16 @@ class Phase:
         return sum(self.memory.values())
 
 
-def resident(phase: str, parts: Sequence[str], offload: bool) -> Sequence[str]:
+def resident(phase: str, base: Base) -> Sequence[str]:
     """Which of a base's parts are on the device in a phase: all, or, of one that offloads, what is ``present`` then."""
+    parts = list(base.parts)
     denoiser, *encoders, vae = parts
+    learning = [denoiser] if base.family.texts_once else [denoiser, *encoders]
     needed = {
-        PICTURES: [vae], STEPS: [denoiser, *encoders], FISHER: [denoiser, *encoders],
+        PICTURES: [vae], STEPS: learning, FISHER: learning,
         PROMPTS: encoders, DENOISING: [denoiser], LATER: [denoiser], DECODING: [vae],
     }  # fmt: skip
-    return needed[phase] if offload else parts
+    return needed[phase] if base.offload else parts
 
 
 def part_sizes(base: Base) -> dict[str, int]:
@@ -106,13 +108,13 @@ def watched(base: Base) -> Watch:
 
 def phase(
     name: str,
+    base: Base,
     watch: Watch,
     sizes: Mapping[str, int],
     known: Mapping[str, int] = MappingProxyType({}),
     *,
     times: int = 1,
     spared: int = 0,
-    offload: bool = False,
 ) -> Phase:
     """The phase that the watch has seen since it was started anew.
 
@@ -120,9 +122,8 @@ def phase(
         sizes: what ``part_sizes`` gives for the base as it is by itself.
         known: bytes of what else is told apart; the rest are inner values.
         spared: bytes that were counted and would not be there.
-        offload: whether the base offloads.
     """
-    here = {called()[part]: sizes[part] for part in resident(name, list(sizes), offload)}
+    here = {called()[part]: sizes[part] for part in resident(name, base)}
     inner = watch.peak - sum(sizes.values()) - sum(known.values()) - spared
     memory = {**here, **known, INNER: inner, ITSELF: PROGRAM}
     return Phase(name, memory, watch.flops, times)
@@ -154,15 +155,13 @@ def learning(
             method = prior.beside(method, ours, options)
         watch.restart()
         data = prepare(base, task.dataset, prompts, options)
-        phases = [phase(PICTURES, watch, sizes, offload=base.offload)]
+        phases = [phase(PICTURES, base, watch, sizes)]
         with training(base, task.name, task.noun, options, method) as trainee:
             _started(trainee)
             watch.restart()
             train_step(trainee, data, options)
             kept, spared = _concept(trainee, task.options)
-            counted = partial(
-                phase, watch=watch, sizes=sizes, known=kept, spared=spared, offload=base.offload
-            )
+            counted = partial(phase, base=base, watch=watch, sizes=sizes, known=kept, spared=spared)
             phases.append(counted(STEPS, times=task.options.steps))
             watch.restart()
             method.regulariser.keep(trainee, data, options)

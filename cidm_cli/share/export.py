@@ -14,10 +14,10 @@ from cidm_registry import Record, Registry
 from .. import bases
 from ..errors import CidmError
 from ..formats.bundle import Bundled, pack_bundle
-from ..formats.diffusers_lora import WEIGHTS_FILE, json_object, pack_diffusers
+from ..formats.diffusers_lora import COMFYUI, WEIGHTS_FILE, json_object, pack_diffusers
 from ..formats.embedding import averaged, pack_embedding
 from ..formats.kohya import About, pack_kohya
-from ..formats.lora import Factors, LoraFile
+from ..formats.lora import Factors, LoraFile, joined
 from ..formats.lora_file import read_lora
 from ..formats.merged import concepts_in, open_merged, read_merged
 from ..formats.peft_folder import CONFIG_FILE, pack_peft
@@ -162,6 +162,10 @@ def lora(base: Base, kind: str, family: str, item: Item) -> Exported:
         family: the base's, as the registry has it.
     """
     folded, fit = base.convolutions, lora_fit(base)
+
+    def under(names: Mapping[str, str]) -> tuple[Factors, float, set[str]]:
+        return joined(item.factors, names, fit.shapes), item.scale, {names[site] for site in folded}
+
     if kind == "kohya":
         about = About(
             title=item.title, family=bases.family(family).files, resolution=base.pixels,
@@ -169,7 +173,9 @@ def lora(base: Base, kind: str, family: str, item: Item) -> Exported:
             tags=tuple(filter(None, [item.trigger])),
             images=item.images, merged_from=item.merged_from, facts=item.facts,
         )  # fmt: skip
-        files = {"": pack_kohya(item.factors, item.scale, folded, fit.names.kohya, about)}
+        files = {"": pack_kohya(*under(fit.names.kohya), about)}
+    elif kind == "comfyui":
+        files = {"": pack_diffusers(*under(fit.names.native), COMFYUI, item.facts)}
     elif kind == "diffusers":
         files = {WEIGHTS_FILE: pack_diffusers(item.factors, item.scale, folded, fit.prefix, item.facts)}
     else:
@@ -247,7 +253,7 @@ def bundle(registry: Registry, records: Sequence[Record]) -> bytes:
 
 def _read_back(base: Base, kind: str, files: Mapping[str, bytes]) -> LoraFile:
     """The file as a reader takes it: an unknown key would be an error."""
-    name = {"kohya": "", "diffusers": WEIGHTS_FILE, "peft": PEFT_WEIGHTS}[kind]
+    name = {"diffusers": WEIGHTS_FILE, "peft": PEFT_WEIGHTS}.get(kind, "")
     source = "the exported file"
     tensors, metadata = read_tensors(files[name], source)
     config = json_object(files[CONFIG_FILE], source, CONFIG_FILE) if kind == "peft" else {}

@@ -198,8 +198,16 @@ def image_features(
     prompts = subject.prompts(base, options.templates)
     seeds = [options.seed + k for k in range(options.drawings)]
     drawn = [prompts[k % len(prompts)] for k in range(options.drawings)]
-    with recorded(base.denoiser, watched) as grams:
-        denoised(base, drawn, vectors, deltas, seeds, steps=options.steps, kind=kind, on_step=on_step)
+    # Where all sites see text and picture together, all depend on the step: one, in the middle, is enough.
+    joint, done = not any(map(base.architecture.sees_text, base.site_layers)), 0
+
+    def stepped() -> None:
+        nonlocal done
+        done += 1
+        on_step()
+
+    with recorded(base.denoiser, watched, lambda: not joint or done == options.steps // 2) as grams:
+        denoised(base, drawn, vectors, deltas, seeds, steps=options.steps, kind=kind, on_step=stepped)
     return {site: gram.mean() for site, gram in grams.items()}
 
 

@@ -25,6 +25,7 @@ from cidm_registry import (
     running_digests,
 )
 
+from ..bases import family
 from ..data.nouns import class_noun
 from ..errors import CidmError, ExitCode
 from ..formats import bundle
@@ -130,7 +131,8 @@ def check(registry: Registry, source: Source, wanted: Mapping[str, str]) -> None
     """
     chosen = [one.record for one in source.bundled if one.record.name in wanted]
     for record in chosen:
-        if record.base != registry.base.fingerprint:
+        # A distilled model draws what was learned on the one it was made from, which is not known; shapes are checked.
+        if record.base != registry.base.fingerprint and family(registry.base.kind).guided:
             raise CidmError(
                 f"{source.path}: its concepts were learned on another base (weights {record.base[:12]}…) than this "
                 f"registry's ({registry.base.source}, {registry.base.fingerprint[:12]}…)",
@@ -173,6 +175,10 @@ def bring(
     registry, base = session.registry, outlined(session.registry)
     if source.kind == "bundle":
         records = _bring_bundle(registry, base, source, wanted)
+        if any(one.record.base != registry.base.fingerprint for one in source.bundled):
+            session.listener.note(
+                "note: learned on another base, and drawn as it should be if this one was distilled from it"
+            )
         if lonely := _without_older(source, wanted):
             session.listener.note(
                 f"note: {lonely} of these were learned against older concepts that did not all come with them"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from cidm_registry import Record, Registry
 
 from ..draw.mixtures import Loader
 from ..method.consolidation import directions, subspace_overlap
-from ..method.lowrank import free
+from ..method.lowrank import apart, free
 from ..models import sampling
 from ..models.base import Base
 from ..models.clip import Judge
@@ -71,6 +71,7 @@ def analyze(
     load = Loader(registry, base)
     folder = folder_of(registry.base) / "clip"
     judge = Judge(folder) if folder.is_dir() else None
+    rows = base.architecture.parts(base.denoiser)
     pairs = []
     for one in records:
         alone = _samples(base, load, one, None, options, registry.base.kind, on_step)
@@ -80,7 +81,7 @@ def analyze(
             beside = _samples(base, load, one, other, options, registry.base.kind, on_step)
             pairs.append(
                 Pair(
-                    one.name, other.name, _overlap(load, one, other), _change(alone, beside),
+                    one.name, other.name, _overlap(load, rows, one, other), _change(alone, beside),
                     None if judge is None else _likeness(judge, alone, beside),
                 )
             )  # fmt: skip
@@ -89,13 +90,14 @@ def analyze(
     return Analysis(tuple(pairs), room, tightest, rank, room[tightest] // rank)
 
 
-def _overlap(load: Loader, one: Record, other: Record) -> float:
+def _overlap(load: Loader, rows: Mapping[str, Sequence[int]], one: Record, other: Record) -> float:
     """R1 of ``other`` against ``one``, of the smaller's directions, mean over the sites that both have."""
-    old, new = load(one), load(other)
+    old, new = (apart(load(record).factors, rows) for record in (one, other))
     shared = []
-    for site in (site for site in old.up if site in new.up):
-        columns = directions(old.up[site].cpu(), old.down[site].cpu(), one.scale)
-        up, down = new.up[site].cpu().double(), new.down[site].cpu().double()
+    for site in (site for site in old if site in new):
+        up, down = (factor.cpu() for factor in old[site])
+        columns = directions(up, down, one.scale)
+        up, down = (factor.cpu().double() for factor in new[site])
         of_smaller = up.shape[1] / min(up.shape[1], columns.shape[1])
         shared.append(of_smaller * float(subspace_overlap(columns, up, down, other.scale)))
     return sum(shared) / len(shared) if shared else 0.0

@@ -14,7 +14,7 @@ from ..files.writing import check_place, write_whole
 from ..formats import file_names as known
 from .selection import has_tokens
 
-KINDS = ("kohya", "diffusers", "peft", "embedding", "bundle")
+KINDS = ("kohya", "comfyui", "diffusers", "peft", "embedding", "bundle")
 """Kinds of files a concept is exported as; docs/export.md says who reads which."""
 SUFFIX = ".safetensors"
 

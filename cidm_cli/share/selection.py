@@ -12,7 +12,7 @@ from ..options.learn import CARRIED, SUMMED
 from ..options.merge import MergeOptions
 from ..options.prompts import find_unknown, parse_prompt
 
-LORA_KINDS = ("kohya", "diffusers", "peft")
+LORA_KINDS = ("kohya", "comfyui", "diffusers", "peft")
 """Kinds of files that hold low-rank weights; docs/export.md says who reads which."""
 
 

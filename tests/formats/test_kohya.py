@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -20,8 +20,8 @@ from safetensors.torch import load, save
 import tiny
 from cidm_cli.bases import family
 from cidm_cli.errors import CidmError, ExitCode
-from cidm_cli.formats.kohya import pack_kohya, read_kohya
-from cidm_cli.formats.lora import LoraFile
+from cidm_cli.formats.kohya import About, pack_kohya, read_kohya
+from cidm_cli.formats.lora import LoraFile, joined
 from cidm_cli.formats.tensors import read_tensors
 from cidm_cli.models.attention import lora_sites
 from cidm_cli.models.lora import merged
@@ -45,6 +45,16 @@ def read(
     tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, kind: str = "sd15"
 ) -> LoraFile:
     return read_kohya(tensors, metadata or {}, fit_of(SHAPES, kind, 2, width=5), source="dog.safetensors")
+
+
+def written(
+    given: Pairs,
+    scale: float,
+    folded: frozenset[str] = FOLDED,
+    names: Mapping[str, str] = NAMES,
+    about: About = ABOUT,
+) -> bytes:
+    return pack_kohya(joined(given, names, {}), scale, {names[site] for site in folded}, about)
 
 
 def read_products(found: LoraFile) -> dict[str, torch.Tensor]:
@@ -123,7 +133,7 @@ def test_stock_diffusers_computes_the_same_with_an_sdxl_file() -> None:
         unet = tiny.sdxl_unet().eval()
     given = pairs(tiny.shapes(unet), rank=3)
     about = replace(ABOUT, family=family("sdxl").files)
-    file = pack_kohya(given, 0.5, tiny.convolutions(unet), names(unet).kohya, about)
+    file = written(given, 0.5, tiny.convolutions(unet), names(unet).kohya, about)
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     width = tiny.TEXT_WIDTH + tiny.SECOND_WIDTH
     text = torch.randn(1, 5, width, generator=torch.Generator().manual_seed(1))
@@ -145,7 +155,7 @@ def test_stock_diffusers_computes_the_same_with_an_sdxl_file() -> None:
 
 
 def packed(given: Pairs, scale: float = 0.75) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    return read_tensors(pack_kohya(given, scale, FOLDED, NAMES, ABOUT), "dog.safetensors")
+    return read_tensors(written(given, scale), "dog.safetensors")
 
 
 def test_what_is_written_comes_back_also_where_ranks_differ() -> None:
@@ -164,11 +174,11 @@ def test_what_is_written_comes_back_also_where_ranks_differ() -> None:
 def test_the_same_weights_give_the_same_bytes() -> None:
     given = pairs(SHAPES)
     turned = dict(reversed(given.items()))
-    assert pack_kohya(given, 1.0, FOLDED, NAMES, ABOUT) == pack_kohya(turned, 1.0, FOLDED, NAMES, ABOUT)
+    assert written(given, 1.0) == written(turned, 1.0)
 
 
 def test_the_metadata_are_strings_and_their_hash_is_that_of_the_tensors() -> None:
-    file = pack_kohya(pairs(SHAPES), 0.75, FOLDED, NAMES, ABOUT)
+    file = written(pairs(SHAPES), 0.75)
     metadata = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])["__metadata__"]
     content = hashlib.sha256(file[8 + int.from_bytes(file[:8], "little") :]).hexdigest()
     assert all(isinstance(value, str) for value in metadata.values())

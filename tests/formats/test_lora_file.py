@@ -79,9 +79,10 @@ def test_a_file_of_stable_diffusion_2_is_told_by_the_text_it_sees(fits: dict[str
         ("transformer.blocks.0.attn1.to_q.lora_A.weight", "transformer"),
     ],
 )
-def test_loras_of_other_models_are_called_by_their_names(name: str, words: str) -> None:
-    with pytest.raises(CidmError, match=f"is a LoRA of .*{words}.*no Stable Diffusion 1.x or SDXL"):
-        naming_of([name, "lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha"], "x")
+def test_loras_of_other_models_are_called_by_their_names(fits: dict[str, Fit], name: str, words: str) -> None:
+    tensors = {name: torch.zeros(2, 2), "lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha": torch.ones(1)}
+    with pytest.raises(CidmError, match=f"is a LoRA of .*{words}.*which the registry's base is not"):
+        read_lora(naming_of(tensors, "x"), tensors, {}, {}, fits["sd15"], "x")
 
 
 @pytest.mark.parametrize(

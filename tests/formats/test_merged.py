@@ -31,7 +31,7 @@ from cidm_cli.models.lora import merged
 from cidm_cli.models.opening import lora_fit
 
 SHAPES = {"down.attn2.to_q": (6, 4), "down.attn2.to_k": (6, 5), "up.attn2.to_out.0": (3, 6)}
-FIT = Fit(SHAPES, Names({}, {}, {}))
+FIT = Fit(SHAPES, Names({}, {}, {}, {}))
 FACTS = {"method": "sum", "names": ["dog", "Čert"], "weights": [1.0, 0.25], "prompt": None}
 Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
 

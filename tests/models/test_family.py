@@ -179,11 +179,11 @@ def test_it_merges_and_draws_with_what_it_merged(
     assert ran.code == 0, ran.err
 
 
-@pytest.mark.parametrize("kind", ["kohya", "diffusers", "peft", "bundle"])
+@pytest.mark.parametrize("kind", ["kohya", "comfyui", "diffusers", "peft", "bundle"])
 def test_what_it_exports_comes_back(
     cidm: Cidm, taught: Registry, toy_base: Base, tmp_path: Path, kind: str
 ) -> None:
-    file = tmp_path / ("dog.safetensors" if kind in ("kohya", "bundle") else "dog")
+    file = tmp_path / ("dog" if kind in ("diffusers", "peft") else "dog.safetensors")
     ran = cidm("export", "dog", "--to", kind, "-o", file, "--registry", taught.root)
     assert ran.code == 0, ran.err
     shutil.copytree(taught.root, tmp_path / "other")

@@ -190,6 +190,10 @@ def site_layers(denoiser: Transformer) -> dict[str, int]:
     return {f"blocks.{n}.{s}": n for n in range(BLOCKS) for s in (*(f"attn.{p}" for p in PROJECTIONS), "mlp")}
 
 
+def parts(denoiser: Transformer) -> dict[str, tuple[int, ...]]:
+    return {}
+
+
 def feature_source(site: str) -> str:
     same = {"to_k": "to_q", "to_v": "to_q", "add_k_proj": "add_q_proj", "add_v_proj": "add_q_proj"}
     block, _, leaf = site.rpartition(".")
@@ -325,4 +329,5 @@ def add_word(pipe: Any, word: str, vectors: Any) -> None:
 
 def names(denoiser: Transformer) -> Names:
     modules = {site: "lora_unet_" + site.replace(".", "_") for site in site_layers(denoiser)}
-    return Names(modules, {name: site for site, name in modules.items()}, {site: site for site in modules})
+    same = {site: site for site in modules}
+    return Names(modules, {name: site for site, name in modules.items()}, same, same)
