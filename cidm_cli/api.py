@@ -24,10 +24,12 @@ from .options.declared import settled
 from .options.draw import DrawOptions, resolve_draw
 from .options.merge import MergeOptions
 from .options.over import EditOptions, StylizeOptions
+from .options.settings import Settings
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from .draw.checking import Checked
     from .draw.drawing import Drawing
     from .draw.explain import Explained
     from .draw.images import Picture
@@ -59,20 +61,21 @@ class Workspace:
         self.session = session
 
     @classmethod
-    def open(cls, path: str | Path | None = None, **how: Any) -> Self:
+    def open(cls, path: str | Path | None = None, *, settings: Settings | None = None, **how: Any) -> Self:
         """The registry in a folder, else the user's own.
 
         Args:
+            settings: taken where an option is not given (``options.settings.load_settings``); none unless given.
             how: of ``Computing`` (device, precision, offload, compile, vram) and of ``Listener.of`` (on_progress,
-                on_note, on_warning, should_stop).
+                on_note, on_warning, should_stop, on_look).
 
         Raises:
             RegistryError: where there is none, or none that can be read.
         """
         computing, listener = _how(how)
         place = user_registry() if path is None else Path(path)
-        registry = open_registry(place, listener.warn)
-        return cls(Session(registry, computing, listener))
+        session = Session(open_registry(place, listener.warn), computing, listener)
+        return cls(session if settings is None else replace(session, settings=settings))
 
     @classmethod
     def create(cls, path: str | Path, base: str = "mini", *, vae: str = "", **how: Any) -> Self:
@@ -257,13 +260,33 @@ class Workspace:
         with session.stage("drawing", images.work(jobs)) as step:
             yield from images.draw(
                 session.registry, base, jobs, static=static, on_step=step, crew=crew,
-                on_note=note if crew.count == 1 else notes.append,
+                on_note=note if crew.count == 1 else notes.append, on_look=session.listener.look,
             )  # fmt: skip
         for text in dict.fromkeys(text for some in crew.gathered(notes) for text in some):
             note(text)
 
+    def check_layout(self, path: str | Path, text: str | None = None) -> Checked:
+        """All that is wrong with a layout file, or with a text of that name, and what may not come out as meant."""
+        from .draw.checking import checked
+
+        return checked(path, text, self.registry, [record.name for record in self.concepts])
+
+    @staticmethod
+    def facts(image: str | Path) -> dict[str, Any]:
+        """What an image that was drawn here says of how. Raises CidmError NOT_FOUND or INVALID for another file."""
+        from .draw.png import read_facts
+
+        return read_facts(Path(image))
+
+    @staticmethod
+    def redrawing(images: Sequence[str | Path]) -> list[tuple[dict[str, Any], Path]]:
+        """What ``redraw`` takes, of images that can be drawn again from what they say."""
+        from .draw.drawing import to_redraw
+
+        return to_redraw([Path(image) for image in images])
+
     def redraw(self, told: Sequence[tuple[dict[str, Any], Path]]) -> Iterator[Picture]:
-        """Draws images again from what they say (``draw.drawing.to_redraw``): on one machine, the same bytes."""
+        """Draws images again from what they say (``redrawing``): on one machine, the same bytes."""
         from .draw.again import redraw
         from .draw.drawing import as_drawn
 

@@ -46,6 +46,7 @@ def test_everything_the_packages_hold_is_in_the_wheel(wheel: Path) -> None:
                 *package.rglob("*.py"),
                 *package.glob("bases/**/*.json"),
                 *package.glob("bases/**/*.txt"),
+                *package.glob("studio/page/*"),
             ):
                 assert path.relative_to(folder).as_posix() in names
     assert f"cidm-{__version__}.dist-info/licenses/LICENSE" in names

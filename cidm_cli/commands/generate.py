@@ -73,9 +73,7 @@ def generate(
         raise CidmError("--set changes layout files, and there is none", code=ExitCode.USAGE)
     workspace = call.workspace(how)
     if again:
-        from ..draw.drawing import to_redraw
-
-        told = to_redraw(again)
+        told = workspace.redrawing(again)
         stems = [stem(str(facts.get("prompt")), facts.get("seed", 0)) for facts, _ in told]
         return write_all(call, workspace.redraw(told), stems, out)
     from ..layout import load_layout

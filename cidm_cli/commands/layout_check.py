@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,20 +13,7 @@ from .invocation import Invocation
 from .layout_files import registry_if_any
 
 if TYPE_CHECKING:
-    from cidm_registry import Registry
-
-    from ..layout import Layout
-    from ..layout.advice import Picture
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What was found in one file."""
-
-    path: str
-    faults: Sequence[CidmError]
-    holds: dict[str, Any]
-    """regions, concepts, size, mode and overlap; empty if the file cannot be read"""
+    from ..draw.checking import Checked
 
 
 def check(
@@ -49,77 +35,55 @@ def check(
             f"no registry in {call.registry_path}: whether the concepts are there is not checked"
         )
     names = None if registry is None or no_concepts else [record.name for record in registry.records()]
-    found = [_check(call, path, registry, names) for path in layouts]
-    sound = [one for one in found if not one.faults]
+    from ..draw.checking import checked
+
+    found = [(path, checked(path, None, registry, names)) for path in layouts]
+    for _, one in found:
+        for warning in one.warnings:
+            call.output.warn(warning)
     return Result(
-        data={"layouts": [_described(one) for one in found]},
-        human=[line for one in found for line in _lines(one)],
-        ids=[one.path for one in sound],
-        failure=_failure(found),
+        data={"layouts": [_described(path, one) for path, one in found]},
+        human=[line for path, one in found for line in _lines(path, one)],
+        ids=[path for path, one in found if not one.faults],
+        failure=_failure([one for _, one in found]),
     )
 
 
-def _check(call: Invocation, path: str, registry: Registry | None, names: list[str] | None) -> Checked:
-    from ..layout import all_faults, unfit_size, unknown_concepts
-    from ..layout.advice import advice
-    from ..layout.masks import mask_folder, read_mask, read_structure
-
-    layout = all_faults(path)
-    if isinstance(layout, list):
-        return Checked(path, layout, {})
-    from ..draw.canvas import picture_of
-
-    picture = picture_of(layout.image.size, registry)
-    faults = [] if names is None else [*unknown_concepts(layout, names)]
-    if unfit := unfit_size(layout, picture.multiple):
-        faults.append(unfit)
-    for index, region in enumerate(layout.regions):
-        if region.mask is not None:
-            try:
-                read_mask(layout, index, mask_folder(layout))
-            except CidmError as error:
-                faults.append(error)
-    if layout.structure is not None:
-        try:
-            read_structure(layout, mask_folder(layout))
-        except CidmError as error:
-            faults.append(error)
-    warnings = advice(layout, picture)
-    for warning in warnings:
-        call.output.warn(warning)
-    return Checked(path, faults, {**_holds(layout, picture), "warnings": warnings})
-
-
-def _holds(layout: Layout, picture: Picture) -> dict[str, Any]:
+def _holds(one: Checked) -> dict[str, Any]:
+    """Regions, concepts, size, mode and overlap; empty if the file cannot be read."""
     from ..options.prompts import parse_prompt
 
+    if (layout := one.layout) is None:
+        return {}
     prompts = [layout.base.prompt, *(region.prompt for region in layout.regions)]
     named = {name.casefold(): name for prompt in prompts for name in parse_prompt(prompt).names}
     return {
         "regions": len(layout.regions),
         "concepts": list(named.values()),
-        "size": picture.size,
+        "size": one.picture.size,
         "mode": layout.image.mode,
         "overlap": layout.image.overlap,
+        "warnings": one.warnings,
     }
 
 
-def _lines(one: Checked) -> list[str]:
+def _lines(path: str, one: Checked) -> list[str]:
     if one.faults:
         return [error.message + (f"; {error.hint}" if error.hint else "") for error in one.faults]
-    size = "the base's own size" if one.holds["size"] is None else "{} x {} pixels".format(*one.holds["size"])
-    count = one.holds["regions"]
-    regions = "no regions" if not count else f"{count} region{'s' if count > 1 else ''} ({one.holds['mode']})"
-    concepts = " ".join(f"<{name}>" for name in one.holds["concepts"]) or "no concept"
-    return [f"{one.path}: {regions}, {concepts}, {size}"]
+    holds = _holds(one)
+    size = "the base's own size" if holds["size"] is None else "{} x {} pixels".format(*holds["size"])
+    count = holds["regions"]
+    regions = "no regions" if not count else f"{count} region{'s' if count > 1 else ''} ({holds['mode']})"
+    concepts = " ".join(f"<{name}>" for name in holds["concepts"]) or "no concept"
+    return [f"{path}: {regions}, {concepts}, {size}"]
 
 
-def _described(one: Checked) -> dict[str, Any]:
+def _described(path: str, one: Checked) -> dict[str, Any]:
     faults = [
         {"message": error.message, "hint": error.hint, "code": int(error.code), **error.details}
         for error in one.faults
     ]
-    return {"path": one.path, "ok": not faults, **one.holds, "faults": faults}
+    return {"path": path, "ok": not faults, **_holds(one), "faults": faults}
 
 
 def _failure(found: Sequence[Checked]) -> CidmError | None:

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import CidmError, ExitCode
 from ..files.places import words
-from ..files.writing import check_place, write_whole
+from ..files.writing import check_place, write_beside, write_whole
 from ..options.over import each
 from ..terminal.output import Result
 from .invocation import Invocation
@@ -73,16 +73,10 @@ def write(image: Image.Image, facts: dict[str, Any], out: Path, single: bool, st
     from ..draw.png import encode
 
     content = encode(image, facts)
-    if single:
-        path = out
-    else:
-        path = out / f"{stem}.png"
-        number = 1
-        while path.exists() and path.read_bytes() != content:
-            number += 1
-            path = out / f"{stem}-{number}.png"
-    write_whole(path, content)
-    return path
+    if not single:
+        return write_beside(out, stem, ".png", content)
+    write_whole(out, content)
+    return out
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from . import over, png, scenes, structure, views
 from .encoded import Texts
 from .facts import told_base, told_mixture
 from .jobs import Job
+from .looking import Look, looking
 from .mixtures import Applied, Deltas, Loader
 from .scenes import Chosen, Part, Scene
 
@@ -46,9 +47,14 @@ class Picture:
     given: Given | None = None
     """What it was drawn over."""
 
+    @property
+    def content(self) -> bytes:
+        """The bytes of a PNG that says how it was drawn."""
+        return png.encode(self.image, self.facts)
+
     def save(self, path: str | Path) -> None:
-        """Writes it as a PNG that says how it was drawn."""
-        write_whole(Path(path), png.encode(self.image, self.facts))
+        """Writes that PNG."""
+        write_whole(Path(path), self.content)
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ def draw(
     mixed: bool = True,
     on_step: Callable[[], None] = lambda: None,
     on_note: Callable[[str], None] = lambda note: None,
+    on_look: Look | None = None,
     crew: Crew = SOLO,
 ) -> Iterator[Picture]:
     """Draws every job's pictures, in order. Each prompt's concepts are looked up once, before denoising.
@@ -102,6 +109,7 @@ def draw(
         static: a merged LoRA to draw with, in place of the concepts' own.
         mixed: whether jobs share batches.
         on_step: called for each picture after each of its denoising steps.
+        on_look: shown now and then, small, what the first picture of a batch looks like so far.
 
     Raises:
         CidmError: USAGE when a prompt is so long that a concept in it is cut off; FAILED when it names concepts
@@ -116,7 +124,7 @@ def draw(
         group = list(alike)
         dealt = [(batch, crew.mine(next(turns))) for batch in batches(group)]
         any_own = any(own for _, own in dealt)
-        with ready(base, *group[0], texts, static) if any_own else nullcontext() as drawing:
+        with ready(base, *group[0], texts, static, on_look) if any_own else nullcontext() as drawing:
             for batch, own in dealt:
                 places = [(number, k) for number, part in enumerate(batch) for k in range(len(part.seeds))]
                 if own:
@@ -181,7 +189,9 @@ Drawing = Callable[[Sequence[Part], Callable[[], None]], list[Image.Image]]
 
 
 @contextmanager
-def ready(base: Base, job: Job, chosen: Chosen, texts: Texts, static: Static | None) -> Iterator[Drawing]:
+def ready(
+    base: Base, job: Job, chosen: Chosen, texts: Texts, static: Static | None, on_look: Look | None = None
+) -> Iterator[Drawing]:
     """While open, what it gives draws batches with one job's weights and settings: done once for all of them.
 
     A batch of a layout with regions holds pictures of that layout alone.
@@ -201,7 +211,7 @@ def ready(base: Base, job: Job, chosen: Chosen, texts: Texts, static: Static | N
             stages.insert(0, [Part(*part.chosen.before, part.seeds) for part in batch if part.chosen.before])
         if not prepared or prepared[-1].jobs != tuple(part.job for part in batch):
             prepared[:] = [scenes.prepare(base, stage, texts, guide) for stage in stages]
-        return _drawn(base, [*zip(prepared, stages, weights, strict=True)], merges, on_step)
+        return _drawn(base, [*zip(prepared, stages, weights, strict=True)], merges, on_step, on_look)
 
     # Noise is found in given pictures with the base's own weights: there each batch is merged for by itself. So it is
     # where the weights change on the way.
@@ -215,7 +225,7 @@ Stage = tuple[Scene, Sequence[Part], Applied]
 
 
 def _drawn(
-    base: Base, stages: Sequence[Stage], merges: bool, on_step: Callable[[], None]
+    base: Base, stages: Sequence[Stage], merges: bool, on_step: Callable[[], None], on_look: Look | None
 ) -> list[Image.Image]:
     """The pictures of a batch, drawn in one stage, or in two where learned styles come later.
 
@@ -238,7 +248,8 @@ def _drawn(
                 latents = sampling.denoise(
                     base, views.estimate(base, shown, parts, weights), begun.noise, sampler=options.sampler,
                     steps=options.steps, first=begun.first, last=last, begin=begun.begin, keep=begun.keep,
-                    on_step=stepped, beside=[shown.guide.control.model] if shown.guide else [],
+                    on_step=stepped, on_look=looking(base, on_look),
+                    beside=[shown.guide.control.model] if shown.guide else [],
                 )  # fmt: skip
             begun = over.Begun(noise, last, partial(_as_it_is, latents))
         return sampling.decode(base, latents)

@@ -31,6 +31,20 @@ def write_whole(path: Path, content: bytes) -> None:
         raise unwritable(path, error) from error
 
 
+def write_beside(folder: Path, stem: str, ending: str, content: bytes) -> Path:
+    """Writes a file into a folder, under the first of stem, stem-2, … that is free or holds the same.
+
+    Raises:
+        CidmError: FAILED, naming the file, when it cannot be written.
+    """
+    path, number = folder / f"{stem}{ending}", 1
+    while path.exists() and path.read_bytes() != content:
+        number += 1
+        path = folder / f"{stem}-{number}{ending}"
+    write_whole(path, content)
+    return path
+
+
 def check_place(path: Path) -> None:
     """To be asked before long work. Raises as ``write_whole`` would, as far as can be told without making anything."""
     folder = path.absolute().parent

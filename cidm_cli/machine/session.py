@@ -19,6 +19,8 @@ from .computing import Machine, machine
 from .processes import SOLO, Crew
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..models.base import Base
 
 Update = Callable[..., None]
@@ -50,6 +52,8 @@ class Listener:
     """Opened with a label and a number of parts while a piece of work is done."""
     stopping: Callable[[], AbstractContextManager[Callable[[], bool]]] = _unasked
     """Open during a training; what it gives is asked after each step, and True saves a checkpoint and ends it."""
+    look: Callable[[Image], None] | None = None
+    """Shown now and then what is being drawn; where it is None, nothing is prepared to be shown."""
 
     @classmethod
     def of(
@@ -58,6 +62,7 @@ class Listener:
         on_note: Callable[[str], None] = _unheard,
         on_warning: Callable[[str], None] = _unheard,
         should_stop: Callable[[], bool] = lambda: False,
+        on_look: Callable[[Image], None] | None = None,
     ) -> Listener:
         """From plain functions. ``on_progress`` gets a label, the parts done, all parts, and numbers by name."""
 
@@ -69,7 +74,7 @@ class Listener:
 
             yield update
 
-        return cls(on_note, on_warning, stage, lambda: nullcontext(should_stop))
+        return cls(on_note, on_warning, stage, lambda: nullcontext(should_stop), on_look)
 
 
 UNHEARD = Listener()

@@ -137,6 +137,7 @@ def denoise(
     begin: Callable[[Level], torch.Tensor] | None = None,
     keep: Callable[[torch.Tensor, Level], torch.Tensor] = lambda latents, level: latents,
     on_step: Callable[[int], None] = lambda step: None,
+    on_look: Callable[[torch.Tensor], None] = lambda latents: None,
     beside: Sequence[nn.Module] = (),
 ) -> torch.Tensor:
     """Latents drawn from ``noise`` [batch, channels, h, w], following ``estimate``.
@@ -147,6 +148,7 @@ def denoise(
         begin: the latents to start from, at the level they must have; else they are ``noise`` alone.
         keep: changes latents, given their level, before the first evaluation and after each one.
         on_step: hears 1, 2, …, ``last`` - ``first``, also from a sampler that looks more than once a step.
+        on_look: sees, at each step, the clean latents that the sampler expects, where it tells them, else those it has.
         beside: what is asked at every step besides the denoiser.
     """
     scheduler = timed_scheduler(base, sampler, steps, noise.shape[-2:].numel())
@@ -163,10 +165,14 @@ def denoise(
         for number, t in enumerate(scheduler.timesteps[start:end], start):
             step = number // scheduler.order
             prediction = estimate(_scaled(scheduler, latents, t), t, step)
-            latents = keep(scheduler.step(prediction, t, latents).prev_sample, passed[number + 1])
+            stepped = scheduler.step(prediction, t, latents)
+            latents = keep(stepped.prev_sample, passed[number + 1])
             if (number + 1 - start) * (last - first) // (end - start) > done:
                 done += 1
                 on_step(done)
+                # Multistep samplers do not return what they expect, but keep it.
+                expected = (getattr(scheduler, "model_outputs", None) or [latents])[-1]
+                on_look(stepped.get("pred_original_sample", expected))
     return latents
 
 

@@ -32,6 +32,7 @@ from ..commands import (
     learn,
     merge,
     registry,
+    studio,
     stylize,
 )
 from ..commands.invocation import Invocation
@@ -86,6 +87,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
     ("layout check", layout_check.check),
     ("layout show", layout_show.show),
     ("layout import", layout_import.import_layout),
+    ("studio", studio.studio),
 )
 """In the order of the help page. Each takes an Invocation and its own options, and returns a Result."""
 

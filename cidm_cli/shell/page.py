@@ -39,6 +39,7 @@ EXAMPLES = {
     "layout check": "cidm layout check two.toml",
     "layout show": "cidm layout show two.toml -o two.png",
     "layout import": "cidm layout import workflow.json -o two.toml",
+    "studio": "cidm studio --registry concepts -o pictures",
 }
 """Of each command."""
 

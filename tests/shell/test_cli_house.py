@@ -608,13 +608,15 @@ LIGHT = """
 import sys
 from cidm_cli.shell.main import main
 code = main({arguments!r})
-heavy = sorted({{"torch", "diffusers", "transformers", "numpy", "PIL", "peft", "accelerate"}} & set(sys.modules))
+heavy = {{"torch", "diffusers", "transformers", "numpy", "PIL", "peft", "accelerate", "starlette", "uvicorn"}}
+heavy = sorted(heavy & set(sys.modules))
 print(code, heavy, file=sys.stderr)
 """
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["list"], ["show", "dog"], ["learn", "--help"], ["verify"]]
+    "arguments",
+    [["--help"], ["list"], ["show", "dog"], ["learn", "--help"], ["studio", "--help"], ["verify"]],
 )
 def test_light_commands_import_nothing_heavy(arguments: list[str], root: Path) -> None:
     script = LIGHT.format(arguments=["--registry", str(root), *arguments])

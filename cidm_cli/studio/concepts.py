@@ -1,0 +1,41 @@
+"""The registry's concepts: told, shown, renamed, removed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import CidmError, ExitCode
+from .place import Place
+
+
+def listed(place: Place) -> dict[str, Any]:
+    """The base, and a card for each concept, newest first."""
+    registry = place.workspace().registry
+    cards = [
+        {
+            "name": one.name, "noun": one.class_noun, "style": one.style, "number": one.sequence,
+            "version": one.version, "method": one.method, "created": one.created, "image": one.preview,
+            "size": path.stat().st_size if (path := registry.blob_path(one.blob)).exists() else None,
+        }
+        for one in reversed(registry.records())
+    ]  # fmt: skip
+    return {"base": place.shown(registry.base.source), "kind": registry.base.kind, "concepts": cards}
+
+
+def image(place: Place, name: str) -> bytes:
+    """The image that a concept's record keeps. Raises CidmError NOT_FOUND where it keeps none."""
+    registry = place.workspace().registry
+    if (preview := registry.get(name).preview) is None:
+        raise CidmError(f"<{name}> has no image", code=ExitCode.NOT_FOUND)
+    return registry.read_blob(preview)
+
+
+def renamed(place: Place, name: str, to: str) -> dict[str, Any]:
+    """Gives a concept another name."""
+    return {"name": place.workspace().registry.rename(name, to).name}
+
+
+def removed(place: Place, name: str) -> dict[str, Any]:
+    """Removes a concept with all its versions; its weights stay on disk until `cidm gc`."""
+    plan = place.workspace().registry.remove(name)
+    return {"versions": len(plan.records)}
