@@ -186,7 +186,7 @@ class Workspace:
             watching: AbstractContextManager[Any] = nullcontext(unwatched)
             if watch and crew.main:
                 previews = session.said(DrawOptions, "draw", {})
-                watching = watcher(session.registry, base, task, watch, previews, listener.note)
+                watching = watcher(session.registry, base, task, watch, previews)
             with (
                 watching as after_step,
                 listener.stopping() as stop,
@@ -382,7 +382,7 @@ class Workspace:
 
         base = session.base()
         whole = resolve_draw(asked, session.kind, base.pixels)
-        return explain(session.registry, base, Job(prompt, whole), session.listener.note)
+        return explain(session.registry, base, Job(prompt, whole))
 
     def pipeline(self, prompt: str) -> DiffusionPipeline:
         """A stock diffusers pipeline that knows a prompt's concepts: their LoRAs as adapters, their tokens as words.
@@ -429,9 +429,7 @@ class Workspace:
 
         base = session.base()
         with session.stage("looking at features", max(merge.work(selection), 1)) as step:
-            merged = merge.merge(
-                session.registry, base, selection, on_step=step, on_note=session.listener.note
-            )
+            merged = merge.merge(session.registry, base, selection, on_step=step)
         return write_merged(session.registry, base, merged, places)
 
     def analyze(self, names: Sequence[str] = (), **options: Any) -> Analysis:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +19,12 @@ from ..terminal.output import Result
 from .invocation import Invocation
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from ..api import Workspace
     from ..draw.images import Picture
     from ..draw.over_jobs import EditTask, StyleTask
+
+GRID_COLUMNS, GRID_SIDE = 10, 256
+"""Images in a row of a grid, and pixels that each is high."""
 
 PicturesOption = Annotated[
     Path,
@@ -65,14 +68,11 @@ def _drawn_here(path: Path) -> bool:
     return True
 
 
-def write(image: Image.Image, facts: dict[str, Any], out: Path, single: bool, stem: str) -> Path:
-    """Writes a picture under the given name, or in the folder under one that says what it is.
+def write(content: bytes, out: Path, single: bool, stem: str) -> Path:
+    """Writes a picture's file under the given name, or in the folder under one that says what it is.
 
     An equal picture of that name is written again; a different one is left, and a number is added.
     """
-    from ..draw.png import encode
-
-    content = encode(image, facts)
     if not single:
         return write_beside(out, stem, ".png", content)
     write_whole(out, content)
@@ -121,11 +121,13 @@ def write_all(call: Invocation, pictures: Iterable[Picture], stems: Sequence[str
     Raises:
         CidmError: as ``checked``, before the first is drawn.
     """
+    from ..draw.png import encode
+
     single = checked(out, len(stems))
     done: dict[int, tuple[str, dict[str, Any]]] = {}
 
     def settle(picture: Picture) -> None:
-        path = write(picture.image, picture.facts, out, single, stems[picture.number])
+        path = write(encode(picture.image, picture.facts), out, single, stems[picture.number])
         done[picture.number] = str(path), picture.facts
 
     turns = [stems[:number].count(name) for number, name in enumerate(stems)]
@@ -147,12 +149,36 @@ def write_all(call: Invocation, pictures: Iterable[Picture], stems: Sequence[str
     return _as_result([(Path(path), facts) for _, (path, facts) in sorted(done.items())])
 
 
+def with_grid(call: Invocation, drawn: Result, out: Path) -> Result:
+    """Writes one sheet of all images of a result: a row a prompt, under each image its seed."""
+    from PIL import Image
+
+    from ..terminal.pages import Strip, sheet
+
+    if not call.crew.main:
+        return drawn
+    strips = []
+    for prompt, same in groupby(drawn.data["images"], key=lambda facts: str(facts["prompt"])):
+        some = [(facts["path"], f"seed {facts['seed']}") for facts in same]
+        for first in range(0, len(some), GRID_COLUMNS):
+            row = some[first : first + GRID_COLUMNS]
+            images = [(Image.open(path), label) for path, label in row]
+            strips.append(Strip("" if first else prompt, "", images))
+    folder = out.parent if out.suffix.lower() == ".png" else out
+    content = io.BytesIO()
+    sheet(strips, GRID_SIDE, labelled=True).save(content, "PNG")
+    path = str(write(content.getvalue(), folder, False, "grid"))
+    return Result({**drawn.data, "grid": path}, [*drawn.human, path], [*drawn.ids, path])
+
+
 def paint(workspace: Workspace, task: StyleTask | EditTask, images: int, out: Path) -> Result:
     """Draws over given images and writes what comes, as it comes. The result tells paths and facts.
 
     Raises:
         CidmError: as ``checked``, before the first is drawn.
     """
+    from ..draw.png import encode
+
     count = images * each(task.options)
     single = checked(out, count)
     written: list[tuple[Path, dict[str, Any]]] = []
@@ -160,7 +186,8 @@ def paint(workspace: Workspace, task: StyleTask | EditTask, images: int, out: Pa
         for one in workspace.paint(task):
             given = Path(one.facts["picture"]["name"]).stem
             name = f"{given} {one.facts['concept']}"
-            path = write(one.image, one.facts, out, single, f"{words(name)}-{one.facts['seed']}")
+            content = encode(one.image, one.facts)
+            path = write(content, out, single, f"{words(name)}-{one.facts['seed']}")
             written.append((path, one.facts))
     return _as_result(written)
 

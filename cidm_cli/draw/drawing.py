@@ -13,14 +13,18 @@ from ..errors import CidmError, ExitCode
 from ..layout import Layout, unfit_size
 from ..machine.computing import Machine
 from ..machine.session import Session
-from ..options.declared import Asked
-from ..options.draw import DrawOptions, resolve_draw
+from ..options.declared import Asked, declared, flag, settled
+from ..options.draw import DrawOptions, PromptOptions, read_seeds, resolve_draw
 from ..options.prompts import parse_prompt, unmarked
 from .canvas import picture_of
+from .choices import chosen
 from .jobs import Job, check, check_size, check_static
 from .over_jobs import command_for
 from .png import read_facts
 from .structure import Sketch, followed
+
+_DECIDED = ("seed", "count", "negative")
+"""Options that no base has defaults of its own for."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ def drawing(
     """What is to be drawn. Options win over layouts, layouts over settings.
 
     Args:
+        options: of ``DrawOptions`` and ``PromptOptions``.
         control: the model that follows structures where neither a layout nor the sketch names one.
 
     Raises:
@@ -60,8 +65,14 @@ def drawing(
     """
     registry, note = session.registry, session.listener.note
     usual = session.machine("draw").completed(session.said(DrawOptions, "draw", {}))
-    given = session.said(DrawOptions, "draw", options)
+    reading = {name: options[name] for name in declared(PromptOptions) if name in options}
+    if isinstance(written := reading.get("seeds"), str):
+        reading["seeds"] = read_seeds(written)
+    read = settled(PromptOptions, reading)
+    given = session.said(DrawOptions, "draw", {k: v for k, v in options.items() if k not in reading})
     said = {name: given[name] for name in options if name in given}
+    if read.seeds and (other := next((name for name in ("seed", "count") if name in said), None)):
+        raise CidmError(f"--seeds and {flag(other)} exclude each other", "give one of them", ExitCode.USAGE)
     for layout in layouts if "size" not in said else ():
         if unfit := unfit_size(layout, picture_of(layout.image.size, registry).multiple):
             raise unfit
@@ -71,17 +82,28 @@ def drawing(
     for own in asked:
         check_drawable(own.get("size"), registry)
     what = [*((layout.base.prompt, layout) for layout in layouts), *((prompt, None) for prompt in prompts)]
-    jobs = [Job(prompt, own, layout) for (prompt, layout), own in zip(what, resolved, strict=True)]
+    jobs, asking, of = [], [], []
+    for number, ((prompt, scene), how) in enumerate(zip(what, resolved, strict=True)):
+        for job in chosen(Job(prompt, how, scene), read):
+            jobs.append(job)
+            asking.append({**asked[number], **{name: getattr(job.options, name) for name in _DECIDED}})
+            of.append(number)
     check(registry, jobs)
     if merged:
         check_static(registry, merged, [name for job in jobs for name in job.names])
+        if any(parse_prompt(text).strengths for job in jobs for text, _ in job.parts):
+            raise CidmError(
+                "a concept's strength means nothing with --merged: the file holds it",
+                "merge with other weights, or leave --merged out",
+                ExitCode.USAGE,
+            )
     names = [record.name for record in registry.records()]
     for prompt in prompts:
         if name := unmarked(parse_prompt(prompt), names):
             note(f"prompt {prompt!r}: names no concept; <{name}> would be the learned one")
     lines = followed(sketch or Sketch(), layouts, len(prompts), control, note)
-    following = [replace(job, structure=one) for job, one in zip(jobs, lines, strict=True)]
-    return Drawing(tuple(following), tuple(asked), merged)
+    following = [replace(job, structure=lines[number]) for job, number in zip(jobs, of, strict=True)]
+    return Drawing(tuple(following), tuple(asking), merged)
 
 
 def to_redraw(paths: Sequence[Path]) -> list[tuple[dict[str, Any], Path]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from cidm_registry import Registry
 
 from ..models.base import Base
 from .jobs import Job
-from .mixtures import Loader, spoken
+from .mixtures import Loader
 from .scenes import choose
 
 
@@ -33,7 +32,6 @@ def explain(
     registry: Registry,
     base: Base,
     job: Job,
-    on_note: Callable[[str], None] = lambda note: None,
 ) -> Explained:
     """The weights that drawing a job's prompt would use.
 
@@ -43,7 +41,6 @@ def explain(
     records = registry.records()
     load = Loader(registry, base)
     chosen = choose(base, load, records, job).whole
-    spoken(base, load, job.prompt, chosen.named, on_note)
     layers = base.layers
     used = {record.key: weights for record, weights in zip(chosen.used, chosen.weights, strict=True)}
     nothing = (0.0,) * len(layers)

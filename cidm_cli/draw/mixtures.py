@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import MappingProxyType
 from typing import Generic, TypeVar
 
 import torch
 
 from cidm_registry import Record, Registry, canonical_key
 
-from ..errors import CidmError, ExitCode
 from ..formats.concept import ConceptWeights
 from ..method import aggregation
 from ..method.lowrank import delta, weighted_sum
@@ -46,7 +44,7 @@ class Mixture:
     used: tuple[Record, ...]
     """Concepts whose low-rank weights are used."""
     weights: tuple[tuple[float, ...], ...]
-    """Of each used concept, at each layer."""
+    """Of each used concept, at each layer, with its strength in the prompt."""
     against: tuple[Record, ...] = ()
     """Concepts whose tokens stand in the negative prompt; their low-rank weights are not used for it."""
 
@@ -123,8 +121,7 @@ def mixture(
     """The mixture of a prompt and the negative prompt of ``options``, given the concepts there are.
 
     Raises:
-        CidmError: NOT_FOUND for a concept that is not there, FAILED for a method that these were not learned for,
-            USAGE when the prompt is too long.
+        CidmError: NOT_FOUND for a concept that is not there, FAILED for a method that these were not learned for.
     """
     # Asked before the base was loaded, too: a concept may have been removed or renamed meanwhile.
     named = tuple(named_in(records, prompt))
@@ -139,12 +136,18 @@ def mixture(
     if method in ("sharp", "official", "paper"):
         power = options.power or POWERS.get(method, 1.0)
         by_concept = similarity_weights(base, load, records, named, prompt, method, power)
-        shares = [tuple(row) for row in by_concept.T.tolist()]
+        shares = by_concept.T.tolist()
         # A concept whose weight is nothing at every layer is not merged at all.
         used = [record for record, share in zip(records, shares, strict=True) if any(share)]
-        return Mixture(method, named, tuple(used), tuple(share for share in shares if any(share)), against)
-    each = 1 / len(used) if method == "mean" and used else 1.0
-    return Mixture(method, named, tuple(used), ((each,) * layers,) * len(used), against)
+        shares = [share for share in shares if any(share)]
+    else:
+        shares = [[1 / max(len(used), 1) if method == "mean" else 1.0] * layers] * len(used)
+    strengths = parse_prompt(prompt).strengths
+    weights = tuple(
+        tuple(weight * strengths.get(record.key, 1.0) for weight in share)
+        for record, share in zip(used, shares, strict=True)
+    )
+    return Mixture(method, named, tuple(used), weights, against)
 
 
 def similarity_weights(
@@ -160,13 +163,15 @@ def similarity_weights(
     layers = len(base.layers)
     if not records:
         return torch.zeros(layers, 0)
-    tokens, vectors = spoken(base, load, prompt, named)
+    chunks, vectors = spoken(base, load, prompt, named)
     with present(base.device, *base.encoders), torch.no_grad():
-        contexts = text.encode(base, [tokens], vectors)
+        contexts = text.encode(base, chunks, vectors)
         own = [load.rows(record) for record in records]
-    rows = torch.stack([context[0, tokens.body] for context in contexts])
+    rows = torch.stack(
+        [torch.cat([row[one.body] for row, one in zip(context, chunks, strict=True)]) for context in contexts]
+    )
     form = "paper" if method == "paper" else "official"
-    M = aggregation.similarities(rows, [True] * tokens.words, own, form=form).cpu()
+    M = aggregation.similarities(rows, [True] * rows.shape[1], own, form=form).cpu()
     if method == "paper":
         return aggregation.paper_weights(M)
     if method == "official":
@@ -180,58 +185,37 @@ def nouns(records: Sequence[Record]) -> dict[str, str]:
 
 
 def spoken(
-    base: Base,
-    load: Loader,
-    prompt: str,
-    named: Sequence[Record],
-    on_note: Callable[[str], None] = lambda note: None,
-    what: str = "prompt",
-) -> tuple[text.Tokens, dict[str, torch.Tensor]]:
-    """What the text encoders are given for a prompt that names these concepts, and the concepts' tokens by key.
-
-    Raises:
-        CidmError: USAGE when the prompt is so long that a concept in it is cut off.
-    """
+    base: Base, load: Loader, prompt: str, named: Sequence[Record]
+) -> tuple[tuple[text.Tokens, ...], dict[str, torch.Tensor]]:
+    """What the text encoders are given for a prompt that names these concepts, and the concepts' tokens by key."""
     vectors = {record.key: load(record).tokens for record in named}
-    return prompt_tokens(base, prompt, vectors, on_note, nouns=nouns(named), what=what), vectors
+    return prompt_tokens(base, prompt, vectors, nouns(named)), vectors
 
 
 def prompt_tokens(
-    base: Base,
-    prompt: str,
-    vectors: Mapping[str, torch.Tensor],
-    on_note: Callable[[str], None] = lambda note: None,
-    *,
-    nouns: Mapping[str, str] = MappingProxyType({}),
-    what: str = "prompt",
-) -> text.Tokens:
-    """A prompt's token ids, with a slot for each concept in it. Every text that pictures are drawn by passes here.
+    base: Base, prompt: str, vectors: Mapping[str, torch.Tensor], nouns: Mapping[str, str]
+) -> tuple[text.Tokens, ...]:
+    """A prompt's chunks, with a slot for each concept in it. Every text that pictures are drawn by passes here.
 
     Args:
-        what: it is: "prompt" or "negative prompt".
         vectors: their tokens by key.
         nouns: their class nouns by key; ``text.pooled`` needs them.
-
-    Raises:
-        CidmError: USAGE when the prompt is so long that a concept in it is cut off.
     """
-    parts: list[str | text.Slot] = []
-    for part in parse_prompt(prompt).parts:
-        if isinstance(part, Mention):
-            key = canonical_key(part.name)
-            parts.append(text.Slot(key, vectors[key].shape[1], nouns.get(key, "")))
-        else:
-            parts.append(part)
-    tokens = text.tokenize(base, parts)
-    if tokens.lost:
-        raise CidmError(
-            f"{what} {prompt!r}: too long, <{tokens.lost[0]}> is cut off",
-            hint=f"the text encoder holds {base.architecture.room(base)} tokens; name the concept earlier",
-            code=ExitCode.USAGE,
-        )
-    if tokens.cut:
-        on_note(f"{what} {prompt!r}: too long, its end is cut off")
-    return tokens
+
+    def part(said: str | Mention) -> str | text.Slot:
+        if isinstance(said, str):
+            return said
+        key = canonical_key(said.name)
+        return text.Slot(key, vectors[key].shape[1], nouns[key])
+
+    read = parse_prompt(prompt)
+    return text.chunks(
+        base,
+        [
+            text.Piece(part(said), weight, number in read.breaks)
+            for number, (said, weight) in enumerate(zip(read.parts, read.weights, strict=True))
+        ],
+    )
 
 
 def deltas(base: Base, mixture: Mixture, load: Loader) -> Mapping[str, torch.Tensor]:

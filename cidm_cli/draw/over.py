@@ -24,7 +24,9 @@ from ..models import sampling
 from ..models.base import Base
 from ..models.family import Rows
 from ..models.offload import present
-from ..options.draw import resolve_draw
+from ..options.declared import settled
+from ..options.draw import PromptOptions, resolve_draw
+from .choices import chosen
 from .jobs import Job, Over, check_size
 from .over_jobs import EditTask, Part, StyleTask
 from .patches import Box, feathered, fitting_size, pasted, touched, window_around
@@ -50,7 +52,9 @@ def jobs(registry: Registry, base: Base, task: StyleTask | EditTask) -> list[Job
         every = [_styled(base, task, given) for given in task.pictures]
     else:
         every = [_edited(base, task, part) for part in task.parts]
-    return [Job(task.prompt, replace(options, size=over.image.size), over=over) for over in every]
+    read = settled(PromptOptions, asked.read)
+    sized = [Job(task.prompt, replace(options, size=over.image.size), over=over) for over in every]
+    return [one for job in sized for one in chosen(job, read)]
 
 
 def first(job: Job) -> int:
@@ -167,7 +171,9 @@ def _told(command: str, task: StyleTask | EditTask, given: Given) -> dict[str, A
     return {
         "command": command,
         "concept": task.record.name,
-        "options": {name: value for name, value in vars(task.options).items() if name != "draw"},
+        "options": {
+            name: value for name, value in vars(task.options).items() if name not in ("draw", "read")
+        },
         "picture": {"name": given.path.name, "sha256": given.sha256, "size": list(given.image.size)},
     }
 

@@ -15,10 +15,11 @@ from cidm_registry import Record, Registry, canonical_key
 
 from ..errors import CidmError, ExitCode
 from ..files.given import Given
-from ..options.declared import declared
-from ..options.draw import resolve_draw
+from ..options.declared import declared, settled
+from ..options.draw import PromptOptions, resolve_draw
 from ..options.over import EditOptions, StylizeOptions
 from ..options.prompts import parse_prompt
+from .choices import chosen
 from .jobs import Job, check, find
 from .patches import Box, box_mask, parse_box, pixel_box
 
@@ -41,7 +42,7 @@ class StyleTask:
     record: Record
     """The style."""
     prompt: str
-    """Names it."""
+    """Names it, whatever it leaves open."""
     options: StylizeOptions
 
 
@@ -66,7 +67,7 @@ class EditTask:
     record: Record
     """The concept."""
     prompt: str
-    """Names it."""
+    """Names it, whatever it leaves open."""
     options: EditOptions
 
 
@@ -125,15 +126,17 @@ def _prompt(
     """
     options = resolve_draw(asked.draw, registry.base.kind, 64)
     record = find(registry, name)
-    chosen = default.format(f"<{record.name}>") if prompt is None else prompt
-    check(registry, [Job(chosen, options)])
-    if record.key not in map(canonical_key, parse_prompt(chosen).names):
-        raise CidmError(
-            f"prompt {chosen!r}: does not name the concept",
-            hint=f'write <{record.name}> in it, for instance "{default.format(f"<{record.name}>")}"',
-            code=ExitCode.USAGE,
-        )
-    return chosen, record
+    said = default.format(f"<{record.name}>") if prompt is None else prompt
+    jobs = [*chosen(Job(said, options), settled(PromptOptions, asked.read))]
+    check(registry, jobs)
+    for job in jobs:
+        if record.key not in map(canonical_key, parse_prompt(job.prompt).names):
+            raise CidmError(
+                f"prompt {job.prompt!r}: does not name the concept",
+                hint=f'write <{record.name}> in it, for instance "{default.format(f"<{record.name}>")}"',
+                code=ExitCode.USAGE,
+            )
+    return said, record
 
 
 def _masked(given: Given, mask: Given) -> Part:
@@ -181,7 +184,7 @@ def command_for(facts: dict[str, Any]) -> str | None:
         elif box := facts.get("box"):
             line += ["--box", ",".join(map(str, box))]
         for name, option in declared(cls).items():
-            value = {**told, "count": 1, "seed": facts["seed"]}[name]
+            value = {**told, "count": 1, "seed": facts["seed"]}.get(name, option.default)
             if value != option.default:
                 line += _said(option.flag, value)
         return shlex.join(str(word) for word in line)

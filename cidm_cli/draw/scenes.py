@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cidm_registry import Record
+from cidm_registry import Record, canonical_key
 
 from ..errors import CidmError, ExitCode
 from ..files.places import told_path
@@ -177,7 +177,7 @@ def waiting(job: Job, chosen: Chosen) -> Chosen:
         return chosen
 
     def without(prompt: str) -> str:
-        return parse_prompt(prompt).renamed(words)
+        return parse_prompt(prompt).exchanged(lambda name: words.get(canonical_key(name)))
 
     def rest(mix: Mixture) -> Mixture:
         used = [

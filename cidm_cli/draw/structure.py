@@ -140,7 +140,7 @@ def settings(said: Mapping[str, Any]) -> Structure:
 def heard(prompt: str, named: Sequence[Record]) -> str:
     """A prompt with class nouns in the concepts' places: what the model is told."""
     words = {record.key: record.class_noun for record in named}
-    return parse_prompt(prompt).filled(lambda name: words[canonical_key(name)])
+    return parse_prompt(prompt).exchanged(lambda name: words[canonical_key(name)])
 
 
 def told(followed: Followed) -> dict[str, Any]:

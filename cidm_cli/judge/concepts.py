@@ -17,7 +17,7 @@ from ..method import metrics
 from ..models.base import Base
 from ..options.draw import DrawOptions, resolve_draw
 from ..options.judge import EvalOptions
-from ..terminal.progress import counting, once
+from ..terminal.progress import counting
 from . import samples
 from .encoders import Judges
 from .report import Cell, ConceptScores, Evaluation
@@ -90,7 +90,7 @@ def evaluate(
     if not subjects or not states:
         raise CidmError("there is no concept to judge", "`cidm list` shows what there is", ExitCode.NOT_FOUND)
     settings = resolve_draw(options.drawn, registry.base.kind, base.pixels)
-    plan = _plan(registry, base, subjects, states, settings, options.every_task, single or {}, listener)
+    plan = _plan(registry, base, subjects, states, settings, options.every_task, single or {})
 
     every_batch = [batch for batches in plan.values() for batch in batches]
     draw_missing(registry, base, folder, every_batch, listener, crew)
@@ -145,11 +145,9 @@ def _plan(
     settings: DrawOptions,
     every_task: bool,
     single: Mapping[str, Cell],
-    listener: Listener,
 ) -> dict[_Place, list[samples.Batch]]:
     """Everything that has to be there, drawn or not. The states come last, so that a stopped run has the rest."""
     load = Loader(registry, base)
-    note = once(listener.note)
     alone = replace(settings, method="named", power=0.0)
     nouns = {record.key: record.class_noun for record in registry.records()}
     nothing = samples.scene((), alone, nouns)
@@ -157,13 +155,13 @@ def _plan(
     out: dict[_Place, list[samples.Batch]] = {}
     for subject in subjects:
         own = samples.scene((subject.record,), alone, nouns)
-        out[subject.record.key, "base"] = samples.plan(registry, base, load, nothing, subject.plain, note)
+        out[subject.record.key, "base"] = samples.plan(registry, base, load, nothing, subject.plain)
         if subject.record.key not in single:
-            out[subject.record.key, "single"] = samples.plan(registry, base, load, own, subject.named, note)
+            out[subject.record.key, "single"] = samples.plan(registry, base, load, own, subject.named)
     for number, scene in scenes.items():
         for subject in subjects:
             if number in _numbers_for(subject, states, every_task):
-                batches = samples.plan(registry, base, load, scene, subject.named, note)
+                batches = samples.plan(registry, base, load, scene, subject.named)
                 out[subject.record.key, number] = batches
     return out
 

@@ -118,15 +118,15 @@ def plan(
             size = single_size(base, part)
             negative = options.negative if region.negative is None else region.negative
             by_itself = samples.Scene(records, replace(options, size=size, negative=negative))
-            out[name, SINGLE, number] = samples.plan(registry, base, load, by_itself, [region.prompt], note)
+            out[name, SINGLE, number] = samples.plan(registry, base, load, by_itself, [region.prompt])
         for rival in rivals:
             if rival == "plain":
                 prompt = in_one_prompt(layout, nouns)
-                out[name, rival, None] = samples.plan(registry, base, load, there, [prompt], note, followed)
+                out[name, rival, None] = samples.plan(registry, base, load, there, [prompt], followed)
             elif rival == "neither":
                 merged = _all_merged(layout, there, nouns)
                 out[name, rival, None] = samples.plan(
-                    registry, base, load, merged, [layout.base.prompt], note, followed
+                    registry, base, load, merged, [layout.base.prompt], followed
                 )
             else:
                 out[name, rival, None] = by_layout(*_variant(layout, rival))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from cidm_registry import canonical_key
 
 from ..data import replace_noun
 from ..errors import CidmError, ExitCode
-from ..layout import Base, Layout, Region
-from ..options.prompts import Mention, parse_prompt
+from ..layout import Layout
+from ..options.prompts import parse_prompt
 
-Part = TypeVar("Part", Base, Region)
+_MENTION = re.compile(r"(?<!\\)(<[^<>]*>)")
 
 RIVALS: Mapping[str, str] = {
     "own": "as the layout says",
@@ -58,15 +57,7 @@ def only(layout: Layout, region: int) -> Layout:
 
 def unlearned(layout: Layout, nouns: Mapping[str, str]) -> Layout:
     """The same layout with class nouns, by concept key, in the concepts' places."""
-    regions = tuple(_unlearned(region, nouns) for region in layout.regions)
-    return layout.model_copy(update={"base": _unlearned(layout.base, nouns), "regions": regions})
-
-
-def _unlearned(part: Part, nouns: Mapping[str, str]) -> Part:
-    said = {"prompt": part.prompt, "negative": part.negative}
-    return part.model_copy(
-        update={key: with_nouns(text, nouns) for key, text in said.items() if text is not None}
-    )
+    return layout.said(lambda text: with_nouns(text, nouns))
 
 
 def in_one_prompt(layout: Layout, nouns: Mapping[str, str]) -> str:
@@ -91,18 +82,14 @@ def _naming(prompt: str, noun: str, name: str) -> str | None:
     mark = f"<{name}>"
     pieces = []
     found = False
-    for part in parse_prompt(prompt).parts:
-        if isinstance(part, Mention):
-            pieces.append(f"<{part.name}>")
-            continue
-        plain = unicodedata.normalize("NFC", part)
-        replaced = plain if found else replace_noun(plain, noun, mark)
-        if replaced in (plain, f"{mark}, {plain}"):  # the latter: it leads where the noun does not occur
-            pieces.append(_escaped(plain))
-            continue
-        found = True
-        before, _, after = replaced.partition(mark)
-        pieces += [_escaped(before), mark, _escaped(after)]
+    for piece in _MENTION.split(prompt):
+        plain = unicodedata.normalize("NFC", piece)
+        replaced = (
+            plain if found or not piece or _MENTION.fullmatch(piece) else replace_noun(plain, noun, mark)
+        )
+        # The latter: it leads where the noun does not occur.
+        found = found or replaced not in (plain, f"{mark}, {plain}")
+        pieces.append(replaced if found else plain)
     return "".join(pieces) if found else None
 
 
@@ -115,15 +102,4 @@ def _joined(prompts: Sequence[str]) -> str:
 
 def with_nouns(prompt: str, nouns: Mapping[str, str]) -> str:
     """The prompt with class nouns, by concept key, in the concepts' places; others stay."""
-    out = []
-    for part in parse_prompt(prompt).parts:
-        if isinstance(part, str):
-            out.append(_escaped(part))
-        else:
-            noun = nouns.get(canonical_key(part.name))
-            out.append(f"<{part.name}>" if noun is None else _escaped(noun))
-    return "".join(out)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("<", r"\<")
+    return parse_prompt(prompt).exchanged(lambda name: nouns.get(canonical_key(name)))

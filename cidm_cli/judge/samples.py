@@ -19,7 +19,7 @@ from ..draw import png, structure
 from ..draw.encoded import Said
 from ..draw.facts import told_base
 from ..draw.jobs import Ablation, Job
-from ..draw.mixtures import Loader, spoken
+from ..draw.mixtures import Loader
 from ..draw.scenes import Part, choose, makes_crops
 from ..errors import CidmError, ExitCode
 from ..files.images import MAX_FILE_BYTES, opened
@@ -74,16 +74,11 @@ def plan(
     load: Loader,
     scene: Scene,
     prompts: Sequence[str],
-    on_note: Callable[[str], None] = lambda note: None,
     followed: structure.Followed | None = None,
 ) -> list[Batch]:
-    """The batches that draw every prompt's pictures, in order, with a structure that all follow if need be.
-
-    Raises:
-        CidmError: USAGE when a prompt is so long that its concept is cut off.
-    """
+    """The batches that draw every prompt's pictures, in order, with a structure that all follow if need be."""
     jobs = [Job(prompt, scene.options, structure=followed) for prompt in prompts]
-    return [batch for job in jobs for batch in _planned(registry, base, load, scene, job, on_note)]
+    return [batch for job in jobs for batch in _planned(registry, base, load, scene, job)]
 
 
 def plan_layout(
@@ -97,24 +92,16 @@ def plan_layout(
 ) -> list[Batch]:
     """The batches that draw a layout's pictures: ``scene.options.count`` of them, as its options say.
 
-    Raises:
-        CidmError: USAGE when a prompt is so long that its concept is cut off; what reading its masks and its
-            structure raises.
+    Raises what reading its masks and its structure raises.
     """
     followed = structure.of_layout(layout, on_note=on_note)
     job = Job(layout.base.prompt, scene.options, layout, ablation, followed)
-    return _planned(registry, base, load, scene, job, on_note)
+    return _planned(registry, base, load, scene, job)
 
 
-def _planned(
-    registry: Registry, base: Base, load: Loader, scene: Scene, job: Job, on_note: Callable[[str], None]
-) -> list[Batch]:
+def _planned(registry: Registry, base: Base, load: Loader, scene: Scene, job: Job) -> list[Batch]:
     chosen = choose(base, load, scene.records, job)
     said = Part(job, chosen, ()).said
-    for one in said:
-        # A look at whether all of it will be heard.
-        for what, words, named in one.both:
-            spoken(base, load, words, named, on_note, what)
     common, *regions = (_content(registry, base, scene, one) for one in said)
     heard: Any = [structure.heard(one.prompt, one.chosen.named) for one in said]
     if layout := job.layout:
@@ -229,10 +216,14 @@ def _content(registry: Registry, base: Base, scene: Scene, said: Said) -> dict[s
 def _words(prompt: str, named: Sequence[Record]) -> list[Any]:
     """A prompt with its concepts by content."""
     concepts = {record.key: [record.blob, record.class_noun] for record in named}
-    return [
+    read = parse_prompt(prompt)
+    parts: list[Any] = [
         part if isinstance(part, str) else {"concept": concepts[canonical_key(part.name)]}
-        for part in parse_prompt(prompt).parts
+        for part in read.parts
     ]
+    if read.breaks or any(weight != 1 for weight in read.weights):
+        parts.append({"weights": read.weights, "breaks": read.breaks})
+    return parts
 
 
 def _hash(content: dict[str, Any]) -> str:

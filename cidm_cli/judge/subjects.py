@@ -13,6 +13,7 @@ from ..bases import family
 from ..data import Dataset, load_examples
 from ..errors import CidmError, ExitCode
 from ..files.reading import read_text
+from ..options.prompts import escaped
 from .benchmarks import BRACES, load_benchmark
 from .tasks import CONCEPT_MARK, Task, read_prompts, tasks_folder
 
@@ -41,7 +42,7 @@ class Subject:
     @property
     def plain(self) -> tuple[str, ...]:
         """The prompts as the base alone draws them, with the class noun."""
-        return tuple(_filled(prompt, _escaped(self.noun)) for prompt in self.prompts)
+        return tuple(_filled(prompt, escaped(self.noun)) for prompt in self.prompts)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -117,11 +118,7 @@ def prompts_from(name: str) -> tuple[str, ...]:
 
 
 def _filled(prompt: str, concept: str) -> str:
-    return concept.join(_escaped(part) for part in prompt.split(CONCEPT_MARK))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("<", r"\<")
+    return concept.join(escaped(part) for part in prompt.split(CONCEPT_MARK))
 
 
 @dataclass(frozen=True)

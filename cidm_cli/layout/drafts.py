@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from cidm_cli.layout.model import MAX_SIDE, SIDE_FITTING, SIDE_STEP, Box, fitting
 from cidm_cli.layout.templates import noun_of
 
-from ..options.prompts import parse_prompt
+from ..options.prompts import escaped, parse_prompt
 
 _RANGES = {"seed": (0, 2**63 - 1), "steps": (1, 1000), "guidance": (0, 100), "count": (1, 1000)}
 
@@ -102,7 +101,7 @@ def _image(draft: Draft) -> dict[str, Any]:
 def _summed(regions: Sequence[DraftRegion]) -> str:
     """The regions' prompts one after the other, with plain nouns where they name concepts."""
     prompts = [parse_prompt(region.prompt).filled(noun_of) for region in regions]
-    return re.sub("<", r"\\<", ", ".join(dict.fromkeys(prompts)))[:1000].rstrip(" ,\\")
+    return escaped(", ".join(dict.fromkeys(prompts)))[:1000].rstrip(" ,\\")
 
 
 def _rounded(edge: float) -> float:

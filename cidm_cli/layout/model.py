@@ -6,10 +6,10 @@ and height (`units = "relative"`) or pixels of it (`units = "pixel"`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tomlkit
 from pydantic import (
@@ -28,6 +28,8 @@ from cidm_cli.errors import CidmError
 
 from ..files.toml_files import KeyPath
 from ..options.prompts import parse_prompt
+
+Part = TypeVar("Part", "Base", "Region")
 
 FORMAT_VERSION = 1
 OTHER_VERSION = (f"is not {FORMAT_VERSION}, the one this program reads", "a newer cidm may read it")
@@ -264,6 +266,18 @@ class Layout(_Table):
             return region.box
         (width, height), (x0, y0, x1, y1) = self.image.size, region.box
         return x0 / width, y0 / height, x1 / width, y1 / height
+
+    def said(self, change: Callable[[str], str]) -> Layout:
+        """The same layout with every prompt and negative prompt of it changed."""
+
+        def part(one: Part) -> Part:
+            texts = {"prompt": one.prompt, "negative": one.negative}
+            return one.model_copy(
+                update={key: change(text) for key, text in texts.items() if text is not None}
+            )
+
+        regions = tuple(part(region) for region in self.regions)
+        return self.model_copy(update={"base": part(self.base), "regions": regions})
 
     def to_toml(self) -> str:
         """The layout as a file that `load_layout` reads back as an equal layout.

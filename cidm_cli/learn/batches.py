@@ -213,7 +213,7 @@ def slotted(base: Base, caption: str, slot: text.Slot) -> Read:
     """
 
     def tokens(prompt: str) -> text.Tokens:
-        parts = parse_prompt(prompt).parts
+        parts = parse_prompt(prompt, literal=True).parts
         return text.tokenize(base, [slot if isinstance(part, Mention) else part for part in parts])
 
     whole = tokens(caption)

@@ -47,7 +47,6 @@ def painter(
     task: Task,
     prompts: Sequence[str],
     asked: Asked,
-    on_note: Callable[[str], None],
 ) -> Callable[[Trainee], list[Preview]]:
     """Draws a picture of each prompt with a concept in training, on the base that carries its adapter.
 
@@ -58,7 +57,7 @@ def painter(
         asked: how they are drawn: steps, guidance, size, sampler, negative and seed; the others are not looked at.
 
     Raises:
-        CidmError: USAGE for a size the base cannot draw, or a prompt so long that a concept in it is cut off.
+        CidmError: USAGE for a size the base cannot draw.
     """
     drawing = resolve_draw(asked, registry.base.kind, base.pixels)
     check_size(drawing.size, base.multiple)
@@ -73,35 +72,34 @@ def painter(
     layers = len(base.layers)
     named_in([*older.values()], with_nouns(drawing.negative, {key: task.noun}), "negative prompt")
 
-    def heard(
-        said: str, what: str = "prompt"
-    ) -> tuple[tuple[Record, ...], text.Tokens, dict[str, torch.Tensor]]:
-        """The older concepts in a text, its tokens, and those concepts' own."""
+    def heard(said: str) -> tuple[tuple[Record, ...], tuple[text.Tokens, ...], dict[str, torch.Tensor]]:
+        """The older concepts in a text, its chunks, and those concepts' own tokens."""
         keys = [canonical_key(name) for name in parse_prompt(said).names]
         named = tuple(older[one] for one in keys if one != key)
         vectors = {record.key: load(record).tokens for record in named}
         told = {**nouns(named), key: task.noun}
         places = {**vectors, key: torch.empty(1, 1 + words, 0)}
-        return named, prompt_tokens(base, said, places, on_note, nouns=told, what=what), vectors
+        return named, prompt_tokens(base, said, places, told), vectors
 
-    _, negative, without = heard(drawing.negative, "negative prompt")
+    _, negative, without = heard(drawing.negative)
     scenes = []
     for prompt in prompts:
         named, tokens, vectors = heard(prompt)
         # Where one LoRA is carried on or all are summed up, the adapter's base already has what the older ones need.
         own = () if task.options.method in (*CARRIED, *SUMMED) else named
-        scenes.append((prompt, tokens, vectors, Mixture("named", named, own, ((1.0,) * layers,) * len(own))))
+        strengths = parse_prompt(prompt).strengths
+        weights = tuple((strengths.get(record.key, 1.0),) * layers for record in own)
+        scenes.append((prompt, tokens, vectors, Mixture("named", named, own, weights)))
 
     @torch.no_grad()
     def paint(trainee: Trainee) -> list[Preview]:
         out = []
         for number, (prompt, tokens, vectors, mixture) in enumerate(scenes, 1):
             given = {**vectors, key: trainee.tokens.detach()}
-            estimate = sampling.guided(
-                base, text.encode(base, [tokens], given),
-                text.encode(base, [negative], {**without, **given}), drawing.guidance,
-                pooled=(text.pooled(base, [tokens]), text.pooled(base, [negative])),
-            )  # fmt: skip
+            both = [text.read(base, [one], {**without, **given})[0] for one in (tokens, negative)]
+            with_prompt, without_prompt = text.alike(both)
+            pooled = text.pooled(base, tokens[:1]), text.pooled(base, negative[:1])
+            estimate = sampling.guided(base, with_prompt, without_prompt, drawing.guidance, pooled=pooled)
             noise = sampling.initial_noise(base, [drawing.seed], drawing.size)
             with merged(base.denoiser, deltas(base, mixture, load)):
                 latents = sampling.denoise(

@@ -58,7 +58,11 @@ def captions(
 def _unnamed(caption: str, name: str, noun: str) -> str:
     """A caption as it stands; one with a mark of the concept, with the class noun in its place."""
     found = marked(caption, name, noun)
-    return caption if found.place in ("noun", "") else parse_prompt(found.prompt).filled(lambda _: noun)
+    return (
+        caption
+        if found.place in ("noun", "")
+        else parse_prompt(found.prompt, literal=True).filled(lambda _: noun)
+    )
 
 
 def wanted(options: LearnOptions) -> bool:

@@ -77,7 +77,6 @@ def watcher(
     task: Task,
     wanted: WatchOptions,
     asked: Asked,
-    on_note: Callable[[str], None],
 ) -> Iterator[Callable[[Trainee], None]]:
     """While open, what it gives is to be called after each step.
 
@@ -92,7 +91,7 @@ def watcher(
     folder = wanted.preview_to or Path(f"{task.name}-preview")
     paint = None
     if wanted.preview:
-        paint = previews.painter(registry, base, task, wanted.preview, asked, on_note)
+        paint = previews.painter(registry, base, task, wanted.preview, asked)
     with ExitStack() as stack:
         write = None
         if wanted.tensorboard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,17 +12,21 @@ from torch import nn
 
 from .base import Base
 from .offload import present
-from .text import Slot, Tokens
+from .text import Piece, Slot, Tokens
+
+WHOLE = 8
+"""A stretch of fewer tokens is not cut in two where a chunk ends."""
 
 
-def tokenize(base: Base, parts: Sequence[str | Slot]) -> Tokens:
-    """Ids and slots of a prompt given as stretches of text and concepts, in order."""
+def tokenize(base: Base, parts: Sequence[str | list[int] | Slot]) -> Tokens:
+    """Ids and slots of a prompt given as stretches of text (or their ids) and concepts, in order."""
     tokenizer = base.tokenizers[0]
     ids: list[int] = []
     slots: list[tuple[int, str, int]] = []
     plain: list[int] = []
     for part in parts:
-        words = _word_ids(tokenizer, part.noun if isinstance(part, Slot) else part)
+        said = part.noun if isinstance(part, Slot) else part
+        words = _word_ids(tokenizer, said) if isinstance(said, str) else said
         plain += words
         if isinstance(part, Slot):
             slots += [(1 + len(ids) + k, part.name, k) for k in range(part.tokens)]
@@ -37,6 +42,32 @@ def tokenize(base: Base, parts: Sequence[str | Slot]) -> Tokens:
     whole = (tokenizer.bos_token_id, *body, tokenizer.eos_token_id, *padding)
     summed = tuple(plain[:longest]) if known else None
     return Tokens(whole, kept, len(body), cut=len(ids) > longest, lost=lost, plain=summed)
+
+
+def chunks(base: Base, pieces: Sequence[Piece]) -> tuple[Tokens, ...]:
+    """A prompt in chunks, filled as ComfyUI does (comfy/sd1_clip.py, `tokenize_with_weights`); a concept in one."""
+    longest = left = room(base)
+    filled: list[list[tuple[list[int] | Slot, int, float]]] = [[]]
+    for piece in pieces:
+        units: list[list[int] | Slot]
+        if isinstance(piece.part, Slot):
+            units = [piece.part]
+        else:
+            ids = _word_ids(base.tokenizers[0], piece.part)
+            units = [ids] if len(ids) < WHOLE else [[one] for one in ids]
+        for number, unit in enumerate(units):
+            size = unit.tokens if isinstance(unit, Slot) else len(unit)
+            if left < longest and (size > left or (piece.apart and number == 0)):
+                filled.append([])
+                left = longest
+            filled[-1].append((unit, size, piece.weight))
+            left -= size
+    out = []
+    for chunk in filled:
+        weights = tuple(weight for _, size, weight in chunk for _ in range(size))
+        plain = all(weight == 1 for weight in weights)
+        out.append(replace(tokenize(base, [unit for unit, _, _ in chunk]), weights=() if plain else weights))
+    return tuple(out)
 
 
 def room(base: Base) -> int:

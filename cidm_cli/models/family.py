@@ -21,7 +21,7 @@ from ..formats.lora import Names
 if TYPE_CHECKING:
     from .base import Base
     from .structure import Condition
-    from .text import Slot, Tokens
+    from .text import Piece, Slot, Tokens
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,9 @@ class Architecture(Protocol):
 
     def tokenize(self, base: Base, parts: Sequence[str | Slot]) -> Tokens:
         """A prompt as the text encoders read it, given as stretches of text and concepts, in order."""
+
+    def chunks(self, base: Base, pieces: Sequence[Piece]) -> tuple[Tokens, ...]:
+        """A prompt of any length, in as many parts as the text encoders need; no concept is cut in two."""
 
     def room(self, base: Base) -> int:
         """Tokens that a prompt may have."""

@@ -24,11 +24,11 @@ from .base import Base
 from .flux2_asking import ask
 from .flux2_files import named
 from .flux2_parts import outline, read
-from .qwen import embedded, noun_vectors, pieces, pooled, room, token_table, token_widths, tokenize
+from .qwen import chunks, embedded, noun_vectors, pieces, pooled, room, token_table, token_widths, tokenize
 from .sampling import make_scheduler
 
 __all__ = [
-    "embedded", "noun_vectors", "outline", "pieces", "pooled", "read", "room", "token_table", "token_widths",
+    "chunks", "embedded", "noun_vectors", "outline", "pieces", "pooled", "read", "room", "token_table", "token_widths",
     "tokenize",
 ]  # fmt: skip
 

@@ -15,9 +15,10 @@ from tokenizers import pre_tokenizers
 from torch import nn
 from transformers import Qwen2Tokenizer, Qwen3Model
 
+from ..errors import CidmError, ExitCode
 from .base import Base
 from .offload import present
-from .text import Slot, Tokens
+from .text import Piece, Slot, Tokens
 
 STATES = (9, 18, 27)
 """The layers whose outputs stand side by side in a row; those above the last of them are not needed."""
@@ -86,6 +87,21 @@ def tokenize(base: Base, parts: Sequence[str | Slot]) -> Tokens:
         tuple(min(row, length - 1) for row in rows), tuple(slots), words, cut=bool(lost),
         lost=tuple(dict.fromkeys(filter(None, lost))), plain=whole[:length], first=first,
     )  # fmt: skip
+
+
+def chunks(base: Base, pieces: Sequence[Piece]) -> tuple[Tokens, ...]:
+    """A prompt as a whole: a language model reads it in one, and each of its rows is of all words before it.
+
+    Raises:
+        CidmError: USAGE for words that weigh more or less, and for BREAK.
+    """
+    if any(piece.weight != 1 or piece.apart for piece in pieces):
+        raise CidmError(
+            "weights and BREAK in a prompt: have no meaning to a language model, which this base reads prompts with",
+            hint=r"leave them out, write \( for a plain bracket, or give --literal",
+            code=ExitCode.USAGE,
+        )
+    return (tokenize(base, [piece.part for piece in pieces]),)
 
 
 def room(base: Base) -> int:

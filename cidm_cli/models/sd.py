@@ -12,7 +12,17 @@ from .attention import lora_sites as sites
 from .attention import site_layers
 from .base import Base
 from .checkpointing import checkpointed, texts_are_large
-from .clip_text import embedded, noun_vectors, pieces, pooled, room, token_table, token_widths, tokenize
+from .clip_text import (
+    chunks,
+    embedded,
+    noun_vectors,
+    pieces,
+    pooled,
+    room,
+    token_table,
+    token_widths,
+    tokenize,
+)
 from .compiling import is_block
 from .family import Regions
 from .features import feature_source, sees_text
@@ -24,9 +34,9 @@ from .sd_pipeline import add_word, pipeline
 from .trainable import trainable
 
 __all__ = [
-    "add_word", "channels", "checkpointed", "embedded", "factor", "feature_source", "follows", "grids", "groups",
-    "is_block", "layers", "multiple", "names", "noun_vectors", "outline", "parts", "pieces", "pipeline", "pixels",
-    "pooled", "predict", "read", "regions", "room", "sees_text", "site_layers", "sites", "texts_are_large",
+    "add_word", "channels", "checkpointed", "chunks", "embedded", "factor", "feature_source", "follows", "grids",
+    "groups", "is_block", "layers", "multiple", "names", "noun_vectors", "outline", "parts", "pieces", "pipeline",
+    "pixels", "pooled", "predict", "read", "regions", "room", "sees_text", "site_layers", "sites", "texts_are_large",
     "to_latents", "to_pixels", "token_table", "token_widths", "tokenize", "trainable",
 ]  # fmt: skip
 

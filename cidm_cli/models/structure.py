@@ -23,7 +23,6 @@ from .control_files import ControlFiles
 from .loading import settle
 from .offload import present
 from .settings import check_settings
-from .text import encode, tokenize
 
 Window = tuple[int, int, int, int]
 """Cells x0, y0, x1, y1 of the latents, the last two outside."""
@@ -100,12 +99,6 @@ def in_pixels(base: Base, control: Control, picture: Image.Image) -> torch.Tenso
     array = np.asarray(picture.convert("RGB" if control.channels == 3 else "L"), np.float32) / 255
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     return torch.from_numpy(np.ascontiguousarray(array))[None].to(base.device, control.model.dtype)
-
-
-@torch.no_grad()
-def plain_texts(base: Base, prompts: Sequence[str]) -> torch.Tensor:
-    """Prompts without concepts, as the base itself encodes them [prompts, tokens, width]."""
-    return encode(base, [tokenize(base, [prompt]) for prompt in prompts], {}, layers=1)[0]
 
 
 @torch.no_grad()

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import lcm
 
 import torch
 
 from .base import Base
+
+Contexts = tuple[torch.Tensor, ...]
+"""A text as each layer sees it, [1, tokens, width]."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,18 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A stretch of a prompt."""
+
+    part: str | Slot
+    weight: float = 1.0
+    apart: bool = False
+    """A new chunk begins with it."""
+
+
+@dataclass(frozen=True)
 class Tokens:
-    """A tokenized prompt, padded to the encoder's length."""
+    """A tokenized prompt, or a chunk of a long one, padded to the encoder's length."""
 
     ids: tuple[int, ...]
     """A number for each position, by which its row is found where none is given."""
@@ -44,6 +58,8 @@ class Tokens:
     """Ids of the prompt with each concept's class noun in its place, as many as fit; None where a noun is not known."""
     first: int = 1
     """The first of the positions that hold the prompt."""
+    weights: tuple[float, ...] = ()
+    """Of each of these positions; none where all are 1."""
 
     @property
     def body(self) -> slice:
@@ -54,6 +70,11 @@ class Tokens:
 def tokenize(base: Base, parts: Sequence[str | Slot]) -> Tokens:
     """A prompt given as stretches of text and concepts, in order."""
     return base.architecture.tokenize(base, parts)
+
+
+def chunks(base: Base, pieces: Sequence[Piece]) -> tuple[Tokens, ...]:
+    """A prompt of any length, in as many parts as the text encoders need; no concept is cut in two."""
+    return base.architecture.chunks(base, pieces)
 
 
 def noun_vectors(base: Base, noun: str) -> torch.Tensor:
@@ -112,6 +133,8 @@ def encode(
     Returns:
         ``layers`` tensors [batch, tokens, width], the same one for layers that share their copies. Equal prompts
         are encoded once, prompts without a concept once for all layers, everything else in one batch over copies.
+        Weights of words are those of ComfyUI (comfy/sd1_clip.py, `encode_token_weights`): a word's embedding moves
+        along the line from the empty prompt's at its position.
     """
     layers = len(base.layers) if layers is None else layers
     unique = list(dict.fromkeys(prompts))
@@ -130,8 +153,40 @@ def encode(
         out = _encode_slotted(base, special, alike, copies)
         for index, prompt in enumerate(special):
             rows[prompt] = tuple(out[:, index])
+    if any(p.weights for p in unique):
+        (nothing,) = base.architecture.embedded(base, [tokenize(base, [])], None, None)
+        for prompt in (p for p in unique if p.weights):
+            weight = torch.ones(len(nothing), 1, device=nothing.device)
+            weight[prompt.body, 0] = torch.tensor(prompt.weights, device=nothing.device)
+            rows[prompt] = tuple(torch.lerp(nothing, row, weight) for row in rows[prompt])
     seen = [torch.stack([rows[p][copy] for p in prompts]) for copy in range(copies)]
     return tuple(seen[copy] for copy in copy_of_layer(base, copies, layers))
+
+
+def read(
+    base: Base,
+    prompts: Sequence[Sequence[Tokens]],
+    vectors: Mapping[str, torch.Tensor],
+    *,
+    layers: int | None = None,
+) -> list[Contexts]:
+    """Of each prompt in chunks, the text embeddings of them all, one behind the other; arguments are ``encode``'s."""
+    rows = encode(base, [chunk for chunks in prompts for chunk in chunks], vectors, layers=layers)
+    sizes = [len(chunks) for chunks in prompts]
+    cut = {id(row): [part.flatten(0, 1)[None] for part in row.split(sizes)] for row in rows}
+    return list(zip(*(cut[id(row)] for row in rows), strict=True))
+
+
+def alike(texts: Sequence[Contexts]) -> list[Contexts]:
+    """Texts of one length: shorter ones said again and again, which changes nothing of what attention finds in them."""
+    longest = lcm(*(text[0].shape[1] for text in texts))
+    longer = {
+        id(one): one.repeat(1, longest // one.shape[1], 1)
+        for text in texts
+        for one in text
+        if one.shape[1] < longest
+    }
+    return [tuple(longer.get(id(one), one) for one in text) for text in texts]
 
 
 def _with_copies(base: Base, tokens: torch.Tensor, copies: int, layers: int) -> torch.Tensor:

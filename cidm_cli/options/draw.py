@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -22,6 +23,11 @@ ONE_AT_A_TIME = ("lora-c", "lora-switch")
 """Methods of drawing that never merge: one concept's LoRA at a time is in the weights."""
 POWERS = {"sharp": 16.0, "official": 4.0}
 """Exponents where none is given: one that leaves unnamed concepts next to nothing, and the published code's."""
+
+
+_RUN = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
+MAX_SEEDS = 10_000
+"""Of a run."""
 
 
 def read_size(value: str) -> tuple[int, int]:
@@ -83,6 +89,28 @@ class StructureOptions:
     """The share of the steps after which it no longer is."""
     control: Annotated[str, Form("MODEL")] | None = None
     """The ControlNet or T2I-Adapter: a folder, or a name on the hub."""
+
+
+def read_seeds(value: str) -> tuple[tuple[int, int], ...]:
+    """Seeds as they are written, as runs: the first and how many. Raises CidmError USAGE for another text."""
+    runs = [_RUN.fullmatch(part.strip()) for part in value.split(",")]
+    edges = [(int(run[1]), int(run[2] or run[1])) for run in runs if run]
+    if len(edges) < len(runs) or any(not low <= high < low + MAX_SEEDS for low, high in edges):
+        rule = f"seeds and runs of up to {MAX_SEEDS}, for instance 1,2,10-13"
+        raise usage("seeds", value, rule)
+    return tuple((low, high - low + 1) for low, high in edges)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions:
+    """How prompts are read; what is drawn says what came of it, not how."""
+
+    literal: Annotated[bool, Group("Prompts")] = False
+    """Brackets, BREAK, alternatives and wildcards are plain words; only <name> means something."""
+    wildcards: Annotated[Path, Form("FOLDER")] | None = None
+    """For __animal__ a line of animal.txt in this folder is taken, by the picture's seed."""
+    seeds: Annotated[tuple[tuple[int, int], ...], Written("1,2,10-13", read_seeds)] | None = None
+    """A picture of each of these seeds, in place of --seed and --count."""
 
 
 def resolve_draw(asked: Asked, kind: str, pixels: int) -> DrawOptions:

@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from .declared import Asked, Group, Held, Share, spelled
-from .draw import DrawOptions, Size
+from .draw import DrawOptions, PromptOptions, Size
 
 _LINES = {
     "count": "Pictures of each given one.",
@@ -16,6 +16,7 @@ _LINES = {
     "steps": "Denoising steps at strength 1; of them, the share that strength says is taken.",
     "batch": "Pictures drawn at once.",
 }
+Reading = Annotated[Asked, Held(PromptOptions, without=("seeds",))]
 Drawn = Annotated[Asked, Held(DrawOptions, without=("size",), lines=_LINES)]
 
 
@@ -29,6 +30,8 @@ class StylizeOptions:
     """Start from noise found in the picture by denoising backwards, which keeps far more of it for half more time."""
     size: Size | None = None
     """Width and height in pixels; else as many pixels as the base is used to, in the picture's shape."""
+    read: Reading = field(default_factory=dict)
+    """How its prompts are read, as asked."""
     draw: Drawn = field(default_factory=dict)
     """How it is drawn, as asked."""
 
@@ -45,6 +48,8 @@ class EditOptions:
     """Draw the part and what is around it enlarged to the base's own size, not the whole picture."""
     size: Size | None = None
     """Width and height in pixels that is drawn at; else what the base is used to. The result has the picture's own."""
+    read: Reading = field(default_factory=dict)
+    """How its prompts are read, as asked."""
     draw: Drawn = field(default_factory=dict)
     """How it is drawn, as asked."""
 

@@ -12,7 +12,7 @@ from peft.utils import merge_utils
 
 from cidm_registry import Record, Registry
 
-from ..draw.mixtures import Loader, mixture, spoken
+from ..draw.mixtures import Loader, mixture
 from ..errors import CidmError
 from ..method.fusion import Factors, concatenated, energy, fused, strayed, truncated
 from ..method.lowrank import delta, weighted_sum
@@ -56,7 +56,6 @@ def merge(
     selection: Selection,
     *,
     on_step: Callable[[], None] = lambda: None,
-    on_note: Callable[[str], None] = lambda note: None,
 ) -> Merge:
     """Merges the selected concepts. Equal selections give equal bytes, on one machine.
 
@@ -65,7 +64,7 @@ def merge(
     """
     options, records = selection.options, selection.records
     load = Loader(registry, base)
-    weights = _layer_weights(base, load, selection, on_note)
+    weights = _layer_weights(base, load, selection)
     terms = _terms(load, records, weights, base.site_layers)
     gathered = None
     if options.method in LOOKING:
@@ -94,9 +93,7 @@ def merge(
     )
 
 
-def _layer_weights(
-    base: Base, load: Loader, selection: Selection, on_note: Callable[[str], None]
-) -> list[list[float]]:
+def _layer_weights(base: Base, load: Loader, selection: Selection) -> list[list[float]]:
     """Weight of each selected concept at each cross-attention layer, without its scale."""
     records, options = selection.records, selection.options
     layers = len(base.layers)
@@ -106,7 +103,6 @@ def _layer_weights(
         usual = resolve_draw({}, load.registry.base.kind, base.pixels)
         drawn = replace(usual, method=options.aggregation, power=options.power)
         found = mixture(base, load, records, selection.prompt, drawn)
-        spoken(base, load, selection.prompt, found.named, on_note)
         given = dict(zip([record.key for record in found.used], found.weights, strict=True))
         each = [list(given.get(record.key, (0.0,) * layers)) for record in records]
     elif options.method == "mean":

@@ -6,7 +6,9 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from textwrap import wrap
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageDraw, ImageFont
@@ -46,22 +48,30 @@ def page(
     )
 
 
-def sheet(strips: Sequence[Strip], side: int = 128) -> Image.Image:
-    """One picture of all strips, a labelled row each, every picture ``side`` pixels high."""
-    gap, label = 6, 20
+def sheet(strips: Sequence[Strip], side: int = 128, *, labelled: bool = False) -> Image.Image:
+    """One picture of all strips, a row each with its title, every picture ``side`` pixels high.
+
+    With ``labelled``, titles are written whole, and under each picture what stands there.
+    """
+    gap, line = 6, 20
     width = gap + max(sum(_width(image, side) + gap for image, _ in strip.pictures) for strip in strips)
-    row = label + side + 2 * gap
-    canvas = Image.new("RGB", (width, row * len(strips) + gap), "white")
+    titles = [wrap(strip.title, max(width // 8, 16)) if labelled else [strip.title] for strip in strips]
+    heights = [line * (len(title) + labelled) + side + 2 * gap for title in titles]
+    canvas = Image.new("RGB", (width, sum(heights) + gap), "white")
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(13)
-    for number, strip in enumerate(strips):
-        top = gap + number * row
-        draw.text((gap, top), strip.title, fill=(30, 30, 30), font=font)
-        left = gap
-        for image, _ in strip.pictures:
+    write = partial(draw.text, fill=(30, 30, 30), font=ImageFont.load_default(13))
+    top = gap
+    for strip, title, height in zip(strips, titles, heights, strict=True):
+        for number, words in enumerate(title):
+            write((gap, top + line * number), words)
+        left, under = gap, top + line * len(title)
+        for image, label in strip.pictures:
             scaled = image.convert("RGB").resize((_width(image, side), side), _resampling(image, side))
-            canvas.paste(scaled, (left, top + label))
+            canvas.paste(scaled, (left, under))
+            if labelled:
+                write((left, under + side), label)
             left += scaled.width + gap
+        top += height
     return canvas
 
 

@@ -24,7 +24,7 @@ from cidm_cli.draw.mixtures import Loader
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.judge import samples
 from cidm_cli.layout import Layout, Structure, load_layout
-from cidm_cli.models import regional
+from cidm_cli.models import regional, text
 from cidm_cli.models import structure as models
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
@@ -181,7 +181,9 @@ def test_the_models_hear_class_nouns_and_each_regions_own_prompt(base: Base, tau
     load = Loader(taught, base)
     part = layouts.Part(job, layouts.choose(base, load, taught.records(), job), (0,))
     wanted = ["snow", BEACH, "red", "a photo of a dog", "snow", CAT]
-    assert torch.equal(Texts(base, load).heard([part.said]), models.plain_texts(base, wanted))
+    with torch.no_grad():
+        (texts,) = text.encode(base, [text.tokenize(base, [words]) for words in wanted], {}, layers=1)
+    assert torch.equal(Texts(base, load).heard([part.said]), texts)
     assert layouts.sources_of(1) == (4, 5)
 
 

@@ -21,7 +21,6 @@ from cidm_cli.models import sampling
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
 from cidm_cli.options.draw import DrawOptions, resolve_draw
-from cidm_cli.options.prompts import parse_prompt
 from cidm_registry import Registry
 from command import Cidm
 from learning import learn_direct, task
@@ -141,9 +140,3 @@ def test_a_share_of_all_steps_leaves_nothing_to_the_style(cidm: Cidm, registry: 
 def test_only_the_embedded_base_waits_unasked() -> None:
     waits = {kind: resolve_draw({}, kind, 64).style_from for kind in ("mini", "sd15", "sdxl")}
     assert waits == {"mini": family("mini").draw["style_from"], "sd15": 0.0, "sdxl": 0.0}
-
-
-def test_other_words_leave_the_rest_of_a_prompt_as_it_was_typed() -> None:
-    prompt = parse_prompt(r"a <Ink> of \<b> and <dog>, <ink>")
-    assert prompt.renamed({"ink": "ink painting"}) == r"a ink painting of \<b> and <dog>, ink painting"
-    assert prompt.renamed({}) == prompt.text

@@ -226,9 +226,8 @@ def test_a_node_with_two_prompts_passes_each_on_by_itself() -> None:
         ({"n4": node("ConditioningSetMask", conditioning=["3", 0], mask=["30", 0])}, "mask is not in the file"),
         ({"n4": node("ConditioningSetTimestepRange", conditioning=["3", 0], start=0)}, "is not carried over"),
         ({"n4": node("FancyRegion", something=["3", 0])}, "FancyRegion) is not known"),
-        ({"n3": text("a (<dog>:1.3)")}, "weights"),
         ({"n3": text("embedding:dog sits")}, "embedding:dog"),
-        ({"n3": text("a {red|blue} dog")}, "{red|blue} stays as it is"),
+        ({"n3": text("a __colour__ dog")}, "__colour__ takes a line of a file"),
         ({"n3": text("")}, "without a prompt"),
         ({"n3": text(["99", 0])}, "cannot be read"),
         ({"n10": node("EmptyLatentImage", width=500, height=512)}, "512 x 512 is taken"),
@@ -373,7 +372,7 @@ THIRD = pytest.approx(1 / 3, abs=1e-5)
 def test_rows_are_split_into_columns_by_the_extensions_own_example(prompt: str) -> None:
     # Row heights 1 and 2; the first row in 2:1:1, the second in 4:6. BREAK alone leaves the rows to the ratio.
     found = taken(prompt, ratio="1,2,1,1;2,4,6")
-    assert prompts(found) == ["blue sky", "hair", "aquarium", "desk", "dress"]
+    assert prompts(found) == ["blue sky", "hair", "(aquarium:1.3)", "desk", "dress"]
     assert boxes(found) == [
         (0, 0, 0.5, THIRD),
         (0.5, 0, 0.75, THIRD),
@@ -544,8 +543,7 @@ def test_negative_prompts_are_dealt_to_the_regions_where_there_are_as_many() -> 
         ("[a|b] BREAK c", {}, "words that change"),
         ("a AND b :0.5", {}, "weights of the parts"),
         ("a ADDCOL b ADDBASE c BREAK d", {}, "ADDCOL before ADDBASE parts no regions"),
-        ("a {red|blue} dog BREAK b", {}, "{red|blue} stays as it is"),
-        ("a __colour/dark__ dog BREAK b", {}, "__colour/dark__ stays as it is"),
+        ("a __colour/dark__ dog BREAK b", {}, "__colour/dark__ takes a line of a file"),
     ],
 )
 def test_what_does_not_fit_is_told(prompt: str, wishes: dict[str, str], note: str) -> None:
@@ -583,17 +581,22 @@ def test_what_gives_no_layout_is_refused(
 @pytest.mark.parametrize(
     ("theirs", "ours", "brackets"),
     [
-        ("a (red:1.2) dog", "a red dog", True),
-        ("a ((red)) dog", "a red dog", True),
-        ("a (red (and:0.5) blue:1.2) dog", "a red and blue dog", True),
-        ("a [dull] dog", "a dull dog", True),
-        ("a [dull] dog", "a [dull] dog", False),
-        (r"a \(plain\) dog", "a (plain) dog", False),
+        ("a (red:1.2) dog", "a (red:1.2) dog", True),
+        ("a ((red)) dog", "a ((red)) dog", True),
+        ("a (red (and:0.5) blue:1.2) dog", "a (red (and:0.6) blue:1.2) dog", True),
+        ("a (red (and:0.5) blue:1.2) dog", "a (red (and:0.5) blue:1.2) dog", False),
+        ("[(red:1.1)] (([a] b: 1.50)c)", "[(red:1)] (([a] b:1.65)c)", True),
+        ("a (red:99999) dog", "a (red:100) dog", False),
+        ("a [dull] dog", "a [dull] dog", True),
+        ("a [dull] dog", r"a \[dull\] dog", False),
+        ("a BREAK dog", r"a \BREAK dog", False),
+        (r"a \(plain\) dog", r"a \(plain\) dog", False),
+        ("a {red|blue} <dog:0.7>", "a {red|blue} <dog:0.7>", True),
         ("time: 12:30, ratio 1|2", "time: 12:30, ratio 1|2", True),
         ("a [cat:dog:0.5] here", "a cat here", True),
         ("a [:dog:10] here", "a dog here", True),
         ("a [cat|dog] here", "a cat here", True),
-        ("a <dog> (<cat>:1.1)", "a <dog> <cat>", True),
+        ("a <dog> (<cat>:1.1)", "a <dog> (<cat>:1.1)", True),
         ("a <lora:x:0.5> dog <hypernet:y:1>", "a dog", True),
         ("a < b", r"a \< b", True),
         (r"a \< b", r"a \< b", True),
@@ -604,7 +607,7 @@ def test_what_gives_no_layout_is_refused(
         ("a\n\ndog", "a dog", True),
     ],
 )
-def test_words_stay_and_marks_go(theirs: str, ours: str, brackets: bool) -> None:
+def test_weights_become_a_layouts_and_other_marks_go(theirs: str, ours: str, brackets: bool) -> None:
     assert plain_prompt(theirs, "x", brackets=brackets)[0] == ours
 
 

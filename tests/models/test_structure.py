@@ -28,7 +28,7 @@ from cidm_cli.models import structure
 from cidm_cli.models.base import Base
 from cidm_cli.models.control_files import CLASSES, find, find_again
 from cidm_cli.models.sampling import decode, denoise, guided, initial_noise, make_scheduler, steps_between
-from cidm_cli.models.structure import Guide, condition, in_pixels, load, plain_texts
+from cidm_cli.models.structure import Guide, condition, in_pixels, load
 from cidm_cli.models.text import encode, pooled, tokenize
 
 SIZE = (tiny.PIXELS, tiny.PIXELS)
@@ -62,6 +62,12 @@ def guide(base: Base, model: Any, folder: Path, scale: float = 1.0, **when: Any)
     return Guide(control, in_pixels(base, control, picture()), scale, numbers)
 
 
+def texts(base: Base, *prompts: str) -> torch.Tensor:
+    """Prompts without concepts, [prompts, tokens, width]."""
+    with torch.no_grad():
+        return encode(base, [tokenize(base, [words]) for words in prompts], {}, layers=1)[0]
+
+
 def drawn(base: Base, followed: Guide | None) -> np.ndarray:
     """The prompt's picture, from one seed."""
     tokens = [tokenize(base, [words]) for words in (NEGATIVE, PROMPT)]
@@ -71,7 +77,7 @@ def drawn(base: Base, followed: Guide | None) -> np.ndarray:
     def lead(number: int) -> structure.Condition | None:
         if followed is None or number not in followed.steps:
             return None
-        return condition(base, followed, plain_texts(base, [NEGATIVE, PROMPT]))
+        return condition(base, followed, texts(base, NEGATIVE, PROMPT))
 
     estimate = guided(base, given, without, 7.5, pooled=wholes, followed=lead)
     noise = initial_noise(base, [11], SIZE)
@@ -151,17 +157,17 @@ def test_without_strength_nothing_is_changed(base: Base, kind: str, tmp_path: Pa
 def test_rows_of_one_batch_follow_their_own_parts(base: Base, kind: str, tmp_path: Path) -> None:
     """Each row, with its own text and part of the picture, gets what it would get by itself."""
     followed = guide(base, stock_model(base, kind), tmp_path / "model")
-    texts = plain_texts(base, [PROMPT, NEGATIVE, PROMPT])
+    told = texts(base, PROMPT, NEGATIVE, PROMPT)
     windows = [(0, 0, 4, 8), (4, 0, 8, 8), (4, 0, 8, 8)]
     latents, t = torch.randn(3, 4, 8, 4, generator=torch.Generator().manual_seed(0)), torch.tensor(500)
     assert base.family.name == "sd15"
-    together = structure.residuals(condition(base, followed, texts, windows), latents, t, None)
+    together = structure.residuals(condition(base, followed, told, windows), latents, t, None)
     for row, (x0, y0, x1, y1) in enumerate(windows):
         control = followed.control
         cut = picture().crop((x0 * 8, y0 * 8, x1 * 8, y1 * 8))
         alone = Guide(control, in_pixels(base, control, cut), 1.0, frozenset())
         wanted = structure.residuals(
-            condition(base, alone, texts[row : row + 1]), latents[row : row + 1], t, None
+            condition(base, alone, told[row : row + 1]), latents[row : row + 1], t, None
         )
         for name, tensors in wanted.items():
             for one, some in zip(_list(tensors), _list(together[name]), strict=True):

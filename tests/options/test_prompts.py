@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cidm_cli.errors import CidmError, ExitCode, nearest
-from cidm_cli.options.prompts import Mention, find_unknown, parse_prompt, unmarked
+from cidm_cli.options.prompts import Mention, escaped, find_unknown, literally, parse_prompt, unmarked
 
 
 def test_a_prompt_is_taken_apart_at_its_mentions() -> None:
@@ -147,3 +147,69 @@ def test_a_name_that_stands_as_a_plain_word_is_found_where_no_concept_is_named(
     prompt: str, found: str | None
 ) -> None:
     assert unmarked(parse_prompt(prompt), ["dog", "oil-painting"]) == found
+
+
+# Weights, strengths and chunks
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a (red) dog", [("a ", 1), ("red", 1.1), (" dog", 1)]),
+        ("a ((red:1.2) dog)", [("a ", 1), ("red", 1.2), (" dog", 1.1)]),
+        ("((a):1.3)", [("a", 1.1 * 1.3)]),
+        ("a [red] dog", [("a ", 1), ("red", 1 / 1.1), (" dog", 1)]),
+        ("(a <dog>: .5)", [("a ", 0.5), (Mention("dog", 3), 0.5)]),
+        ("(<dog>:1.2)", [(Mention("dog", 1), 1.2)]),
+        (r"a \(red\) \[dog\]", [("a (red) [dog]", 1)]),
+        ("a (red", [("a (red", 1)]),
+        ("a :) red) [dog", [("a :) red) [dog", 1)]),
+        ("a (red [dog)", [("a ", 1), ("red [dog", 1.1)]),
+        ("(:1.2)", [(":1.2", 1.1)]),
+        ("(12:30)", [("12", 30)]),
+        ("(a:b)", [("a:b", 1.1)]),
+        ("()", []),
+    ],
+)
+def test_brackets_weigh_what_is_in_them(text: str, said: list[tuple[str | Mention, float]]) -> None:
+    prompt = parse_prompt(text)
+    assert list(zip(prompt.parts, prompt.weights, strict=True)) == [
+        (part, pytest.approx(weight)) for part, weight in said
+    ]
+    assert parse_prompt(text, literal=True).weights == (1.0,) * len(parse_prompt(text, literal=True).parts)
+
+
+def test_a_strength_belongs_to_a_concept_whatever_its_spelling() -> None:
+    prompt = parse_prompt("a <Dog:0.7> and <dog> by a <cat:2>")
+    assert prompt.names == ("Dog", "cat")
+    assert prompt.strengths == {"dog": 0.7, "cat": 2.0}
+    with pytest.raises(CidmError, match="two strengths"):
+        parse_prompt("<dog:0.7> <dog:0.8>")
+    for odd in ("<dog:>", "<dog:-1>", "<dog:a>", "<dog:1:2>", "<:1>"):
+        with pytest.raises(CidmError, match="names no concept"):
+            parse_prompt(odd)
+
+
+def test_a_weight_beyond_all_measure_is_refused() -> None:
+    for odd in ("(a:101)", "(" * 60 + "a" + ")" * 60):
+        with pytest.raises(CidmError, match="weigh more than 100"):
+            parse_prompt(odd)
+
+
+def test_break_begins_a_chunk_and_a_backslash_takes_it_back() -> None:
+    assert parse_prompt("a BREAK b").parts == ("a ", " b")
+    assert parse_prompt("a BREAK b").breaks == (1,)
+    for plain in (r"a \BREAK b", "a BREAKS b", "a break b"):
+        assert parse_prompt(plain).breaks == ()
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from(r"ab()[]{}|_\:.5 ,BREAK"), max_size=40))
+def test_a_literal_prompt_says_all_signs_as_they_stand(text: str) -> None:
+    assert parse_prompt(literally(text)).parts == parse_prompt(text, literal=True).parts
+    assert parse_prompt(escaped(text)).filled(str) == text
+
+
+def test_a_concept_is_exchanged_for_words_and_the_rest_stays_as_it_was_typed() -> None:
+    prompt = parse_prompt(r"a (<dog:0.7>:1.2) \<b [<cat>] BREAK \(c")
+    assert prompt.exchanged({"dog": "(big) dog"}.get) == r"a (\(big\) dog:1.2) \<b [<cat>] BREAK \(c"

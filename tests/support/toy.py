@@ -27,7 +27,7 @@ from cidm_cli.models.family import Parts, Rows, Source
 from cidm_cli.models.kl import factor, to_latents, to_pixels
 from cidm_cli.models.lora import merged
 from cidm_cli.models.offload import present
-from cidm_cli.models.text import Slot, Tokens
+from cidm_cli.models.text import Piece, Slot, Tokens
 
 __all__ = ["factor", "to_latents", "to_pixels"]
 
@@ -218,6 +218,10 @@ def tokenize(base: Base, parts: Sequence[str | Slot]) -> Tokens:
     return Tokens(
         (*body, *[0] * (ROOM - len(body))), kept, len(body), cut=len(ids) > ROOM, lost=lost, first=0
     )  # fmt: skip
+
+
+def chunks(base: Base, pieces: Sequence[Piece]) -> tuple[Tokens, ...]:
+    return (tokenize(base, [piece.part for piece in pieces]),)
 
 
 def room(base: Base) -> int:
