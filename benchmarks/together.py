@@ -59,7 +59,7 @@ def rows(
     """
     path = lab.folder / "results" / f"{name}-{size}.json"
     if not path.exists():
-        references = {task.name: _reference(lab, task) for task in tasks}
+        references = {task.name: reference(lab, task) for task in tasks}
         groups = list(itertools.combinations([task for task in tasks if not task.style], size))
         picked = np.random.default_rng(size).choice(len(groups), min(number, len(groups)), replace=False)
         out: list[Row] = []
@@ -177,13 +177,12 @@ def _seen(
     references: Mapping[str, Mapping[str, np.ndarray]],
 ) -> dict[str, dict[str, Seen]]:
     """What each judge sees of each of ``names``; ``references`` are its and all others' own pictures."""
-    parts = [part for picture in pictures for part in _windows(picture)]
+    windows = [part for picture in pictures for part in parts(picture, WINDOWS)]
     out: dict[str, dict[str, Seen]] = {name: {} for name in names}
     for judge in lab.judges.names:
-        embedded = _embedded(lab, judge, parts)
+        seen = embedded(lab, judge, windows)
         likeness = {
-            name: (embedded @ own[judge].T).mean(1).reshape(-1, len(WINDOWS))
-            for name, own in references.items()
+            name: (seen @ own[judge].T).mean(1).reshape(-1, len(WINDOWS)) for name, own in references.items()
         }
         for name in names:
             out[name][judge] = judged(likeness, name)
@@ -198,23 +197,23 @@ def judged(likeness: Mapping[str, np.ndarray], name: str) -> Seen:
     return Seen(float(own.max(1).mean()), float((others.max(0)[:, 0] > own.max(1)).mean()))
 
 
-def _windows(picture: Image.Image) -> list[Image.Image]:
-    """The parts of a picture in which a concept is looked for, enlarged to the whole."""
+def parts(picture: Image.Image, where: Sequence[tuple[float, float, float, float]]) -> list[Image.Image]:
+    """Parts of a picture in which a concept is looked for, enlarged to the whole."""
     side = picture.width
     return [
         picture.crop(tuple(round(edge * side) for edge in part)).resize(  # type: ignore[arg-type]
             picture.size, Image.Resampling.LANCZOS
         )
-        for part in WINDOWS
+        for part in where
     ]
 
 
-def _reference(lab: Lab, task: Task) -> dict[str, np.ndarray]:
+def reference(lab: Lab, task: Task) -> dict[str, np.ndarray]:
     """Embeddings of a concept's own pictures, by judge."""
     images = [e.image for e in load_examples(task.images, class_noun=task.class_noun).examples]
-    return {judge: _embedded(lab, judge, images) for judge in lab.judges.names}
+    return {judge: embedded(lab, judge, images) for judge in lab.judges.names}
 
 
-def _embedded(lab: Lab, judge: str, images: Sequence[Image.Image]) -> np.ndarray:
+def embedded(lab: Lab, judge: str, images: Sequence[Image.Image]) -> np.ndarray:
     found: np.ndarray = getattr(lab.judges, judge).embed(images)
     return found

@@ -17,7 +17,7 @@ from ..layout import Layout, load_layout
 from ..models.base import Base
 from ..models.digests import digest
 from ..options.declared import settled
-from ..options.draw import DRAW_METHODS, ONE_AT_A_TIME, DrawOptions, resolve_draw
+from ..options.draw import APART, DRAW_METHODS, ONE_AT_A_TIME, DrawOptions, resolve_draw
 from ..options.prompts import parse_prompt
 from . import structure
 from .encoded import Texts
@@ -86,7 +86,7 @@ def _told(
         _mixture_told(part, prompt, options.negative, merged is not None, base)
         for (prompt, options), part in zip(job.parts, [facts, *regions], strict=True)
     ]
-    if job.regions and any(part["method"] in ONE_AT_A_TIME for part in (facts, *regions)):
+    if job.regions and any(part["method"] in (*ONE_AT_A_TIME, *APART) for part in (facts, *regions)):
         raise ValueError("its method draws no regions")
     followed = structure.again(facts["structure"], beside) if "structure" in facts else None
     if job.layout and job.layout.structure and followed is None:

@@ -27,7 +27,7 @@ from ..models import memory, sampling
 from ..models.base import Base
 from ..models.opening import lora_fit
 from ..terminal.progress import once
-from . import over, png, scenes, structure, views
+from . import found, over, png, scenes, structure
 from .encoded import Texts
 from .facts import told_base, told_mixture
 from .jobs import Job
@@ -210,7 +210,7 @@ def ready(
         if chosen.before:
             stages.insert(0, [Part(*part.chosen.before, part.seeds) for part in batch if part.chosen.before])
         if not prepared or prepared[-1].jobs != tuple(part.job for part in batch):
-            prepared[:] = [scenes.prepare(base, stage, texts, guide) for stage in stages]
+            prepared[:] = [found.prepare(base, stage, texts, guide) for stage in stages]
         return _drawn(base, [*zip(prepared, stages, weights, strict=True)], merges, on_step, on_look)
 
     # Noise is found in given pictures with the base's own weights: there each batch is merged for by itself. So it is
@@ -246,7 +246,7 @@ def _drawn(
         for (shown, parts, weights), last in zip(stages, until, strict=True):
             with weights.merged(base) if merges else nullcontext():
                 latents = sampling.denoise(
-                    base, views.estimate(base, shown, parts, weights), begun.noise, sampler=options.sampler,
+                    base, found.estimate(base, shown, parts, weights), begun.noise, sampler=options.sampler,
                     steps=options.steps, first=begun.first, last=last, begin=begun.begin, keep=begun.keep,
                     on_step=stepped, on_look=looking(base, on_look),
                     beside=[shown.guide.control.model] if shown.guide else [],

@@ -13,7 +13,7 @@ from ..errors import CidmError, ExitCode
 from ..layout import Layout, check_concepts
 from ..layout.masks import mask_folder, pixel_digest, read_mask
 from ..layout.model import MAX_SIDE, fitting
-from ..options.draw import ONE_AT_A_TIME, DrawOptions
+from ..options.draw import APART, ONE_AT_A_TIME, DrawOptions
 from ..options.learn import CARRIED, SUMMED
 from ..options.prompts import find_unknown, parse_prompt
 from .structure import Followed
@@ -186,6 +186,12 @@ def check_layout(layout: Layout, options: DrawOptions) -> tuple[Mask | None, ...
         raise CidmError(
             f"--method {options.method}: cannot draw {layout.origin.source}, which has regions",
             hint="it draws one concept at a time; leave --method out",
+            code=ExitCode.USAGE,
+        )
+    if options.method in APART:
+        raise CidmError(
+            f"--method {options.method}: cannot draw {layout.origin.source}, whose regions say where concepts are",
+            hint="leave --method out",
             code=ExitCode.USAGE,
         )
     return masks_of(layout)

@@ -23,7 +23,7 @@ from ..models.offload import present
 from ..models.opening import concept_weights
 from ..models.structure import Control
 from ..models.structure import load as load_control
-from ..options.draw import ONE_AT_A_TIME, POWERS, DrawOptions
+from ..options.draw import APART, ONE_AT_A_TIME, POWERS, DrawOptions
 from ..options.prompts import Mention, parse_prompt
 from .jobs import choose_method, named_in
 
@@ -129,7 +129,9 @@ def mixture(
     method = choose_method(options.method, named)
     layers = len(base.layers)
     used: Sequence[Record] = records
-    if method == "named":
+    if method in APART and len(named) < 2:
+        method = "named"
+    if method == "named" or method in APART:
         used = named
     elif method == "latest":
         used = [max(records, key=lambda record: record.sequence)] if records else []
@@ -218,7 +220,7 @@ def prompt_tokens(
     )
 
 
-def deltas(base: Base, mixture: Mixture, load: Loader) -> Mapping[str, torch.Tensor]:
+def deltas(base: Base, mixture: Mixture, load: Loader) -> Deltas:
     """ΔŴ^l = Σ_i w_i^l ΔW_i^l of every site that a used concept has."""
 
     def total(site: str, having: Sequence[tuple[ConceptWeights, float, float]]) -> torch.Tensor:
@@ -262,6 +264,11 @@ def _by_site(
         site: [(weights, scale, w[layer_of[site]]) for weights, scale, w in loaded if site in weights.up]
         for site in sorted({site for weights, _, _ in loaded for site in weights.up})
     }
+
+
+def kept_apart(base: Base, mixture: Mixture, site: str) -> bool:
+    """Whether each concept's change of a site acts in places of its own, and is not merged."""
+    return mixture.method != "rows" or base.architecture.sees_text(site)
 
 
 def alone(mixture: Mixture) -> list[Mixture]:
@@ -308,6 +315,11 @@ def applied(base: Base, chosen: Mixture, load: Loader) -> Applied:
     if chosen.method in ONE_AT_A_TIME:
         turns = tuple(partial(deltas, base, one, load) for one in alone(chosen))
         return Applied(dict, turns, chosen.method == "lora-switch")
+    if chosen.method in APART:
+        makers = partial(deltas, base, chosen, load)
+        return Applied(
+            lambda: Deltas({s: m for s, m in makers().makers.items() if not kept_apart(base, chosen, s)})
+        )
     return Applied(partial(deltas, base, chosen, load))
 
 

@@ -16,7 +16,7 @@ from cidm_registry import Record, Registry, canonical_key
 from ..errors import CidmError, ExitCode
 from ..files.given import Given
 from ..options.declared import declared, settled
-from ..options.draw import PromptOptions, resolve_draw
+from ..options.draw import APART, PromptOptions, resolve_draw
 from ..options.over import EditOptions, StylizeOptions
 from ..options.prompts import parse_prompt
 from .choices import chosen
@@ -127,6 +127,12 @@ def _prompt(
     options = resolve_draw(asked.draw, registry.base.kind, 64)
     record = find(registry, name)
     said = default.format(f"<{record.name}>") if prompt is None else prompt
+    if options.method in APART:
+        raise CidmError(
+            f"--method {options.method}: keeps concepts apart in images that are drawn from noise alone",
+            hint="leave --method out",
+            code=ExitCode.USAGE,
+        )
     jobs = [*chosen(Job(said, options), settled(PromptOptions, asked.read))]
     check(registry, jobs)
     for job in jobs:

@@ -25,10 +25,11 @@ from ..layout.model import ImageSettings
 from ..method import regions as method
 from ..models import sampling, whole
 from ..models.base import Base
-from ..models.family import Factors, Regions, Source
+from ..models.family import Factors, Own, Regions, Source
 from ..models.structure import Guide, in_pixels
-from ..options.draw import DrawOptions
+from ..options.draw import APART, DrawOptions
 from ..options.prompts import parse_prompt
+from . import apart
 from .encoded import Said, Texts
 from .jobs import Ablation, Job, Mask, check_layout
 from .lines import lines
@@ -90,13 +91,22 @@ class Scene:
     heard: torch.Tensor | None
     """What its model is told of each source [sources, tokens, width]."""
     masks: torch.Tensor
-    """[regions, h, w], how much of each cell of the latents each region holds"""
+    """[regions, h, w], how much of each cell of the latents each region holds; where it is another in each picture,
+    [regions, pictures, h, w]"""
     soft: torch.Tensor
     """[regions], whether its edges are soft"""
     own_without: tuple[bool, ...]
     """Of each region, whether without its prompt it is drawn otherwise than the whole picture is without its own."""
     crops: bool
     """Whether the regions' noise estimates are made on the part of the picture around each."""
+    decide: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None
+    """How cells are dealt out to concepts that are kept apart (``family.Routing``)."""
+    alpha: float = 1.0
+    """The whole prompt's share in the regions, Eq. 5"""
+    fast: bool = False
+    """Whether regions have no noise estimates of their own."""
+    later: Scene | None = None
+    """What the pictures are drawn from once their regions are found (``found``); its masks are not known yet."""
 
     @property
     def options(self) -> DrawOptions:
@@ -112,7 +122,7 @@ class Scene:
     @property
     def cells(self) -> tuple[int, int]:
         """Width and height of the latents."""
-        return self.masks.shape[2], self.masks.shape[1]
+        return self.masks.shape[-1], self.masks.shape[-2]
 
     def drawn(self, grid: tuple[int, int]) -> torch.Tensor:
         """How much each region is drawn in each cell of a grid (width, height), [regions, h, w]."""
@@ -219,6 +229,10 @@ def prepare(base: Base, parts: Sequence[Part], texts: Texts, guide: Guide | None
     changes: list[Factors] = [{}] * len(every)
     masks, own_without = [], []
     way: Regions = whole
+    own: list[tuple[tuple[Own, ...], ...]] = [((), ())] * len(every)
+    if chosen.whole.method in APART:
+        way = base.routed
+        own = [apart.owns(base, texts.load, one) for one in every]
     if layout:
         way = base.regions
         strengths = (1.0, *(region.strength for region in regions))
@@ -231,15 +245,22 @@ def prepare(base: Base, parts: Sequence[Part], texts: Texts, guide: Guide | None
             own_without.append(bool(changes[0] or changes[index]) or one.negative != job.options.negative)
         _warn_of_thin(base, layout, cells, texts.on_note)
     sources = [
-        Source([context[0] for context in contexts], change, None if pooled is None else pooled[0])
-        for both, change in zip(texts.of(every), changes, strict=True)
-        for contexts, pooled in both
+        Source(
+            [context[0] for context in contexts],
+            change,
+            None if pooled is None else pooled[0],
+            apart.as_long(kept, contexts[0].shape[1]),
+        )
+        for both, change, two in zip(texts.of(every), changes, own, strict=True)
+        for (contexts, pooled), kept in zip(both, two, strict=True)
     ]
     return Scene(
         tuple(part.job for part in parts), way, way.cached(base, sources), guide,
         texts.heard(said) if guide else None, torch.cat([torch.zeros(0, height, width), *masks]),
         torch.tensor([bool(region.feather or region.mask) for region in regions], dtype=torch.bool),
         tuple(own_without), layout is not None and makes_crops(base, layout, size, job.ablation),
+        apart.decide if chosen.whole.method == "cells" else None,
+        layout.base.alpha if layout else 1.0, layout is not None and layout.image.mode == "fast",
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import torch
 from ..method import regions as method
 from ..models import sampling, structure
 from ..models.base import Base
-from ..models.family import Rows
+from ..models.family import Routing, Rows
 from .mixtures import Applied
 from .scenes import WHOLE, WITHOUT, Part, Scene, sources_of
 
@@ -41,7 +41,7 @@ class View:
 
 
 Row = tuple[View, int]
-"""A view of a picture whose first source has this number."""
+"""A view of a picture, by its number in the batch."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ def estimate(base: Base, scene: Scene, batch: Sequence[Part], weights: Applied) 
         shares = method.in_cells(scene.masks, torch.zeros_like(scene.soft), scene.cells)
     else:
         shares = scene.shares(scene.cells, every)
+    if shares.ndim > 3:
+        shares = shares[:, :, None]
     shares = shares.to(base.device)
 
     def follow(latents: torch.Tensor, t: torch.Tensor, step: int) -> torch.Tensor:
@@ -87,10 +89,9 @@ def estimate(base: Base, scene: Scene, batch: Sequence[Part], weights: Applied) 
             _placed(_guided([seen[view] for view in some], guidance), some[-1].window, latents)
             for some in (looks if crops else looks[:1])
         )
-        if not regions or not job.regions:
+        if not regions:
             return whole
-        alpha = job.regions.base.alpha
-        return method.composed(whole, torch.stack(regions), shares, alpha, job.ablation.form)
+        return method.composed(whole, torch.stack(regions), shares, scene.alpha, job.ablation.form)
 
     return follow
 
@@ -100,7 +101,7 @@ def _pairs(base: Base, scene: Scene) -> list[tuple[View, View]]:
     attention, every = scene.jobs[0].ablation.attention, tuple(range(len(scene.masks)))
     shown = every if attention else ()
     pairs = [(View(WITHOUT, shown), View(WHOLE, shown))]
-    if scene.image.mode == "fast" or not scene.jobs[0].ablation.noise:
+    if scene.fast or not scene.jobs[0].ablation.noise:
         return pairs
     for region in every:
         without, given = sources_of(region)
@@ -152,24 +153,29 @@ def _groups(base: Base, scene: Scene, views: Iterable[View], starts: Sequence[in
     most = 2 * scene.options.batch
     groups = []
     for size, some in by_size.items():
-        rows = [(view, start) for view in some for start in starts]
+        rows = [(view, picture) for view in some for picture in range(len(starts))]
         parts = [rows[first : first + most] for first in range(0, len(rows), most)]
         chunks = [
-            (scene.way.arranged(base, scene.cache, _rows(scene, part), size), _followed(base, scene, part))
+            (
+                scene.way.arranged(base, scene.cache, _rows(scene, part, starts), size),
+                _followed(base, scene, part, starts),
+            )
             for part in parts
         ]
         groups.append(Group(tuple(some), tuple(chunks), most))
     return groups
 
 
-def _followed(base: Base, scene: Scene, rows: Sequence[Row]) -> structure.Condition | None:
+def _followed(
+    base: Base, scene: Scene, rows: Sequence[Row], starts: Sequence[int]
+) -> structure.Condition | None:
     if scene.guide is None or scene.heard is None:
         return None
-    texts = scene.heard[[start + view.source for view, start in rows]]
+    texts = scene.heard[[starts[picture] + view.source for view, picture in rows]]
     return structure.condition(base, scene.guide, texts, [view.window for view, _ in rows])
 
 
-def _rows(scene: Scene, rows: Sequence[Row]) -> Rows:
+def _rows(scene: Scene, rows: Sequence[Row], starts: Sequence[int]) -> Rows:
     """What each row's parts are drawn from, as the attention wants to know it."""
     views = [view for view, _ in rows]
     here = {(view, region): sources_of(region)[view.source % 2] for view in views for region in view.regions}
@@ -178,13 +184,18 @@ def _rows(scene: Scene, rows: Sequence[Row]) -> Rows:
     def weights(grid: tuple[int, int]) -> torch.Tensor:
         out = torch.zeros(len(patches), len(views), grid[1], grid[0])
         shares = {view: scene.shares(grid, view.regions) for view in set(views)}
-        for row, view in enumerate(views):
+        for row, (view, picture) in enumerate(rows):
             for region, share in zip(view.regions, shares[view], strict=True):
                 if here[view, region] in patches:
-                    out[patches.index(here[view, region]), row] = share
+                    own = share if share.ndim == 2 else share[picture]
+                    out[patches.index(here[view, region]), row] = own
         return out
 
-    return Rows(tuple(start + view.source for view, start in rows), patches, weights)
+    routing = None
+    if scene.decide:
+        told = {picture: row for row, (view, picture) in enumerate(rows) if view.source == WHOLE}
+        routing = Routing(tuple(told[picture] for _, picture in rows), scene.decide)
+    return Rows(tuple(starts[picture] + view.source for view, picture in rows), patches, weights, routing)
 
 
 def _seen(

@@ -27,7 +27,7 @@ from ..files.reading import read_bounded
 from ..files.writing import write_whole
 from ..layout import Layout
 from ..models.base import Base
-from ..options.draw import ONE_AT_A_TIME, DrawOptions
+from ..options.draw import APART, ONE_AT_A_TIME, DrawOptions
 from ..options.prompts import parse_prompt
 from .rivals import with_nouns
 
@@ -197,11 +197,12 @@ def _content(registry: Registry, base: Base, scene: Scene, said: Said) -> dict[s
     if scene.static is not None:
         used = {"merged": scene.static.sha256}
     settings = asdict(scene.options)
+    special = chosen.method in (*ONE_AT_A_TIME, *APART)
     return {
         "format": 1,
         "prompt": _words(said.prompt, chosen.named),
         "used": used,
-        "one_at_a_time": chosen.method if chosen.method in ONE_AT_A_TIME and len(chosen.used) > 1 else None,
+        "one_at_a_time": chosen.method if special and len(chosen.used) > 1 else None,
         "options": {
             **{name: settings[name] for name in _SETTINGS},
             # Without concepts a text, as the keys of all pictures kept so far have it.

@@ -50,17 +50,17 @@ def coarse(mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 
 def in_cells(masks: torch.Tensor, soft: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """How much each region is drawn in each cell of a grid (width, height), [U, h, w] in 0..1.
+    """How much each region is drawn in each cell of a grid (width, height), [U, ..., h, w] in 0..1.
 
     A region with sharp edges takes the cells of which it holds at least half, whole; one that ``soft`` [U] marks keeps
     its shares. A region that holds half of no cell takes the cell it holds most of, or all that tie: none vanishes.
     """
     share = coarse(masks, grid)
-    most = share.amax((1, 2), keepdim=True)
+    most = share.amax((-2, -1), keepdim=True)
     nearest = (share >= most - _TIE) & (most > 0)
     sharp = torch.where(most >= 0.5 - _TIE, share >= 0.5 - _TIE, nearest).to(share)
     kept = torch.where(most >= 0.5 - _TIE, share, nearest.to(share))
-    return torch.where(soft.to(share.device)[:, None, None], kept, sharp)
+    return torch.where(soft.to(share.device).view(-1, *(1,) * (share.ndim - 1)), kept, sharp)
 
 
 def shares(masks: torch.Tensor, overlap: str) -> torch.Tensor:
@@ -83,11 +83,11 @@ def shares(masks: torch.Tensor, overlap: str) -> torch.Tensor:
 def replaced(whole: torch.Tensor, regions: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Regional attention, and what is common to it and Eq. 5: each region takes its share of a cell.
 
-    whole [..., h, w], regions [U, ..., h, w], shares [U, h, w] -> [..., h, w].
+    whole [..., h, w], regions [U, ..., h, w], shares [U, h, w], or like the regions -> [..., h, w].
     """
-    between = (1,) * (whole.ndim - 2)
+    between = (1,) * (regions.ndim - shares.ndim)
     parts = shares.reshape(len(shares), *between, *shares.shape[1:])
-    return whole * (1 - shares.sum(0)) + (parts * regions).sum(0)
+    return whole * (1 - parts.sum(0)) + (parts * regions).sum(0)
 
 
 def region_estimate(without: torch.Tensor, given: torch.Tensor, guidance: float) -> torch.Tensor:

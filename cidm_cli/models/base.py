@@ -156,6 +156,21 @@ class Base:
             )
         return found
 
+    @property
+    def routed(self) -> Regions:
+        """How concepts of one prompt are kept apart.
+
+        Raises:
+            CidmError: FAILED for a family that has no way to.
+        """
+        found = self.architecture.routed()
+        if found is None:
+            raise CidmError(
+                f"bases of the family {self.family.name} keep no concepts of one prompt apart",
+                hint="draw with --method named, or give each concept a box in a layout",
+            )
+        return found
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.compute, enabled=self.compute != torch.float32)
 

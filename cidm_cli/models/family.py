@@ -45,6 +45,17 @@ Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
+class Own:
+    """A concept that keeps to its own words and cells."""
+
+    factors: Factors
+    words: torch.Tensor
+    """1 at its own tokens of the text [tokens]"""
+    rows: torch.Tensor
+    """Its part in each row of the text [tokens]: there its changes of keys and values act."""
+
+
+@dataclass(frozen=True)
 class Source:
     """What a part of a picture is drawn from."""
 
@@ -53,6 +64,19 @@ class Source:
     factors: Factors
     pooled: torch.Tensor | None = None
     """The text as a whole [width], where the base wants it."""
+    own: tuple[Own, ...] = ()
+    """Concepts that are kept apart; all sources of a batch have the same, in one order."""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How the cells of a batch's rows are dealt out to concepts that are kept apart."""
+
+    told_by: tuple[int, ...]
+    """Of each row, the one whose text says it: without a prompt a picture follows what is seen with it."""
+    decide: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+    """Given how much each cell attends to each concept's words [rows, concepts, height, width]: each concept's part of
+    each cell, and how much less the cell looks at its words, in logits; both alike."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +90,8 @@ class Rows:
     weights: Callable[[tuple[int, int]], torch.Tensor]
     """Given a grid (width, height): each patch's share of each cell of each row, [patches, rows, height, width]; in
     no cell do they sum to more than 1."""
+    routing: Routing | None = None
+    """How cells are dealt out; None where all concepts are drawn everywhere."""
 
 
 class Regions(Protocol):
@@ -191,6 +217,12 @@ class Architecture(Protocol):
 
     def regions(self) -> Regions | None:
         """How regions are drawn; None for an architecture that has no such way: layouts with regions are refused."""
+
+    def routed(self) -> Regions | None:
+        """How concepts of one prompt are kept apart without boxes: rows without patches, of sources with ``own``.
+
+        None for an architecture that has no such way: the methods of drawing that need it are refused.
+        """
 
     def follows(self) -> bool:
         """Whether there are ControlNets and T2I-Adapters for it (``structure``)."""

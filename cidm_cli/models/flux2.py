@@ -142,6 +142,10 @@ def regions() -> ModuleType:
     return flux2_regions
 
 
+def routed() -> None:
+    """Without boxes nothing keeps concepts apart: text and image are one sequence."""
+
+
 def follows() -> bool:
     """There are no ControlNets for it that are read."""
     return False

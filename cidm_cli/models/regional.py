@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from .attention import cross_attention_layers
 from .base import Base
 from .compiling import uncompiled
-from .family import Rows, Source
+from .family import Own, Rows, Source
 from .offload import present
 from .prediction import ask
 from .structure import Condition
@@ -83,7 +83,7 @@ class Place:
 class Arranged:
     """A batch of rows, ready to be estimated at any timestep."""
 
-    processors: Mapping[str, Regional]
+    processors: Mapping[str, Callable[..., torch.Tensor]]
     """By cross-attention layer."""
     hooks: Mapping[str, Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]]
     """By the name of a layer that does not belong to attention to text."""
@@ -102,7 +102,7 @@ def cached(base: Base, sources: Sequence[Source]) -> Cache:
             context = torch.stack([source.contexts[layer] for source in sources])
             texts[name] = _text(base, name, context, sources)
     others = sorted({site for source in sources for site in source.factors if ".attn2." not in site})
-    elsewhere = {site: _stacked(base, site, sources) for site in others}
+    elsewhere = {site: stacked(base, site, sources) for site in others}
     first = torch.stack([source.contexts[0] for source in sources[:1]])
     wholes = [source.pooled for source in sources if source.pooled is not None]
     return Cache(
@@ -130,7 +130,7 @@ def arranged(base: Base, cache: Cache, rows: Rows, size: tuple[int, int]) -> Arr
     if cache.elsewhere:
         sources = len(next(iter(cache.texts.values())).keys)
         mixed = {w * h: _by_source(rows, shares.get(w * h), w * h, sources, base) for w, h in levels}
-        hooks = {site: partial(_added, change, mixed) for site, change in cache.elsewhere.items()}
+        hooks = {site: partial(added, change, mixed) for site, change in cache.elsewhere.items()}
     pooled = None if cache.pooled is None else cache.pooled[list(rows.whole)]
     return Arranged(processors, hooks, cache.unread.expand(len(rows.whole), -1, -1), pooled)
 
@@ -210,17 +210,17 @@ def _attending(unet: UNet2DConditionModel, rows: Arranged) -> Iterator[None]:
 def _text(base: Base, name: str, context: torch.Tensor, sources: Sequence[Source]) -> Text:
     attn = base.denoiser.get_submodule(name)
     keys, values = (
-        _changed(linear(context), context, _stacked(base, f"{name}.{leaf}", sources))
+        _changed(linear(context), context, stacked(base, f"{name}.{leaf}", sources))
         .unflatten(-1, (attn.heads, -1))
         .transpose(1, 2)
         .contiguous()
         for leaf, linear in (("to_k", attn.to_k), ("to_v", attn.to_v))
     )
-    query, out = (_stacked(base, f"{name}.{leaf}", sources) for leaf in ("to_q", "to_out.0"))
+    query, out = (stacked(base, f"{name}.{leaf}", sources) for leaf in ("to_q", "to_out.0"))
     return Text(keys, values, query, out)
 
 
-def _stacked(base: Base, site: str, sources: Sequence[Source]) -> LowRank | None:
+def stacked(base: Base, site: str, sources: Sequence[Source | Own]) -> LowRank | None:
     """The low-rank weights of all sources at a site, or None where no source has any."""
     having = [source.factors.get(site) for source in sources]
     rank = max((pair[1].shape[0] for pair in having if pair is not None), default=0)
@@ -286,7 +286,7 @@ def _by_source(
     return shares.flatten(1).T[..., None].to(base.compute)
 
 
-def _added(
+def added(
     change: LowRank,
     shares: Mapping[int, torch.Tensor],
     _module: nn.Module,
@@ -300,15 +300,17 @@ def _added(
     given = args[0]
     if given.ndim == 4:
         cells = given.flatten(2).transpose(1, 2)
-        return output + _changes(change, shares, cells, output.dtype).transpose(1, 2).view_as(output)
-    return output + _changes(change, shares, given, output.dtype)
+        mixed = changes(change, shares[cells.shape[1]], cells, output.dtype)
+        return output + mixed.transpose(1, 2).view_as(output)
+    return output + changes(change, shares[given.shape[1]], given, output.dtype)
 
 
-def _changes(
-    change: LowRank, shares: Mapping[int, torch.Tensor], given: torch.Tensor, dtype: torch.dtype
-) -> torch.Tensor:
-    """[rows, cells, out] of inputs [rows, cells, in]: the ranks of all sources side by side, in one product."""
+def changes(change: LowRank, shares: torch.Tensor, given: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """[rows, cells, out] of inputs [rows, cells, in], by each one's shares [rows * cells, inputs, 1].
+
+    The ranks of all are side by side, in one product.
+    """
     rows, cells, _ = given.shape
     inner = given.flatten(0, 1).to(dtype) @ change.down.transpose(0, 1).flatten(1)
-    mixed = inner.unflatten(-1, (len(change.up), -1)) * shares[cells]
+    mixed = inner.unflatten(-1, (len(change.up), -1)) * shares
     return (mixed.flatten(1) @ change.up.flatten(0, 1)).unflatten(0, (rows, cells))

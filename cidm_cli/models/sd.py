@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import regional
+from . import regional, routing
 from .attention import cross_attention_layers as layers
 from .attention import layer_groups as groups
 from .attention import lora_sites as sites
@@ -36,7 +36,8 @@ from .trainable import trainable
 __all__ = [
     "add_word", "channels", "checkpointed", "chunks", "embedded", "factor", "feature_source", "follows", "grids",
     "groups", "is_block", "layers", "multiple", "names", "noun_vectors", "outline", "parts", "pieces", "pipeline",
-    "pixels", "pooled", "predict", "read", "regions", "room", "sees_text", "site_layers", "sites", "texts_are_large",
+    "pixels", "pooled", "predict", "read", "regions", "room", "routed", "sees_text", "site_layers", "sites",
+    "texts_are_large",
     "to_latents", "to_pixels", "token_table", "token_widths", "tokenize", "trainable",
 ]  # fmt: skip
 
@@ -69,6 +70,11 @@ def parts(denoiser: Any) -> Mapping[str, Sequence[int]]:
 def regions() -> Regions:
     """Regions are drawn by the attention to text (``regional``)."""
     return regional
+
+
+def routed() -> Regions:
+    """Concepts are kept apart by the attention to text (``routing``)."""
+    return routing
 
 
 def follows() -> bool:

@@ -15,12 +15,15 @@ from .declared import Asked, Count, Form, Group, Short, Shown, Weight, Written, 
 from .prompts import parse_prompt
 
 DrawMethod = Literal[
-    "auto", "named", "sharp", "official", "paper", "mean", "sum", "latest", "lora-c", "lora-switch"
-]
+    "auto", "named", "sharp", "official", "paper", "mean", "sum", "latest", "lora-c", "lora-switch", "rows", "cells",
+    "found",
+]  # fmt: skip
 DRAW_METHODS = get_args(DrawMethod)
 """What ``--method`` of drawing may be; docs/aggregation.md says what each does."""
 ONE_AT_A_TIME = ("lora-c", "lora-switch")
 """Methods of drawing that never merge: one concept's LoRA at a time is in the weights."""
+APART = ("rows", "cells", "found")
+"""Methods of drawing that keep several named concepts of one prompt apart; one concept is drawn as by "named"."""
 POWERS = {"sharp": 16.0, "official": 4.0}
 """Exponents where none is given: one that leaves unnamed concepts next to nothing, and the published code's."""
 

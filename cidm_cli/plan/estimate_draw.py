@@ -10,7 +10,7 @@ import torch
 
 from cidm_registry import Against, Record, Registry, canonical_key
 
-from ..draw import scenes, views
+from ..draw import found, scenes, views
 from ..draw.encoded import Texts
 from ..draw.jobs import Job
 from ..draw.mixtures import Loader, content
@@ -49,8 +49,8 @@ def drawing(registry: Registry | None, records: Sequence[Record], base: Base, jo
             originals = watch.live - before if base.offload else 0
             counted = partial(phase, base=base, watch=watch, sizes=sizes, spared=originals)
             watch.restart()
-            scene = scenes.prepare(base, batch, Texts(base, load))
-            estimate = views.estimate(base, scene, batch, weights)
+            scene = found.prepare(base, batch, Texts(base, load))
+            estimate = found.estimate(base, scene, batch, weights)
             noise = scenes.noise(base, scene, batch[0].seeds)
             phases.append(counted(PROMPTS))
 

@@ -167,6 +167,15 @@ def test_a_family_without_a_way_to_draw_regions_refuses_layouts_in_one_line(
     assert "bases of the family toy draw no regions" in ran.error
 
 
+def test_a_family_without_a_way_to_keep_concepts_apart_refuses_the_methods_in_one_line(
+    cidm: Cidm, taught: Registry, tmp_path: Path
+) -> None:
+    where = ("--registry", taught.root, "-o", tmp_path / "both.png")
+    ran = cidm("generate", "-p", "a <dog> and a <cat>", "--method", "cells", *where)
+    assert ran.code == 1
+    assert "bases of the family toy keep no concepts of one prompt apart" in ran.error
+
+
 @pytest.mark.parametrize("method", ["sum", "fuse"])
 def test_it_merges_and_draws_with_what_it_merged(
     cidm: Cidm, taught: Registry, toy_base: Base, tmp_path: Path, method: str

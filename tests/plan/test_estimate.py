@@ -18,7 +18,7 @@ from cidm_cli.learn.step import train_step, training
 from cidm_cli.machine.hardware import Hardware
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
-from cidm_cli.options.draw import resolve_draw
+from cidm_cli.options.draw import APART, resolve_draw
 from cidm_cli.plan import estimate_draw
 from cidm_cli.plan import estimate_learn as estimate
 from cidm_cli.plan.estimate_bases import described, without_weights
@@ -212,6 +212,15 @@ def drawn(base: Base, prompt: str = "a photo of a dog", **options: Any) -> tuple
     options = {"steps": 10, **options}
     job = Job(prompt, resolve_draw(options, "sd15", base.pixels))
     return estimate_draw.drawing(None, estimate_draw.made_up(estimate_draw.named_in(job)), base, job)
+
+
+@pytest.mark.parametrize("method", APART)
+def test_concepts_that_are_kept_apart_are_counted_too(tiny_base: Path, method: str) -> None:
+    base = hollow(tiny_base)
+    named, apart = (drawn(base, "a <dog> and a <cat>", method=m) for m in ("named", method))
+    assert sum(p.flops * p.times for p in apart) == pytest.approx(
+        sum(p.flops * p.times for p in named), rel=0.3
+    )
 
 
 def test_drawing_is_counted_as_it_is(base: Base, tiny_base: Path) -> None:

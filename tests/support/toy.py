@@ -303,6 +303,10 @@ def regions() -> _Blended:
     return _Blended()
 
 
+def routed() -> None:
+    return None
+
+
 def follows() -> bool:
     return False
 
