@@ -243,16 +243,23 @@ def _drawn(
         noise = scenes.noise(base, scene, [seed for part in batch for seed in part.seeds])
         begun = over.begun(base, scene, batch, noise, stepped)
         until = [scenes.steps_before(scene.jobs[0]), options.steps][-len(stages) :]
+        taken = 0
         for (shown, parts, weights), last in zip(stages, until, strict=True):
+            follow = _counting_from(taken, found.estimate(base, shown, parts, weights))
             with weights.merged(base) if merges else nullcontext():
                 latents = sampling.denoise(
-                    base, found.estimate(base, shown, parts, weights), begun.noise, sampler=options.sampler,
+                    base, follow, begun.noise, sampler=options.sampler,
                     steps=options.steps, first=begun.first, last=last, begin=begun.begin, keep=begun.keep,
                     on_step=stepped, on_look=looking(base, on_look),
                     beside=[shown.guide.control.model] if shown.guide else [],
                 )  # fmt: skip
-            begun = over.Begun(noise, last, partial(_as_it_is, latents))
+            begun, taken = over.Begun(noise, last, partial(_as_it_is, latents)), last
         return sampling.decode(base, latents)
+
+
+def _counting_from(taken: int, estimate: sampling.Estimate) -> sampling.Estimate:
+    """The same, told of the steps that were taken before."""
+    return lambda latents, t, step: estimate(latents, t, taken + step)
 
 
 def _as_it_is(latents: torch.Tensor, _level: sampling.Level) -> torch.Tensor:

@@ -163,7 +163,7 @@ def denoise(
     done = 0
     with present(base.device, base.denoiser, *beside), base.autocast():
         for number, t in enumerate(scheduler.timesteps[start:end], start):
-            step = number // scheduler.order
+            step = (number - start) // scheduler.order
             prediction = estimate(_scaled(scheduler, latents, t), t, step)
             stepped = scheduler.step(prediction, t, latents)
             latents = keep(stepped.prev_sample, passed[number + 1])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load
 
 import tiny
@@ -97,12 +98,16 @@ def learned(registry: Registry, name: str) -> dict[str, torch.Tensor]:
 def same_training(one: Registry, several: Registry, name: str) -> None:
     first, second = one.get(name), several.get(name)
     assert first.config == second.config
-    assert first.losses == pytest.approx(second.losses, rel=1e-4)
+    losses, others = dict(first.losses), dict(second.losses)
+    # R1 compares directions: it divides by what the weights weigh, and they begin at nothing.
+    assert losses.pop("r1", None) == pytest.approx(others.pop("r1", None), rel=2e-3)
+    assert losses == pytest.approx(others, rel=1e-4)
     mine, theirs = learned(one, name), learned(several, name)
     assert mine.keys() == theirs.keys()
     for key, tensor in mine.items():
         # The order of sums decides the last digits, and AdamW's first steps are nearly the gradients' signs.
-        torch.testing.assert_close(theirs[key], tensor, rtol=1e-4, atol=1e-4)
+        # Where R1 leaves next to no gradient, that is a part of a step, which is 0.02 here.
+        torch.testing.assert_close(theirs[key], tensor, rtol=1e-4, atol=1e-3)
 
 
 def test_accelerate_launch_learns_what_one_process_learns_and_commits_it_once(
@@ -178,22 +183,17 @@ def test_pictures_and_scores_are_those_of_one_process(
     judge = ["eval", "--json", *LOOK, "--data", place / "data"]
     judge += ["--clip", place / "clip", "--dino", place / "dino"]
     refused = ["generate", "-p", "a <dgo>", "--registry", twin, "-o", "none"]
-    long = [
-        "generate",
-        *LOOK,
-        "-p",
-        "a dog",
-        "-p",
-        f"{'a photo ' * 15} <dog>",
-        "--registry",
-        twin,
-        "-o",
-        "long",
-    ]
+    # What is wrong with the second is seen while it is drawn, by one of the processes.
+    Path("plain.toml").write_text('version = 1\n[base]\nprompt = "a dog"\n')
+    Path("black.toml").write_text(
+        'version = 1\n[base]\nprompt = "a dog"\n[[region]]\nprompt = "a <dog>"\nmask = "black.png"\n'
+    )
+    Image.new("L", (64, 64)).save("black.png")
+    black = ["generate", *LOOK, "plain.toml", "black.toml", "--registry", twin, "-o", "black"]
     other = ["rename", "dog", "rex", "--registry", twin]
     drawn, judged, unknown, cut, alone = run_together(
         [*draw, "--registry", twin, "-o", "theirs"], [*judge, "--registry", twin, "-o", "their-eval"],
-        refused, long, other,
+        refused, black, other,
     )  # fmt: skip
 
     one = cidm(*draw, "--registry", registry, "-o", "mine").answer["images"]
@@ -210,8 +210,8 @@ def test_pictures_and_scores_are_those_of_one_process(
     assert Registry.open(twin).get("dog").scores["eval"] == Registry.open(registry).get("dog").scores["eval"]
 
     assert "did you mean" in only_one_speaks(unknown, ExitCode.NOT_FOUND).error
-    error = only_one_speaks(cut, ExitCode.USAGE).error
+    error = only_one_speaks(cut, ExitCode.INVALID).error
     assert "process 2 of 2" in error
-    assert "<dog>" in error
+    assert "mask is black" in error
     assert "cidm rename: is done by one process" in only_one_speaks(alone, ExitCode.USAGE).error
     assert Registry.open(twin).get("dog")

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
+import tiny_flux2
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.models import hub
 from cidm_cli.models.control_files import find
@@ -86,9 +87,10 @@ def test_what_the_cache_holds_needs_no_network(
 
 @pytest.mark.parametrize("alias", known())
 def test_short_names_stand_for_well_known_bases(
-    cache: Path, tiny_base: Path, tiny_sdxl: Path, alias: str
+    cache: Path, tiny_base: Path, tiny_sdxl: Path, tmp_path: Path, alias: str
 ) -> None:
-    place(cache, {"sd15": tiny_base, "sdxl": tiny_sdxl}[alias], known()[alias])
+    klein = tiny_flux2.save(tmp_path / "klein") if alias == "flux2-klein" else None
+    place(cache, klein or {"sd15": tiny_base, "sdxl": tiny_sdxl}[alias], known()[alias])
     assert identify(alias).source == f"{known()[alias]}@{COMMIT}"
     assert identify(f"{alias}@{COMMIT}") == identify(alias)
 

@@ -195,7 +195,7 @@ def test_what_is_left_out_is_said(cidm: Cidm, tiny_registry: Registry, base: Bas
         ("pickle.safetensors", ExitCode.INVALID, "pickle"),
         ("zip.safetensors", ExitCode.INVALID, "zip archive"),
         ("embedding.safetensors", ExitCode.INVALID, "embedding"),
-        ("flux.safetensors", ExitCode.INVALID, "no Stable Diffusion"),
+        ("flux.safetensors", ExitCode.INVALID, "is a LoRA of Flux, which the registry's base is not"),
         ("pointer.safetensors", ExitCode.INVALID, "git lfs pull"),
         ("page.safetensors", ExitCode.INVALID, "web page"),
         ("sparse.safetensors", ExitCode.INVALID, "not a safetensors file"),
