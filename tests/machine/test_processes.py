@@ -95,19 +95,24 @@ def learned(registry: Registry, name: str) -> dict[str, torch.Tensor]:
     return load(registry.read_blob(registry.get(name).blob))
 
 
-def same_training(one: Registry, several: Registry, name: str) -> None:
+def same_training(one: Registry, several: Registry, name: str, *, r1: bool = False) -> None:
+    """Of a concept that was learned by one process and by several.
+
+    R1 compares directions of weights that begin at nothing and are nearly collinear after AdamW's first step: there the
+    last digits of a sum grow to a part of a step. Without it they do not.
+    """
     first, second = one.get(name), several.get(name)
     assert first.config == second.config
-    losses, others = dict(first.losses), dict(second.losses)
-    # R1 compares directions: it divides by what the weights weigh, and they begin at nothing.
-    assert losses.pop("r1", None) == pytest.approx(others.pop("r1", None), rel=2e-3)
-    assert losses == pytest.approx(others, rel=1e-4)
+    assert first.losses == pytest.approx(second.losses, rel=5e-3 if r1 else 1e-4)
     mine, theirs = learned(one, name), learned(several, name)
     assert mine.keys() == theirs.keys()
     for key, tensor in mine.items():
-        # The order of sums decides the last digits, and AdamW's first steps are nearly the gradients' signs.
-        # Where R1 leaves next to no gradient, that is a part of a step, which is 0.02 here.
-        torch.testing.assert_close(theirs[key], tensor, rtol=1e-4, atol=1e-3)
+        if r1:
+            alike = torch.cosine_similarity(tensor.flatten().float(), theirs[key].flatten().float(), 0)
+            assert float(alike) > 0.999, key
+        else:
+            # The order of sums decides the last digits, and AdamW's first steps are nearly the gradients' signs.
+            torch.testing.assert_close(theirs[key], tensor, rtol=1e-4, atol=1e-4)
 
 
 def test_accelerate_launch_learns_what_one_process_learns_and_commits_it_once(
@@ -116,7 +121,7 @@ def test_accelerate_launch_learns_what_one_process_learns_and_commits_it_once(
     """Against an older concept, beside prior pictures, in batches of which each process has one and a half."""
     other = Registry.open(shutil.copytree(knows_dog.root, tmp_path / "other"))
     cats = tiny.save_pictures(tmp_path / "cats", ("a photo of a cat",) * 4, seed=1)
-    said = (*FAST, "--accumulate", 3, "--prior", 3, "--precision", "fp32")
+    said = (*FAST, "--accumulate", 3, "--prior", 3, "--gamma1", 0, "--precision", "fp32")
     launched = subprocess.run(
         [
             sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2",
@@ -131,9 +136,9 @@ def test_accelerate_launch_learns_what_one_process_learns_and_commits_it_once(
     assert [record.name for record in other.records(all_versions=True)] == ["dog", "cat"]
     assert other.runs() == []
     assert other.verify() == []
-    learn_direct(knows_dog, base, task(cats, name="cat", noun="cat", accumulate=3, prior=3))
+    learn_direct(knows_dog, base, task(cats, name="cat", noun="cat", accumulate=3, prior=3, gamma1=0.0))
     same_training(knows_dog, other, "cat")
-    assert set(other.get("cat").losses) >= {"r1", "prior"}
+    assert "prior" in other.get("cat").losses
 
 
 def test_a_training_that_one_process_stops_ends_in_all_and_goes_on_in_any_number(
@@ -165,7 +170,8 @@ def test_a_training_that_one_process_stops_ends_in_all_and_goes_on_in_any_number
     assert [record.name for record in other.records(all_versions=True)] == ["dog", "toy"]
     assert other.runs() == []
     learn_direct(knows_dog, base, task(pictures, name="toy", noun="dog"))
-    same_training(knows_dog, other, "toy")
+    same_training(knows_dog, other, "toy", r1=True)
+    assert "r1" in other.get("toy").losses
 
 
 # Drawing and judging
@@ -187,8 +193,11 @@ def test_pictures_and_scores_are_those_of_one_process(
     Path("plain.toml").write_text('version = 1\n[base]\nprompt = "a dog"\n')
     Path("black.toml").write_text(
         'version = 1\n[base]\nprompt = "a dog"\n[[region]]\nprompt = "a <dog>"\nmask = "black.png"\n'
+        "box = [0.0, 0.0, 0.5, 0.5]\n"
     )
-    Image.new("L", (64, 64)).save("black.png")
+    mask = Image.new("L", (64, 64))
+    mask.putpixel((63, 63), 255)
+    mask.save("black.png")
     black = ["generate", *LOOK, "plain.toml", "black.toml", "--registry", twin, "-o", "black"]
     other = ["rename", "dog", "rex", "--registry", twin]
     drawn, judged, unknown, cut, alone = run_together(
@@ -212,6 +221,6 @@ def test_pictures_and_scores_are_those_of_one_process(
     assert "did you mean" in only_one_speaks(unknown, ExitCode.NOT_FOUND).error
     error = only_one_speaks(cut, ExitCode.INVALID).error
     assert "process 2 of 2" in error
-    assert "mask is black" in error
+    assert "mask is black all over the box" in error
     assert "cidm rename: is done by one process" in only_one_speaks(alone, ExitCode.USAGE).error
     assert Registry.open(twin).get("dog")
