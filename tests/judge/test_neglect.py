@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 import judging
-import tiny
 from cidm_cli.data import load_examples
 from cidm_cli.draw.images import draw
 from cidm_cli.draw.jobs import Ablation, Job
@@ -414,11 +413,10 @@ def test_layouts_without_a_concept_that_can_be_judged_are_refused(
 def test_what_cannot_be_drawn_is_refused_before_anything_is(
     taught: Registry, base: Base, subjects: list[Subject], judges: Judges, tmp_path: Path, denoised: list[int]
 ) -> None:
-    long = "a photo " * tiny.TOKENS
-    for text in (PAIR.replace("[96, 64]", "[104, 64]"), PAIR.replace("a red <cat>", f"{long} <cat>")):
-        with pytest.raises(CidmError) as caught:
-            evaluate_layouts(
-                taught, base, {"pair": layout(text)}, QUICK, folder=tmp_path, judges=judges, subjects=subjects
-            )
-        assert caught.value.code == ExitCode.USAGE
+    text = PAIR.replace("[96, 64]", "[104, 64]")
+    with pytest.raises(CidmError) as caught:
+        evaluate_layouts(
+            taught, base, {"pair": layout(text)}, QUICK, folder=tmp_path, judges=judges, subjects=subjects
+        )
+    assert caught.value.code == ExitCode.USAGE
     assert denoised == []

@@ -97,7 +97,7 @@ def test_refused_quickly_and_before_anything_is_written(what: str, registry: Reg
     started = time.process_time()
     with pytest.raises(Invalid) as caught:
         check_safetensors(HOSTILE[what])
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 2
     assert caught.value.message.isprintable()
     with pytest.raises(Invalid, match="'dog'"):
         registry.commit(make_draft("dog"), HOSTILE[what], expected_head=0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HEADING = "## Try it on the embedded base"
 SHORT = {"CIDM_LEARN_STEPS": "2", "CIDM_DRAW_STEPS": "3", "CIDM_STYLIZE_STEPS": "3", "CIDM_EDIT_STEPS": "3"}
 """Fewer steps: the commands are as they stand, their images are not looked at."""
