@@ -23,20 +23,8 @@ from .attention import cross_attention_layers
 from .base import Base
 from .family import Routing, Rows, Source
 from .offload import present
-from .regional import LowRank, changes, grids, stacked
+from .regional import LowRank, Text, changes, grids, stacked
 from .structure import Condition
-
-
-@dataclass(frozen=True)
-class Text:
-    """One cross-attention layer's view of several sources."""
-
-    keys: torch.Tensor
-    """[sources, heads, tokens, width of a head]"""
-    values: torch.Tensor
-    query: LowRank | None
-    """Of all concepts."""
-    out: LowRank | None
 
 
 @dataclass(frozen=True)
