@@ -126,11 +126,9 @@ def mixture(
     # Asked before the base was loaded, too: a concept may have been removed or renamed meanwhile.
     named = tuple(named_in(records, prompt))
     against = tuple(named_in(records, options.negative, "negative prompt"))
-    method = choose_method(options.method, named)
+    method = of_several(choose_method(options.method, named), named)
     layers = len(base.layers)
     used: Sequence[Record] = records
-    if method in APART and len(named) < 2:
-        method = "named"
     if method == "named" or method in APART:
         used = named
     elif method == "latest":
@@ -150,6 +148,11 @@ def mixture(
         for record, share in zip(used, shares, strict=True)
     )
     return Mixture(method, named, tuple(used), weights, against)
+
+
+def of_several(method: str, named: Sequence[Record]) -> str:
+    """The method, or "named" where it keeps concepts apart and there are no two."""
+    return "named" if method in APART and len(named) < 2 else method
 
 
 def similarity_weights(

@@ -33,7 +33,7 @@ from . import apart
 from .encoded import Said, Texts
 from .jobs import Ablation, Job, Mask, check_layout
 from .lines import lines
-from .mixtures import Applied, Loader, Mixture, applied, factors, mixture
+from .mixtures import Applied, Loader, Mixture, applied, factors, mixture, of_several
 from .structure import Followed
 
 STRETCHED = 0.02
@@ -194,7 +194,10 @@ def waiting(job: Job, chosen: Chosen) -> Chosen:
             (record, w) for record, w in zip(mix.used, mix.weights, strict=True) if record.key not in words
         ]
         named = tuple(record for record in mix.named if record.key not in words)
-        return replace(mix, named=named, used=tuple(r for r, _ in used), weights=tuple(w for _, w in used))
+        return replace(
+            mix, method=of_several(mix.method, named), named=named, used=tuple(r for r, _ in used),
+            weights=tuple(w for _, w in used),
+        )  # fmt: skip
 
     layout = job.layout
     if layout:

@@ -16,6 +16,8 @@ import tiny
 from cidm_cli.bases import family
 from cidm_cli.draw.images import draw
 from cidm_cli.draw.jobs import Job
+from cidm_cli.draw.mixtures import Loader
+from cidm_cli.draw.scenes import choose
 from cidm_cli.layout.load import load_layout
 from cidm_cli.models import sampling
 from cidm_cli.models.base import Base
@@ -140,3 +142,17 @@ def test_a_share_of_all_steps_leaves_nothing_to_the_style(cidm: Cidm, registry: 
 def test_only_the_embedded_base_waits_unasked() -> None:
     waits = {kind: resolve_draw({}, kind, 64).style_from for kind in ("mini", "sd15", "sdxl")}
     assert waits == {"mini": family("mini").draw["style_from"], "sd15": 0.0, "sdxl": 0.0}
+
+
+@pytest.mark.parametrize("prompt", [STYLED, "a <ink> of a house"])
+@pytest.mark.parametrize("method", ["rows", "cells", "found"])
+def test_concepts_that_are_kept_apart_wait_for_none(
+    registry: Registry, base: Base, prompt: str, method: str
+) -> None:
+    """Before the style has a say one concept is left at most: nothing is to be kept apart from it."""
+    (there,) = images(registry, base, [Job(prompt, options(base, method=method, style_from=0.25))])
+    assert np.isfinite(there).all()
+    job = Job(prompt, options(base, method=method, style_from=0.25))
+    before = choose(base, Loader(registry, base), registry.records(), job).before
+    assert before is not None
+    assert before[1].whole.method == "named"
