@@ -126,8 +126,7 @@ def noise_found(
 
     Without guidance, under the negative prompt, one evaluation a step, up to the level where ``first`` steps remain.
     """
-    scheduler = sampling.make_scheduler(base, "ddim")
-    scheduler.set_timesteps(scene.options.steps, device=base.device)
+    scheduler = sampling.timed_scheduler(base, "ddim", scene.options.steps, clean.shape[-2:].numel())
     levels = sampling.levels(scheduler, "ddim")
     said = Rows(tuple(start + WITHOUT for start in scene.starts(batch)), (), torch.zeros)
     rows = scene.way.arranged(base, scene.cache, said, scene.cells)
