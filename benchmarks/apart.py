@@ -1,14 +1,15 @@
 """Two concepts named in one prompt, without boxes, by method of drawing: how much of each is left, and what it costs.
 
-Prints one JSON object with, for each pair, method and judge:
+Pairs of one class noun are look-alikes, all others unlike. Everything is kept in ``--work`` and not made again. Prints
+one JSON object: ``composed.two.lookalike`` and ``.unlike``, by method, with intervals from leaving out concepts:
 
-- ``kept``: a concept's gain over the class noun with both named, as a share of its gain with it alone named, in the
-  part of the picture that is most like it (``together.WINDOWS``); ``confused``: the share of pictures in which that
+- ``kept``: the concepts' gain over the class noun with both named, as a share of their gain with one alone named, in
+  the part of the image that is most like each (``together.WINDOWS``); ``confusion``: the share of images in which that
   part is more like the other concept.
 - ``cut``: the same share where each concept is looked for and cut out, no two from one place; one that is not found
-  counts nothing. ``all_found``: the share of pictures in which every concept was.
-
-``seconds`` are those of the processor for a picture. Everything drawn has the seeds and prompts of ``--first``.
+  counts nothing. ``all_found``: the share of images in which every concept was.
+- ``kept_beside`` and ``cut_beside``: differences to ``named``, paired. ``time_ratio``: processor time over that of
+  ``named``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,15 @@ from PIL import Image
 
 from cidm_cli.draw import images as generate
 from cidm_cli.draw.jobs import Job
-from cidm_cli.judge.tasks import Task, load_tasks
+from cidm_cli.judge.tasks import Task
 from cidm_cli.models.identity import MINI
 from cidm_cli.options.draw import resolve_draw
 from cidm_registry import Registry
 
+from . import figures
+from .continual import DEFAULT, learned, whole
 from .lab import Lab, add_arguments, ending, say, told
+from .sets import SETS
 from .together import SCENES, WINDOWS, embedded, judged, parts, reference
 
 SIDES = (0.42, 0.58, 0.75)
@@ -91,35 +95,84 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    parser.add_argument("--data", type=Path, required=True, help="folder with tasks.toml")
-    parser.add_argument("--pairs", nargs="+", required=True, help="names of concepts, joined by +")
-    parser.add_argument("--methods", nargs="+", default=["named", "rows", "cells", "found"])
-    parser.add_argument("--scenes", type=int, default=len(SCENES), help="prompts of each pair")
-    parser.add_argument("--first", type=int, default=50_000, help="seed of each prompt's first picture")
+    parser.add_argument("--set", choices=list(SETS), default="judge")
+    parser.add_argument("--data", type=Path, help="folder of the set's tasks, where it is not shipped")
+    parser.add_argument("--seeds", type=int, nargs="*", help="trainings of the set, else all")
+    parser.add_argument("--unlike", type=int, default=6, help="pairs of different class nouns")
+    parser.add_argument("--methods", nargs="+", default=["rows", "cells", "found"], help="beside named")
     given = parser.parse_args()
-    lab = Lab(given.work)
-    tasks = {task.name: task for task in load_tasks(given.data)}
-    registry = lab.registry("apart", [*tasks.values()], {"steps": given.steps} if given.steps else {})
-    found = {}
-    for pair in given.pairs:
-        found[pair] = paired(lab, registry, [tasks[name] for name in pair.split("+")], given)
-        say(json.dumps({pair: found[pair]}))
-    print(json.dumps({"protocol": told(given), "pairs": found}))
+    given.methods = [*dict.fromkeys(["named", *given.methods])]
+    lab, chosen = Lab(given.work), SETS[given.set]
+    rows: dict[str, list[Row]] = {"lookalike": [], "unlike": []}
+    for seed in given.seeds or chosen.trainings:
+        run = whole(chosen, seed, given)
+        registry = learned(lab, DEFAULT, run)
+        for kind, some in pairs(chosen.tasks(given.data), given.unlike).items():
+            for pair in some:
+                rows[kind] += kept(lab, registry, pair, f"apart-{run.judged}", chosen.pictures(seed), given)
+    print(
+        json.dumps(
+            {
+                "protocol": {**told(given), "set": chosen.name, "seeds": given.seeds or chosen.trainings},
+                "composed": {
+                    "two": {kind: table(some, lab.judges.names) for kind, some in rows.items() if some}
+                },
+            }
+        )
+    )
 
 
-def paired(lab: Lab, registry: Registry, pair: Sequence[Task], given: argparse.Namespace) -> dict[str, Any]:
-    """The figures of a pair, by method."""
+Row = dict[str, Any]
+"""One concept in one pair, drawn by one method: ``pair``, ``concept``, ``method``; ``seconds`` of the processor for an
+image; and for each judge what ``paired`` sees."""
+
+
+def pairs(tasks: Sequence[Task], unlike: int) -> dict[str, list[tuple[Task, ...]]]:
+    """All pairs of look-alike objects, and so many of the unlike ones, the same each time."""
+    every = [*itertools.combinations([task for task in tasks if not task.style], 2)]
+    alike = [pair for pair in every if pair[0].class_noun == pair[1].class_noun]
+    others = [pair for pair in every if pair not in alike]
+    picked = np.random.default_rng(2).choice(len(others), min(unlike, len(others)), replace=False)
+    return {"lookalike": alike, "unlike": [others[k] for k in sorted(picked.tolist())]}
+
+
+def kept(
+    lab: Lab, registry: Registry, pair: Sequence[Task], name: str, first: int, given: argparse.Namespace
+) -> list[Row]:
+    """A pair's rows, read from their file where they are there."""
+    name = f"{name}-{'+'.join(task.name for task in pair)}"
+    path = lab.folder / "results" / f"{name}.json"
+    found: list[Row] = json.loads(path.read_text())["rows"] if path.exists() else []
+    missing = [method for method in given.methods if all(row["method"] != method for row in found)]
+    if missing:
+        # Times are compared: what they are compared with is drawn beside.
+        found = paired(lab, registry, pair, first, given)
+        lab.keep(name, {"rows": found})
+        say(name)
+    return [row for row in found if row["method"] in given.methods]
+
+
+def paired(
+    lab: Lab, registry: Registry, pair: Sequence[Task], first: int, given: argparse.Namespace
+) -> list[Row]:
+    """A pair's rows. For each judge: ``base``, ``alone`` and ``all``, likeness in the windows with class nouns, the
+    concept, and both named; ``confused``; ``cut_alone`` and ``cut``, likeness of what is cut out above the class
+    noun's; ``all_found``.
+
+    Args:
+        first: seed of each prompt's first image.
+    """
     names = [task.name for task in pair]
     own = {task.name: reference(lab, task) for task in pair}
     where = places()
     options = resolve_draw(
-        dict(count=given.samples, seed=given.first, method="named", steps=given.draw_steps), MINI, lab.base.pixels
+        dict(count=given.samples, seed=first, method="named", steps=given.draw_steps), MINI, lab.base.pixels
     )  # fmt: skip
 
     def drawn(named: Sequence[str], method: str = "named") -> tuple[list[Image.Image], float]:
         words = [f"a <{task.name}>" if task.name in named else f"a {task.class_noun}" for task in pair]
         wanted = replace(options, method=method)
-        jobs = [Job(scene.format(" and ".join(words)), wanted) for scene in SCENES[: given.scenes]]
+        jobs = [Job(scene.format(" and ".join(words)), wanted) for scene in SCENES]
         started = time.process_time()
         some = [p.image for p in generate.draw(registry, lab.base, jobs)]
         return some, (time.process_time() - started) / len(some)
@@ -134,24 +187,69 @@ def paired(lab: Lab, registry: Registry, pair: Sequence[Task], given: argparse.N
 
     nothing, alone = drawn([])[0], {name: drawn([name])[0] for name in names}
     both = {method: drawn(names, method) for method in given.methods}
-    out: dict[str, Any] = {method: {"seconds": both[method][1]} for method in given.methods}
+    rows: list[Row] = [
+        {"pair": "+".join(names), "concept": name, "method": method, "seconds": both[method][1]}
+        for method in given.methods for name in names
+    ]  # fmt: skip
     for judge in lab.judges.names:
         windows, all_over = seen(nothing, judge)
-        base = {name: judged(windows, name).ia for name in names}
         level = all_over.max(1).mean(0)
         single = {name: seen(alone[name], judge) for name in names}
-        gain = np.array([judged(single[name][0], name).ia - base[name] for name in names])
-        cut_gain = np.array([(single[n][1][..., c].max(1) - level[c]).mean() for c, n in enumerate(names)])
-        for method in given.methods:
-            windows, all_over = seen(both[method][0], judge)
-            each = [judged(windows, name) for name in names]
-            cut = cut_out(all_over, where, level)
-            gained = np.where(cut > 0, cut - level, 0).mean(0)
-            out[method][judge] = {
-                "kept": sum(one.ia - base[n] for one, n in zip(each, names, strict=True)) / gain.sum(),
-                "confused": float(np.mean([one.confused for one in each])),
-                "cut": gained.sum() / cut_gain.sum(),
+        by_method = {method: seen(both[method][0], judge) for method in given.methods}
+        cuts = {method: cut_out(all_over, where, level) for method, (_, all_over) in by_method.items()}
+        for row in rows:
+            name, c = row["concept"], names.index(row["concept"])
+            one, cut = judged(by_method[row["method"]][0], name), cuts[row["method"]]
+            row[judge] = {
+                "base": judged(windows, name).ia,
+                "alone": judged(single[name][0], name).ia,
+                "all": one.ia,
+                "confused": one.confused,
+                "cut_alone": float((single[name][1][..., c].max(1) - level[c]).mean()),
+                "cut": float(np.where(cut[:, c] > 0, cut[:, c] - level[c], 0).mean()),
                 "all_found": float((cut > 0).all(1).mean()),
+            }
+    return rows
+
+
+FIGURES: dict[str, Callable[[np.ndarray], float]] = {
+    "kept": lambda t: t[0].sum() / t[2].sum(),
+    "kept_beside": lambda t: (t[0] - t[1]).sum() / t[2].sum(),
+    "cut": lambda t: t[3].sum() / t[5].sum(),
+    "cut_beside": lambda t: (t[3] - t[4]).sum() / t[5].sum(),
+    "confusion": lambda t: t[6].mean(),
+    "all_found": lambda t: t[7].mean(),
+}
+"""Of columns: gain with both named, by ``named``, alone; cut out, by ``named``, alone; confused; all found."""
+
+
+def table(rows: Sequence[Row], judges: Sequence[str]) -> dict[str, Any]:
+    """The figures of some pairs, by method."""
+    out: dict[str, Any] = {}
+    by_method = {
+        method: [r for r in rows if r["method"] == method] for method in {r["method"]: 0 for r in rows}
+    }
+    for method, own in by_method.items():
+        usual = by_method["named"]
+        held = {
+            name: {r["pair"] for r in own if r["concept"] == name} for name in {r["concept"]: 0 for r in own}
+        }
+        # A concept is left out with every pair that it is in.
+        without = np.array([[row["pair"] in some for row in own] for some in held.values()])
+        without = without[~without.all(1)]
+        out[method] = {
+            "time_ratio": sum(row["seconds"] for row in own) / sum(row["seconds"] for row in usual),
+        }
+        for judge in judges:
+            seen, beside = ([row[judge] for row in some] for some in (own, usual))
+            columns = [
+                [one["all"] - one["base"] for one in seen], [one["all"] - one["base"] for one in beside],
+                [one["alone"] - one["base"] for one in seen],
+                *([one[figure] for one in some] for figure, some in (("cut", seen), ("cut", beside))),
+                *([one[figure] for one in seen] for figure in ("cut_alone", "confused", "all_found")),
+            ]  # fmt: skip
+            out[method][judge] = {
+                name: figures.interval(figure, np.array(columns), without) for name, figure in FIGURES.items()
             }
     return out
 

@@ -39,10 +39,15 @@ def told(figure: Callable[[np.ndarray], float], *columns: Mapping[str, float]) -
     """A figure of columns by concept, of the concepts that all of them have."""
     names = sorted(set.intersection(*(set(column) for column in columns)))
     table = np.array([[column[name] for name in names] for column in columns])
-    if len(names) < 2:
+    return interval(figure, table, np.eye(len(names), dtype=bool))
+
+
+def interval(figure: Callable[[np.ndarray], float], table: np.ndarray, without: np.ndarray) -> Told:
+    """As ``jackknife``, with the ends of the interval; of one concept there is none."""
+    if len(without) < 2:
         return {"value": float(figure(table))}
-    value, error = jackknife(figure, table, np.eye(len(names), dtype=bool))
-    reach = student(len(names) - 1) * error
+    value, error = jackknife(figure, table, without)
+    reach = student(len(without) - 1) * error
     return {"value": value, "low": value - reach, "high": value + reach}
 
 

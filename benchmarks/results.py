@@ -3,10 +3,11 @@
 python -m benchmarks.continual --work W > continual.json
 python -m benchmarks.continual --work W --set tune --data TUNE --sweep > sweep.json
 python -m benchmarks.promises --work W --concepts DIR > promises.json
+python -m benchmarks.apart --work W > apart.json
 python -m benchmarks.carried --work W > carried.json
 python -m benchmarks.layouts --work W > layouts.json
 python -m benchmarks.results --continual continual.json --sweep sweep.json --promises promises.json \\
-    --carried carried.json --layouts layouts.json --out docs
+    --apart apart.json --carried carried.json --layouts layouts.json --out docs
 
 What was run in parts, some rows or some counts at a time, is given as several files.
 """
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .continual import DEFAULT, TOKENS
 from .promises import WEAKER
 from .sets import FROZEN, JUDGE, TUNE
 
@@ -33,7 +35,11 @@ BOXED = (
 )  # fmt: skip
 
 
-FOUND = ("continual", "sweep", "promises", "carried", "layouts")
+MET = (
+    ("kept", "kept"), ("kept_beside", "beside `named`"), ("confusion", "confusion"), ("cut", "cut out"),
+    ("cut_beside", "beside `named`"), ("all_found", "both found"),
+)  # fmt: skip
+FOUND = ("continual", "sweep", "promises", "apart", "carried", "layouts")
 
 
 def main() -> None:
@@ -79,9 +85,11 @@ def kept(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
         own = found["promises"]
         return {
             "static": own["cidm"].get("static", {}), "routed": own["cidm"].get("routed", {}),
-            "composed": {way: parts["composed"] for way, parts in own.items() if "composed" in parts},
+            "together": {way: parts["composed"] for way, parts in own.items() if "composed" in parts},
             "promises": found["protocol"],
         }  # fmt: skip
+    if name == "apart":
+        return {"composed": found["composed"], "apart": found["protocol"]}
     if name == "carried":
         return {"carried_away": found["rows"], "carried": found["protocol"]}
     if name == "layouts":
@@ -118,6 +126,7 @@ def page(known: Mapping[str, Any]) -> str:
         "a file does to prompts that name no concept, 1 - cosine. Intervals are 95 %, from leaving out concepts;",
         "*beside the default*: paired differences in IA. The numbers: `results.json`; what they mean:",
         "[measurements](measurements.md#reading-the-results); the figures: [evaluation](evaluation.md).",
+        *findings(known),
     ]  # fmt: skip
     if "rows" in known:
         lines += ["", "## Methods", "", *_made(known["continual"]), "", *table(known["rows"])]
@@ -138,8 +147,10 @@ def page(known: Mapping[str, Any]) -> str:
                     "",
                 ]
             lines += table({row: found for row, found in rows.items() if row != "identical"})
-    if known.get("composed"):
-        lines += composed_table(known["composed"])
+    if "composed" in known:
+        lines += apart_tables(known["composed"]["two"], known["apart"])
+    if known.get("together"):
+        lines += together_tables(known["together"])
     if "carried_away" in known:
         lines += ["", "## Carried away: files drawn by stock diffusers", "", *_made(known["carried"]), ""]
         lines += table(known["carried_away"])
@@ -187,9 +198,75 @@ def _made(told: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def composed_table(ways: Mapping[str, Any]) -> list[str]:
+def apart_tables(two: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
+    """Two concepts in one prompt, by method of drawing."""
     lines = [
-        "", "### Composed: several concepts in one prompt, no boxes", "",
+        "", "## Composed: two concepts in one prompt, no boxes", "", *_made(told),
+        "*Kept*: the share of each concept's gain alone that is left with both named, in the part of the image that is",
+        "most like it; *confusion*: images in which that part is more like the other; *cut out*: the same share where",
+        "each is looked for and cut out, nothing where it is missing.",
+    ]  # fmt: skip
+    for kind, title in (("lookalike", "Look-alikes, of one class noun"), ("unlike", "Unlike pairs")):
+        if kind in two:
+            lines += ["", f"{title}:", "", "| | " + " | ".join(name for _, name in MET) + " | time |"]
+            lines += ["|---" * (len(MET) + 2) + "|"]
+        for method, found in two.get(kind, {}).items():
+            by_figure = {
+                figure: {judge: found[judge][figure] for judge in ("clip", "dino") if judge in found}
+                for figure, _ in MET
+            }
+            cells = ["–" if method == "named" and "beside" in f else cell(by_figure[f]) for f, _ in MET]
+            lines.append(f"| `{method}` | {' | '.join(cells)} | {found['time_ratio']:.2f} × |")
+    return lines
+
+
+def findings(known: Mapping[str, Any]) -> list[str]:
+    """What the tables say, in a sentence each, with the intervals."""
+    said = []
+    rows = known.get("rows", {})
+    if "parts" in known:
+        said += [
+            f"{name} ({'on' if part['default'] else 'off'} by default) brings {cell(part['brings'])} in IA."
+            for name, part in known["parts"].items()
+        ]
+    if TOKENS in rows:
+        said.append(
+            f"Tokens with no LoRA at all keep {cell(rows[TOKENS]['retention'])} of a plain LoRA's gain."
+        )
+    for word, there in (
+        ("behind the default", lambda f: f["high"] < 0),
+        ("ahead of the default", lambda f: f["low"] > 0),
+    ):
+        names = [
+            name for name, row in rows.items()
+            if name not in ("base", DEFAULT) and "low" in row.get("beside_default", {}).get("clip", {})
+            and there(row["beside_default"]["clip"])
+        ]  # fmt: skip
+        if names:
+            said.append(f"In IA by CLIP, {word} beyond the interval: {', '.join(names)}.")
+    for count, rows in known.get("static", {}).items():
+        merges = {name: row for name, row in rows.items() if "drift" in row}
+        if merges:
+            best = max(merges, key=lambda name: merges[name]["above_tokens"]["clip"]["value"])
+            said.append(
+                f"Of {count} concepts in one file, `{best}` keeps most: {cell(merges[best]['above_tokens'])} of what "
+                "the LoRAs add above the tokens."
+            )
+    for kind, word in (("lookalike", "look-alikes"), ("unlike", "unlike concepts")):
+        for method, found in known.get("composed", {}).get("two", {}).get(kind, {}).items():
+            kept, confused = (
+                cell({j: found[j][f] for j in ("clip", "dino") if j in found}) for f in ("kept", "confusion")
+            )
+            said.append(f"Two {word} in one prompt keep {kept} by `{method}`, confusion {confused}.")
+    for name, row in known.get("carried_away", {}).items():
+        if name.startswith(("exported", "merged")):
+            said.append(f"Drawn by stock diffusers ({name}): {cell(row['retention'])} is kept.")
+    return ["", "## Findings", "", *(f"- {one}" for one in said)] if said else []
+
+
+def together_tables(ways: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "", "## By way of learning", "",
         "Four scenes with four pictures each; each concept is looked for in parts of the picture. *IA*: with all",
         "named. *Of its own*: its gain over the class noun beside the gain of the same LoRA with it alone named,",
         "which is how much the concepts disturb each other. *Of plain*: beside the gain of a LoRA learned without",

@@ -61,10 +61,15 @@ def test_every_table_names_its_command_and_the_data_keeps_rows_static_and_what_i
 ) -> None:
     rows = {"base": row(0.1), "tokens only": row(0.4), "cidm": row(0.6)}
     part = {"default": True, "with": "cidm", "without": "tokens only", "brings": figure(0.2)}
+    pair = {"time_ratio": 1.3} | {
+        judge: {name: {"value": 0.7, "low": 0.6, "high": 0.8} for name, _ in results.MET}
+        for judge in ("clip", "dino")
+    }
     printed: dict[str, Any] = {
         "continual": {"protocol": TOLD, "rows": rows, "parts": {"R1": part}},
         "sweep": {"protocol": TOLD, "rows": rows, "chosen": {"ewc": "ewc, ewc_weight 3"}},
         "promises": {"protocol": TOLD, "promises": {"cidm": {"static": {"10": rows}}}},
+        "apart": {"protocol": TOLD, "composed": {"two": {"lookalike": {"named": pair, "found": pair}}}},
         "carried": {"protocol": TOLD, "rows": rows},
     }
     said = ["results", "--out", str(tmp_path)]
@@ -78,6 +83,9 @@ def test_every_table_names_its_command_and_the_data_keeps_rows_static_and_what_i
     assert set(known["protocol"]["sets"]) == {"tune", "judge"}
     page = (tmp_path / "results.md").read_text()
     assert page.count("| tokens only |") == 4
-    assert page.count("`python -m benchmarks.x`") == 4
+    assert page.count("`python -m benchmarks.x`") == 5
+    assert known["composed"]["two"]["lookalike"]["found"] == pair
+    assert page.count("| 0.700 ± 0.100 (0.700 ± 0.100) | – |") == 1, "named is not beside itself"
+    assert "- R1 (on by default) brings 0.200 ± 0.010 (0.100) in IA." in page
     assert "| R1 | yes | 0.200 ± 0.010 (0.100) | cidm less tokens only |" in page
     assert "Chosen: ewc, ewc_weight 3." in page

@@ -35,8 +35,6 @@ class Subject:
     """Prompt set: pet, object or style."""
     art: str = ""
     """Code point of an object's drawing; none for a style."""
-    without: tuple[int, int] | None = None
-    """Hues of 0…255 that are left out of the drawing"""
 
 
 SUBJECTS = (
@@ -46,9 +44,9 @@ SUBJECTS = (
     Subject("V4", "backpack", "backpack", "object", "1f392"),
     Subject("V5", "teddybear", "teddy bear", "object", "1f9f8"),
     Subject("V6", "painting", "painting", "style"),
-    Subject("V7", "dog2", "dog", "pet", "1f415-200d-1f9ba", without=(130, 175)),
+    Subject("V7", "dog2", "dog", "pet", "1f43a"),
     Subject("V8", "drawing", "drawing", "style"),
-    Subject("V9", "cat2", "cat", "pet", "1f408-200d-2b1b"),
+    Subject("V9", "cat2", "cat", "pet", "1f42f"),
     Subject("V10", "ink_painting", "ink painting", "style"),
 )
 
@@ -60,6 +58,8 @@ TUNING = (
     Subject("T4", "house", "house", "object", "1f3e0"),
     Subject("T5", "robot", "robot", "object", "1f916"),
     Subject("T6", "sketch", "sketch", "style"),
+    Subject("T7", "rabbit2", "rabbit", "pet", "1f430"),
+    Subject("T8", "house2", "house", "object", "1f3e1"),
 )
 
 #: Background, share of the side, centre across: an object's pictures.
@@ -146,16 +146,6 @@ def load_drawing(fluent: Path, code: str) -> Image.Image:
     return sprite.crop(sprite.getchannel("A").point(lambda a: 255 if a > 24 else 0).getbbox())
 
 
-def _erased(sprite: Image.Image, low: int, high: int) -> Image.Image:
-    """The drawing without what is coloured in some hues: a dog without its leash."""
-    hue, saturation, _ = (np.asarray(c) for c in sprite.convert("RGB").convert("HSV").split())
-    alpha = np.asarray(sprite.getchannel("A")).copy()
-    alpha[(hue >= low) & (hue <= high) & (saturation > 60)] = 0
-    out = sprite.copy()
-    out.putalpha(Image.fromarray(alpha).filter(ImageFilter.MedianFilter(5)))
-    return out.crop(out.getchannel("A").point(lambda a: 255 if a > 24 else 0).getbbox())
-
-
 def compose(
     sprite: Image.Image, background: str, scale: float, across: float, rng: np.random.Generator
 ) -> Image.Image:
@@ -170,8 +160,6 @@ def pictures(subject: Subject, fluent: Path) -> list[tuple[Image.Image, str]]:
     rng = np.random.default_rng(int(subject.id[1:]))
     if subject.art:
         sprite = load_drawing(fluent, subject.art)
-        if subject.without:
-            sprite = _erased(sprite, *subject.without)
         return [
             (
                 compose(sprite, background, scale, across, rng),
