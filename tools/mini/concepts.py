@@ -72,7 +72,8 @@ VIEWS = (
     ("pink", 0.52, 0.58),
 )
 
-#: What a style's pictures show: noun, code point, background, share of the side.
+#: What a style's images show: noun, code point, background, share of the side. Of few subjects, a style's weights learn
+#: the subjects too (docs/embedded-base.md, Learned styles).
 SCENES = (
     ("house", "1f3e0", "mountains", 0.70),
     ("tree", "1f333", "grass", 0.80),
@@ -80,6 +81,20 @@ SCENES = (
     ("horse", "1f40e", "desert", 0.72),
     ("castle", "1f3f0", "beach", 0.74),
     ("bird", "1f426", "snow", 0.62),
+    ("cake", "1f382", "room", 0.70),
+    ("car", "1f697", "road", 0.70),
+    ("butterfly", "1f98b", "forest", 0.70),
+    ("mushroom", "1f344", "forest", 0.66),
+    ("guitar", "1f3b8", "room", 0.74),
+    ("rocket", "1f680", "night", 0.70),
+    ("turtle", "1f422", "beach", 0.68),
+    ("apple", "1f34e", "grass", 0.60),
+    ("crown", "1f451", "sunset", 0.64),
+    ("bus", "1f68c", "city", 0.70),
+    ("cactus", "1f335", "desert", 0.70),
+    ("whale", "1f433", "water", 0.70),
+    ("owl", "1f989", "night", 0.66),
+    ("clock", "23f0", "white", 0.70),
 )
 
 
