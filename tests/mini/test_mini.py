@@ -88,9 +88,14 @@ def test_its_card_says_of_each_floor_whether_it_is_reached() -> None:
 
 
 @pytest.mark.parametrize("task", load_tasks(tasks_folder()), ids=lambda task: task.name)
-def test_every_mini_cifc_task_has_three_to_seven_captioned_pictures(task) -> None:
+def test_every_mini_cifc_object_has_three_to_seven_captioned_images_and_every_style_twenty(task) -> None:
     dataset = load_examples(task.images, class_noun=task.class_noun)
-    assert 3 <= len(dataset.examples) <= 7
+    if task.style:
+        assert len({example.caption for example in dataset.examples}) == len(dataset.examples) == 20, (
+            "of 20 things"
+        )
+    else:
+        assert 3 <= len(dataset.examples) <= 7
     assert not dataset.warnings
     assert all(task.class_noun in example.caption for example in dataset.examples)
     assert len(task.prompts) == 20
