@@ -25,17 +25,10 @@ def family(name: str) -> Family:
     return _known[name]
 
 
-def described_by(index: Mapping[str, Any]) -> Family | None:
-    """The family of a folder by its model_index.json; None where none is known."""
-    return next(
-        (
-            one
-            for one in _known.values()
-            if one.pipeline == index.get("_class_name")
-            and all(index.get(name, False) == value for name, value in one.marks.items())
-        ),
-        None,
-    )
+def described_by(index: Mapping[str, Any], schedule: Mapping[str, Any]) -> Family | None:
+    """The family of a folder by its model_index.json and scheduler_config.json; None where none is known."""
+    own = (one for one in _known.values() if one.pipeline == index.get("_class_name"))
+    return next((one for one in own if one.marks(index, schedule)), None)
 
 
 def families() -> tuple[Family, ...]:

@@ -92,8 +92,8 @@ class Family:
     """Pixels of an image's shorter side from which on its bases do it no justice."""
     beyond: str = ""
     """What they do draw, told of such images, and where to go with them."""
-    marks: Mapping[str, Any] = field(default_factory=dict)
-    """What model_index.json says of one besides its class; a mark that is not there is False."""
+    marks: Callable[[Mapping[str, Any], Mapping[str, Any]], bool] = lambda index, schedule: True
+    """Whether a folder of that pipeline is of the family, by its model_index.json and the settings of its schedule."""
     guided: bool = True
     """Whether guidance leads away from a negative prompt; a distilled base is asked with the prompt alone."""
     texts_once: bool = False

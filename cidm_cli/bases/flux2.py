@@ -9,27 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from . import unet
-from .family import MEGA, Family, InFiles, Preset, Sizes
-
-TARGETS = ("attn", "attn+ff")
-"""Layers that may get low-rank weights: those of the attention (in single blocks one matrix with the feed-forward's),
-or the feed-forward layers of the double blocks, too."""
-CELL = 2
-"""Cells of the VAE, across and down, that are one of the transformer's."""
-
-
-def _side(folder: Path) -> tuple[int, int]:
-    side = unet.number(folder, "vae", "sample_size")
-    return side, side
-
-
-def _multiple(folder: Path) -> int:
-    return CELL * unet.factor(folder)
-
-
-def _cells(folder: Path, size: tuple[int, int]) -> tuple[int, int]:
-    across, down = (max(side // _multiple(folder), 1) for side in size)
-    return across, down
+from .family import MEGA, Family, InFiles, Preset
+from .joint import SIZES, TARGETS
 
 
 def _refused(config: Mapping[str, Any], _folder: Path) -> str:
@@ -50,14 +31,14 @@ FAMILY = Family(
     name="flux2-klein",
     hub="black-forest-labs/FLUX.2-klein-base-4B",
     pipeline="Flux2KleinPipeline",
-    marks={"is_distilled": False},
+    marks=lambda index, _: not index.get("is_distilled", False),
     architecture="cidm_cli.models.flux2",
     parts={"transformer": unet.STEM, "text_encoder": "model", "vae": unet.STEM},
     targets=TARGETS,
     # diffusers' training script's, the tokens' apart: what they are best learned with was not measured.
     learn={"steps": 800, "batch": 1, "lr": 1e-4, "token_lr": 1e-2, "buckets": True, "targets": TARGETS[0]},
     draw={"steps": 50, "guidance": 4.0, "sampler": "euler"},
-    sizes=Sizes(_side, _multiple, _cells),
+    sizes=SIZES,
     files=InFiles(
         "flux2_klein", "flux-2-klein", "https://github.com/black-forest-labs/flux2", ("flux2", "flux-2", "flux.2"),
         prefix="transformer.",
@@ -82,7 +63,7 @@ DISTILLED = replace(
     FAMILY,
     name="flux2-klein-distilled",
     hub="",
-    marks={"is_distilled": True},
+    marks=lambda index, _: bool(index.get("is_distilled", False)),
     draw={"steps": 4, "guidance": 1.0, "sampler": "euler"},
     guided=False,
 )

@@ -6,41 +6,45 @@ double ones, with weights of their own for picture and text, then single ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
-from diffusers import Flux2KleinPipeline
+from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
 from diffusers.models.transformers.transformer_flux2 import Flux2SingleTransformerBlock, Flux2TransformerBlock
 from torch import nn
 
-from ..bases.flux2 import CELL
-from ..errors import CidmError
+from ..bases.joint import CELL
 from ..formats.lora import Names
-from . import flux2_regions, kl
+from . import flux2_regions, joint, kl, qwen
 from .base import Base
 from .flux2_asking import ask
-from .flux2_files import named
-from .flux2_parts import outline, read
+from .flux2_names import native_name
+from .joint import add_word, checkpointed, follows, pixels, routed, sees_text, texts_are_large, trainable
+from .native_names import named
 from .qwen import chunks, embedded, noun_vectors, pieces, pooled, room, token_table, token_widths, tokenize
 from .sampling import make_scheduler
 
 __all__ = [
-    "chunks", "embedded", "noun_vectors", "outline", "pieces", "pooled", "read", "room", "token_table", "token_widths",
-    "tokenize",
+    "add_word", "checkpointed", "chunks", "embedded", "follows", "noun_vectors", "pieces", "pixels", "pooled", "room",
+    "routed", "sees_text", "texts_are_large", "token_table", "token_widths", "tokenize", "trainable",
 ]  # fmt: skip
 
+STATES = (9, 18, 27)
+"""The layers of the text encoder that are read."""
+MADE = joint.Made(
+    Flux2Transformer2DModel,
+    AutoencoderKLFlux2,
+    partial(qwen.Reader, states=STATES, close=qwen.CLOSE + qwen.SILENT, filled=True),
+    lambda config: (config.joint_attention_dim, config.in_channels // CELL**2),
+)
+read, outline = partial(joint.read, MADE), partial(joint.outline, MADE)
 DOUBLE, SINGLE = "transformer_blocks", "single_transformer_blocks"
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 FORWARD = ("ff.linear_in", "ff.linear_out", "ff_context.linear_in", "ff_context.linear_out")
 _FED_ALIKE = {"to_k": "to_q", "to_v": "to_q", "add_k_proj": "add_q_proj", "add_v_proj": "add_q_proj"}
-
-
-def pixels(base: Base) -> int:
-    """Side of the square picture the base was trained on."""
-    return base.vae.config.sample_size
 
 
 def factor(base: Base) -> int:
@@ -119,11 +123,6 @@ def feature_source(site: str) -> str:
     return f"{block}.{_FED_ALIKE.get(leaf, leaf)}"
 
 
-def sees_text(site: str) -> bool:
-    """In a joint attention, text changes with the picture."""
-    return False
-
-
 def predict(
     base: Base,
     latents: torch.Tensor,
@@ -142,36 +141,6 @@ def regions() -> ModuleType:
     return flux2_regions
 
 
-def routed() -> None:
-    """Without boxes nothing keeps concepts apart: text and image are one sequence."""
-
-
-def follows() -> bool:
-    """There are no ControlNets for it that are read."""
-    return False
-
-
-def trainable(base: Base, *, spare: bool = False) -> AbstractContextManager[None]:
-    """It computes as ever."""
-    return nullcontext()
-
-
-@contextmanager
-def checkpointed(base: Base, *, denoiser: bool) -> Iterator[None]:
-    """While open, the blocks keep only their inputs for the backward pass."""
-    if denoiser:
-        base.denoiser.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        base.denoiser.disable_gradient_checkpointing()
-
-
-def texts_are_large(base: Base, copies: int) -> bool:
-    """No gradients go through the text encoder."""
-    return False
-
-
 def is_block(name: str, module: nn.Module) -> bool:
     """Whether a module of the transformer is compiled."""
     return isinstance(module, Flux2TransformerBlock | Flux2SingleTransformerBlock)
@@ -185,17 +154,9 @@ def pipeline(base: Base) -> Flux2KleinPipeline:
     )  # fmt: skip
 
 
-def add_word(pipe: Any, word: str, vectors: Mapping[str, torch.Tensor]) -> None:
-    """Raises CidmError: the pipeline's text encoder gives rows, and is given none."""
-    raise CidmError(
-        f"{word}: tokens of FLUX.2 are rows of what its text encoder gives, and no words of diffusers' pipeline",
-        hint="draw with generate()",
-    )
-
-
 def names(denoiser: Any) -> Names:
     """What LoRA files of other programs call the sites."""
-    return named(site_layers(denoiser))
+    return named({site: native_name(site) for site in site_layers(denoiser)})
 
 
 def _packed(latents: torch.Tensor) -> torch.Tensor:

@@ -300,14 +300,14 @@ def family_of(folder: Path, base: str) -> str:
     Raises:
         CidmError: INVALID, saying what it is, for another kind of model; what ``check_base`` raises.
     """
-    index = _json(folder / "model_index.json")
-    found = described_by(index)
+    index, settings = _json(folder / "model_index.json"), folder / "scheduler" / "scheduler_config.json"
+    schedule = _json(settings) if settings.is_file() else {}
+    found = described_by(index, schedule)
     if found is None:
         raise _unusable(base, f"is a {index.get('_class_name')}")
     if what := found.refused(_json(folder / found.denoiser / "config.json"), folder):
         raise _unusable(base, what)
-    schedule = folder / "scheduler" / "scheduler_config.json"
-    if schedule.is_file() and str(_json(schedule).get("_class_name", "")).startswith("EDM"):
+    if str(schedule.get("_class_name", "")).startswith("EDM"):
         raise _unusable(base, "is a model with EDM's noise schedule")
     check_base(folder)
     return found.name

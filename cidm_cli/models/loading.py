@@ -31,10 +31,10 @@ def family_at(place: Path) -> Family:
     """
     if place.is_file():
         return family(inspect(place).family)
-    index = read_json(place / "model_index.json")
-    found = described_by(index)
+    index, schedule = place / "model_index.json", place / "scheduler" / "scheduler_config.json"
+    found = described_by(told := read_json(index), read_json(schedule) if schedule.is_file() else {})
     if found is None:
-        raise ValueError(f"it is a {index['_class_name']}")
+        raise ValueError(f"it is a {told['_class_name']}")
     return found
 
 

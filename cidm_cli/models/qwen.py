@@ -20,12 +20,10 @@ from .base import Base
 from .offload import present
 from .text import Piece, Slot, Tokens
 
-STATES = (9, 18, 27)
-"""The layers whose outputs stand side by side in a row; those above the last of them are not needed."""
 LENGTH = 512
-"""Rows of a prompt; what it does not fill is filled up, and looked at, too."""
-OPEN, CLOSE = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-"""What a prompt stands in, as the model was trained to be asked without thinking aloud."""
+"""Rows of a prompt, those that only fill it up among them."""
+OPEN, CLOSE, SILENT = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<think>\n\n</think>\n\n"
+"""What a prompt stands in, as the model was trained to be asked; the last where it is not to think aloud."""
 KEPT = 256
 """Prompts whose rows are kept, in main memory: of a model of 4 billion numbers, 2 GB."""
 ORDINARY = "a photo of a person, an animal, a thing and a place"
@@ -36,26 +34,39 @@ Unit = tuple[tuple[int, ...], Slot | None]
 
 
 class Reader(nn.Module):
-    """The language model, as far as it is needed."""
+    """The language model, as far as it is needed.
 
-    def __init__(self, model: Qwen3Model) -> None:
+    Args:
+        states: the layers whose outputs stand side by side in a row; those above the last of them are not needed.
+        close: what stands behind a prompt.
+        filled: whether rows that only fill a prompt up are looked at, too; else they are zeros.
+
+    Raises:
+        ValueError: for a model that has not so many layers.
+    """
+
+    def __init__(self, model: Qwen3Model, states: Sequence[int], close: str, *, filled: bool) -> None:
         super().__init__()
-        del model.layers[STATES[-1] + 1 :]
+        if len(model.layers) < states[-1]:
+            raise ValueError(f"its text encoder has {len(model.layers)} layers, and {states[-1]} are read")
+        del model.layers[states[-1] + 1 :]
         model.config.num_hidden_layers = len(model.layers)
         self.model = model
+        self.states, self.close, self.filled = states, close, filled
         self.kept: dict[tuple[int, ...], torch.Tensor] = {}
 
     @property
     def width(self) -> int:
         """Numbers in a row."""
-        return len(STATES) * self.model.config.hidden_size
+        return len(self.states) * self.model.config.hidden_size
 
     def forward(self, ids: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         """Rows [prompts, tokens, width] of ids [prompts, tokens]; ``there`` is 0 where they only fill up."""
         states = self.model(
             input_ids=ids, attention_mask=there, output_hidden_states=True, use_cache=False
         ).hidden_states
-        return torch.cat([states[number] for number in STATES], -1)
+        rows = torch.cat([states[number] for number in self.states], -1)
+        return rows if self.filled else rows * there[..., None]
 
 
 def letters() -> Qwen2Tokenizer:
@@ -178,7 +189,8 @@ def _units(base: Base, parts: Sequence[str | Slot]) -> tuple[list[int], list[Uni
             spans.append((len(text), len(text) + len(words), part))
         text += words
     end = len(text)
-    told: Any = base.tokenizers[0](text + CLOSE, add_special_tokens=False, return_offsets_mapping=True)
+    text += base.encoders[0].close
+    told: Any = base.tokenizers[0](text, add_special_tokens=False, return_offsets_mapping=True)
     offsets: list[tuple[int, int]] = told["offset_mapping"]
     first = sum(stop <= len(OPEN) for _, stop in offsets)
     behind = sum(start < end for start, _ in offsets)

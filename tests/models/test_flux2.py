@@ -25,7 +25,6 @@ from cidm_cli.method.lowrank import apart
 from cidm_cli.models import flux2, flux2_regions, qwen, sampling, text
 from cidm_cli.models.base import Base, load
 from cidm_cli.models.family import Rows, Source
-from cidm_cli.models.flux2_files import named
 from cidm_cli.models.identity import identify
 from cidm_cli.models.lora import merged
 from cidm_cli.options.computing import Computing
@@ -356,7 +355,7 @@ def test_layers_sites_and_shapes_at_full_size(size: str, double: int, single: in
 
 
 def test_the_original_codes_names_are_those_that_diffusers_translates_back(base: Base) -> None:
-    names, given = named(base.shapes), factors(base, 5)
+    names, given = flux2.names(base.denoiser), factors(base, 5)
     theirs = {
         f"{name}.{side}.weight": tensor
         for name, (up, down) in joined(given, names.native, base.shapes).items()
@@ -379,7 +378,7 @@ def test_the_original_codes_names_are_those_that_diffusers_translates_back(base:
 
 
 def test_a_layer_that_is_there_by_itself_and_with_others_is_refused(base: Base) -> None:
-    names, one = named(base.shapes), torch.ones(6, 2)
+    names, one = flux2.names(base.denoiser), torch.ones(6, 2)
     both = ("double_blocks.1.txt_attn.qkv", "transformer_blocks.1.attn.add_k_proj")
     twice = {f"diffusion_model.{name}.lora_B.weight": one for name in both}
     with pytest.raises(CidmError, match="twice, in two namings"):
