@@ -11,7 +11,7 @@ from cidm_cli.options.declared import WORDS, Option, Short, Written, declared
 from cidm_cli.options.settings import TABLES
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
-FAMILIES = {"mini": "mini", "sd15": "SD-1.x, SDXL", "flux2-klein": "FLUX.2 klein"}
+FAMILIES = {"mini": "mini", "sd15": "SD-1.x, SDXL", "flux2-klein": "FLUX.2 klein", "z-image": "Z-Image"}
 HEAD = """# Options
 
 All options that settings may hold; `python -m tools.options_page` writes this page. `[learn] steps` in a settings file

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import flux2, mini, sd15, sdxl
+from . import flux2, mini, sd15, sdxl, zimage
 from .family import Family, InFiles, Preset, Sizes
 
 _known: dict[str, Family] = {}
@@ -36,7 +36,9 @@ def families() -> tuple[Family, ...]:
     return tuple(_known.values())
 
 
-for _one in (mini.FAMILY, sd15.FAMILY, sdxl.FAMILY, flux2.FAMILY, flux2.DISTILLED):
+for _one in (
+    mini.FAMILY, sd15.FAMILY, sdxl.FAMILY, flux2.FAMILY, flux2.DISTILLED, zimage.FAMILY, zimage.TURBO,
+):  # fmt: skip
     register(_one)
 
 __all__ = ["Family", "InFiles", "Preset", "Sizes", "described_by", "families", "family", "register"]

@@ -39,9 +39,10 @@ def make_scheduler(base: Base, sampler: str) -> diffusers.SchedulerMixin:
 
 def timed_scheduler(base: Base, sampler: str, steps: int, cells: int) -> diffusers.SchedulerMixin:
     """As ``make_scheduler``, with the timesteps at which latents of so many cells are drawn in so many steps."""
-    made, shift = make_scheduler(base, sampler), base.family.shift
-    if shift is not None:
-        return schedules.shifted(base.scheduler_config, sampler, steps, shift(cells, steps), base.device)
+    made, config, shift = make_scheduler(base, sampler), base.scheduler_config, base.family.shift
+    if schedules.is_flow(config):
+        by = shift(cells, steps) if shift else config.get("shift", 1.0)
+        return schedules.shifted(config, sampler, steps, by, base.device)
     made.set_timesteps(steps, device=base.device)
     return made
 

@@ -12,23 +12,22 @@ import pytest
 import torch
 from PIL import Image
 
-import tiny
+import learning
 import toy
 from cidm_cli import bases
 from cidm_cli.errors import CidmError
-from cidm_cli.formats.concept import ConceptWeights
 from cidm_cli.learn.batches import Batch
 from cidm_cli.learn.step import denoising, training
 from cidm_cli.models import sampling, text
 from cidm_cli.models.base import Base
 from cidm_cli.models.identity import identify
-from cidm_cli.models.opening import concept_weights, open_base
+from cidm_cli.models.opening import open_base
 from cidm_cli.models.schedules import training as schedule_of
 from cidm_cli.models.skeleton import skeleton
 from cidm_cli.options.learn import resolve_learn
 from cidm_registry import Registry
 from command import Cidm
-from learning import learn_direct, task
+from learning import weights
 
 LAYOUT = """version = 1
 [image]
@@ -60,14 +59,8 @@ def folder(registered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def taught(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """A registry on the toy that knows <dog> and <cat>. Do not change."""
-    place = tmp_path_factory.mktemp("taught")
-    registry = Registry.create(place / "registry", identify(str(folder)))
-    base = open_base(registry, device="cpu", precision="fp32")
-    for seed, name in enumerate(("dog", "cat")):
-        pictures = tiny.save_pictures(place / name, (f"a {name}",) * 2, seed=seed)
-        options = {"token_lr": 0.05, "variants": 1, "targets": None, "buckets": None}
-        learn_direct(registry, base, task(pictures, name=name, noun=name, kind="toy", **options))
-    return registry
+    options = {"token_lr": 0.05, "variants": 1, "targets": None, "buckets": None}
+    return learning.taught(folder, tmp_path_factory.mktemp("taught"), **options)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +70,6 @@ def toy_base(taught: Registry) -> Base:
 
 def picture(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path)).astype(int)
-
-
-def weights(registry: Registry, base: Base, name: str) -> ConceptWeights:
-    return concept_weights(registry, base, registry.get(name))
 
 
 def test_a_folder_is_known_by_its_pipeline(taught: Registry, toy_base: Base) -> None:

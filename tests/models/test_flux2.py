@@ -15,6 +15,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
 import tiny_flux2
+import tiny_qwen
 from cidm_cli.bases import flux2 as facts
 from cidm_cli.errors import CidmError
 from cidm_cli.formats.lora import joined, parted
@@ -30,10 +31,10 @@ from cidm_cli.models.lora import merged
 from cidm_cli.options.computing import Computing
 from cidm_cli.options.draw import resolve_draw
 from cidm_cli.options.learn import resolve_learn
+from joint import TIME, drawn, factors, halves, noise, products, sources, words
 
 SIDE = tiny_flux2.PIXELS
 CELLS = SIDE // 4
-Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 @pytest.fixture(scope="module")
@@ -54,30 +55,6 @@ def stock(folder: Path) -> Flux2KleinPipeline:
     return pipe
 
 
-def words(base: Base, prompt: str) -> torch.Tensor:
-    return text.encode(base, [text.tokenize(base, [prompt])], {})[0]
-
-
-def factors(base: Base, seed: int, rank: int = 2) -> Factors:
-    """Low-rank weights at every site."""
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        site: (
-            0.3 * torch.randn(out, rank, generator=generator),
-            0.3 * torch.randn(rank, width, generator=generator),
-        )
-        for site, (out, width) in base.shapes.items()
-    }
-
-
-def products(given: Factors) -> dict[str, torch.Tensor]:
-    return {site: up @ down for site, (up, down) in given.items()}
-
-
-def noise(seed: int, rows: int = 1) -> torch.Tensor:
-    return torch.randn(rows, 16, CELLS, CELLS, generator=torch.Generator().manual_seed(seed))
-
-
 # What is read
 
 
@@ -86,7 +63,7 @@ def noise(seed: int, rows: int = 1) -> torch.Tensor:
 def test_prompts_are_read_as_the_stock_pipeline_reads_them(
     base: Base, stock: Flux2KleinPipeline, prompt: str
 ) -> None:
-    theirs, _ = stock.encode_prompt(prompt, max_sequence_length=tiny_flux2.LENGTH)
+    theirs, _ = stock.encode_prompt(prompt, max_sequence_length=tiny_qwen.LENGTH)
     torch.testing.assert_close(words(base, prompt), theirs, rtol=1e-6, atol=1e-6)
 
 
@@ -162,7 +139,7 @@ def test_pictures_are_those_of_the_stock_pipeline(tmp_path: Path, distilled: boo
     pipe.set_progress_bar_config(disable=True)
     theirs = pipe(
         prompt="a dog in snow", latents=start, height=SIDE, width=SIDE, num_inference_steps=3,
-        guidance_scale=4.0, max_sequence_length=tiny_flux2.LENGTH,
+        guidance_scale=4.0, max_sequence_length=tiny_qwen.LENGTH,
     ).images[0]  # fmt: skip
     apart_by = np.abs(np.asarray(ours, int) - np.asarray(theirs, int))
     assert apart_by.max() <= 1
@@ -203,7 +180,7 @@ def test_a_memory_that_the_base_does_not_fit_is_refused_and_the_others_have_plan
 def test_a_training_step_is_that_of_the_published_script(base: Base, stock: Flux2KleinPipeline) -> None:
     """Loss and gradients of LoRA and tokens, against the step as diffusers' training script writes it."""
     options = resolve_learn({"rank": 2}, "flux2-klein")
-    clean, epsilon = noise(1, 2), noise(2, 2)
+    clean, epsilon = noise(base, 1, 2), noise(base, 2, 2)
     times = torch.tensor([120, 800])
     with training(base, "dog", "dog", options) as trainee:
         for number, (up, _) in enumerate(trainee.factors.values()):
@@ -242,7 +219,7 @@ def test_checkpointing_changes_no_gradient(base: Base) -> None:
         with training(base, "dog", "dog", options) as trainee:
             assert base.denoiser.is_gradient_checkpointing is checkpointing
             prompt = text.tokenize(base, ["a ", text.Slot("dog", 2, "dog")])
-            batch = Batch(noise(1), noise(2), torch.tensor([500]), (prompt,), (0,), None)
+            batch = Batch(noise(base, 1), noise(base, 2), torch.tensor([500]), (prompt,), (0,), None)
             ups = [up for up, _ in trainee.factors.values()]
             found.append(torch.autograd.grad(denoising(trainee, batch), [trainee.tokens, *ups]))
     for kept, again in zip(*found, strict=True):
@@ -263,33 +240,14 @@ def test_a_matrix_that_is_several_in_one_is_compared_part_by_part(base: Base) ->
 # Regions
 
 
-def sources(base: Base, *prompts: str) -> list[Source]:
-    """Each prompt with low-rank weights of its own."""
-    return [
-        Source([words(base, prompt)[0]], factors(base, 40 + n, rank=1 + n))
-        for n, prompt in enumerate(prompts)
-    ]
-
-
-def halves(grid: tuple[int, int]) -> torch.Tensor:
-    """Of two patches in one row, the left half and the right."""
-    out = torch.zeros(2, 1, grid[1], grid[0])
-    out[0, :, :, : grid[0] // 2] = out[1, :, :, grid[0] // 2 :] = 1
-    return out
-
-
-def drawn(base: Base, given: list[Source], rows: Rows) -> torch.Tensor:
-    arranged = flux2_regions.arranged(base, flux2_regions.cached(base, given), rows, (CELLS, CELLS))
-    return flux2_regions.predict(base, noise(3, len(rows.whole)), torch.tensor(600.0), arranged)
-
-
 @torch.no_grad()
 def test_without_patches_a_row_is_what_its_source_gives_by_itself(base: Base) -> None:
     given = sources(base, "a dog", "a cat in snow")
-    found = drawn(base, given, Rows((0, 1), (), lambda grid: torch.zeros(0, 2, *grid)))
+    latents = noise(base, 3, 2)
+    found = drawn(base, given, Rows((0, 1), (), lambda grid: torch.zeros(0, 2, *grid)), latents)
     for row, source in enumerate(given):
         with merged(base.denoiser, products(dict(source.factors))):
-            alone = base.predict(noise(3, 2)[row : row + 1], torch.tensor(600.0), [source.contexts[0][None]])
+            alone = base.predict(latents[row : row + 1], TIME, [source.contexts[0][None]])
         torch.testing.assert_close(found[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
@@ -298,7 +256,8 @@ def test_patches_of_one_source_all_over_are_that_source(base: Base) -> None:
     given = sources(base, "a dog", "a cat in snow")
     rows = Rows((0,), (1,), lambda grid: torch.ones(1, 1, grid[1], grid[0]))
     torch.testing.assert_close(
-        drawn(base, given, rows), drawn(base, given[1:], Rows((0,), (), lambda grid: torch.zeros(0))),
+        drawn(base, given, rows, noise(base, 3)),
+        drawn(base, given[1:], Rows((0,), (), lambda grid: torch.zeros(0)), noise(base, 3)),
         rtol=1e-4, atol=1e-4,
     )  # fmt: skip
 
@@ -309,8 +268,8 @@ def test_a_region_hears_its_own_text_and_nobody_elses(base: Base) -> None:
     cache = flux2_regions.cached(base, given)
     arranged = flux2_regions.arranged(base, cache, Rows((0,), (1, 2), halves), (CELLS, CELLS))
     assert arranged.mask is not None
-    mask, spoken = arranged.mask[0, 0].exp(), 3 * tiny_flux2.LENGTH
-    of = torch.arange(3).repeat_interleave(tiny_flux2.LENGTH)
+    mask, spoken = arranged.mask[0, 0].exp(), 3 * tiny_qwen.LENGTH
+    of = torch.arange(3).repeat_interleave(tiny_qwen.LENGTH)
     assert torch.equal(mask[:spoken, :spoken], (of[:, None] == of).float())
     left = (torch.arange(CELLS**2) % CELLS < CELLS // 2)[:, None]
     wanted = torch.where(left, of == 1, of == 2).float()
@@ -326,7 +285,7 @@ def test_another_concept_in_one_region_changes_that_region_most(base: Base) -> N
     first = sources(base, "a photo", "a dog", "a cat")
     second = [*first[:2], Source([words(base, "snow")[0]], factors(base, 77))]
     rows = Rows((0,), (1, 2), halves)
-    change = (drawn(base, first, rows) - drawn(base, second, rows)).abs()
+    change = (drawn(base, first, rows, noise(base, 3)) - drawn(base, second, rows, noise(base, 3))).abs()
     left, right = change[..., : CELLS // 2].mean(), change[..., CELLS // 2 :].mean()
     assert right > 3 * left
 

@@ -12,6 +12,7 @@ import huggingface_hub
 import pytest
 
 import tiny_flux2
+import tiny_zimage
 from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.models import hub
 from cidm_cli.models.control_files import find
@@ -89,8 +90,11 @@ def test_what_the_cache_holds_needs_no_network(
 def test_short_names_stand_for_well_known_bases(
     cache: Path, tiny_base: Path, tiny_sdxl: Path, tmp_path: Path, alias: str
 ) -> None:
-    klein = tiny_flux2.save(tmp_path / "klein") if alias == "flux2-klein" else None
-    place(cache, klein or {"sd15": tiny_base, "sdxl": tiny_sdxl}[alias], known()[alias])
+    made = {"flux2-klein": tiny_flux2, "z-image": tiny_zimage}
+    folder = (
+        made[alias].save(tmp_path / alias) if alias in made else {"sd15": tiny_base, "sdxl": tiny_sdxl}[alias]
+    )
+    place(cache, folder, known()[alias])
     assert identify(alias).source == f"{known()[alias]}@{COMMIT}"
     assert identify(f"{alias}@{COMMIT}") == identify(alias)
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import tiny
 from cidm_cli.data import load_examples
+from cidm_cli.formats.concept import ConceptWeights
 from cidm_cli.learn.assignment import Task
 from cidm_cli.learn.run import Events, learn
 from cidm_cli.models.base import Base
+from cidm_cli.models.identity import identify
+from cidm_cli.models.opening import concept_weights, open_base
 from cidm_cli.options.learn import resolve_learn
 from cidm_registry import Record, Registry
 
@@ -36,6 +40,22 @@ def task(
 
 def learn_direct(registry: Registry, base: Base, work: Task, events: Events | None = None) -> Record:
     return learn(registry, base, work, events or Events())
+
+
+def taught(base: Path, place: Path, **options: Any) -> Registry:
+    """A registry in a folder, on a base's folder, that knows <dog> and <cat>, by the images under its pictures/."""
+    registry = Registry.create(place / "registry", identify(str(base)))
+    loaded = open_base(registry, device="cpu", precision="fp32")
+    for seed, name in enumerate(("dog", "cat")):
+        pictures = tiny.save_pictures(place / "pictures" / name, (f"a {name}",) * 2, seed=seed)
+        learn_direct(
+            registry, loaded, task(pictures, name=name, noun=name, kind=registry.base.kind, **options)
+        )
+    return registry
+
+
+def weights(registry: Registry, base: Base, name: str) -> ConceptWeights:
+    return concept_weights(registry, base, registry.get(name))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -12,44 +12,21 @@ from diffusers import (
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
 )
-from tokenizers import pre_tokenizers
-from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
 
-WORDS = ("photo", "dog", "cat", "snow")
-"""What the tokenizer knows as one token each behind a space; any other letter is a token."""
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
-PIXELS, LENGTH, WIDTH = 32, 64, 16
-"""Side of its pictures, rows of a prompt, and width of one of the three states in a row."""
-TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
-    "{% endfor %}{{ '<|im_start|>assistant\n' }}{% if not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
-)
-"""What Qwen3's own template makes of one message of a user."""
+from tiny_qwen import WIDTH, text_encoder, tokenizer
 
-
-def tokenizer() -> Qwen2Tokenizer:
-    """A real byte-pair tokenizer that joins the letters of WORDS with the space before them."""
-    pieces = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    merges = []
-    for word in WORDS:
-        left = "Ġ"
-        for letter in word:
-            merges.append((left, letter))
-            left += letter
-            pieces.append(left)
-    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
-    made = Qwen2Tokenizer(vocab=vocabulary, merges=list(dict.fromkeys(merges)), model_max_length=LENGTH)
-    made.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
-    made.chat_template = TEMPLATE
-    return made
+PIXELS = 32
+"""Side of its pictures."""
+NUMBERS = 3 * WIDTH
+"""In a row of a text: three of the encoder's states."""
 
 
 def transformer(**settings: Any) -> Flux2Transformer2DModel:
     """Two double and two single blocks."""
     small = dict(
         in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=3 * WIDTH, timestep_guidance_channels=32, mlp_ratio=2.0, axes_dims_rope=(4, 4, 4, 4),
+        joint_attention_dim=NUMBERS, timestep_guidance_channels=32, mlp_ratio=2.0, axes_dims_rope=(4, 4, 4, 4),
     )  # fmt: skip
     return Flux2Transformer2DModel(**{**small, **settings}, guidance_embeds=False)
 
@@ -74,17 +51,6 @@ def autoencoder() -> AutoencoderKLFlux2:
     return made
 
 
-def text_encoder(words: Qwen2Tokenizer) -> Qwen3ForCausalLM:
-    """More layers than are looked at."""
-    made = Qwen3ForCausalLM(Qwen3Config(
-        vocab_size=len(words), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=30, head_dim=8,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=LENGTH, tie_word_embeddings=True,
-    ))  # fmt: skip
-    # As freshly made, all words nearly mean the same to the layers above.
-    made.get_input_embeddings().weight.data.mul_(20)
-    return made
-
-
 def save(folder: Path, *, distilled: bool = False) -> Path:
     """Writes the pipeline's folder; the same bytes each time, those of a distilled one others."""
     words = tokenizer()
@@ -92,7 +58,7 @@ def save(folder: Path, *, distilled: bool = False) -> Path:
         torch.manual_seed(22 if distilled else 21)
         pipeline = Flux2KleinPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True), vae=autoencoder(),
-            text_encoder=text_encoder(words), tokenizer=words, transformer=transformer(), is_distilled=distilled,
+            text_encoder=text_encoder(words, 30), tokenizer=words, transformer=transformer(), is_distilled=distilled,
         )  # fmt: skip
     # What adds to the picture would be next to nothing, as freshly made.
     for name, weight in pipeline.transformer.named_parameters():
