@@ -1,6 +1,6 @@
 """The seam between the program and the models it draws with: what differs from one architecture to the next.
 
-An architecture is a module with these functions, named by a ``bases.Family``; ``sd`` is the one that comes along. What
+An architecture is a module with these functions, named by a ``bases.Family``: ``sd``, ``flux2`` and ``zimage``. What
 needs no torch (defaults, sizes, what to fetch) is said there, in ``bases.Family``. All else is the same for all: the
 noise follows from the scheduler's settings (``schedules``), and whatever is learned and drawn goes through a ``Base``.
 """
@@ -254,6 +254,8 @@ class Architecture(Protocol):
 
 
 if TYPE_CHECKING:
-    from . import sd
+    from . import flux2, sd, zimage
 
-    _is_one: Architecture = sd
+    _sd: Architecture = sd
+    _flux2: Architecture = flux2
+    _zimage: Architecture = zimage

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from ..bases.joint import CELL
 from ..formats.lora import Names
 from . import flux2_regions, joint, kl, qwen
 from .base import Base
+from .family import Regions
 from .flux2_asking import ask
 from .flux2_names import native_name
 from .joint import add_word, checkpointed, follows, pixels, routed, sees_text, texts_are_large, trainable
@@ -28,8 +28,10 @@ from .qwen import chunks, embedded, noun_vectors, pieces, pooled, room, token_ta
 from .sampling import make_scheduler
 
 __all__ = [
-    "add_word", "checkpointed", "chunks", "embedded", "follows", "noun_vectors", "pieces", "pixels", "pooled", "room",
-    "routed", "sees_text", "texts_are_large", "token_table", "token_widths", "tokenize", "trainable",
+    "add_word", "channels", "checkpointed", "chunks", "embedded", "factor", "feature_source", "follows", "grids",
+    "groups", "is_block", "layers", "multiple", "names", "noun_vectors", "outline", "parts", "pieces", "pipeline",
+    "pixels", "pooled", "predict", "read", "regions", "room", "routed", "sees_text", "site_layers", "sites",
+    "texts_are_large", "to_latents", "to_pixels", "token_table", "token_widths", "tokenize", "trainable",
 ]  # fmt: skip
 
 STATES = (9, 18, 27)
@@ -136,7 +138,7 @@ def predict(
     return ask(base, latents, t, contexts[0])
 
 
-def regions() -> ModuleType:
+def regions() -> Regions:
     """By a mask on the joint attention."""
     return flux2_regions
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from ..bases.joint import CELL
 from ..formats.lora import Names
 from . import joint, qwen, zimage_regions
 from .base import Base
+from .family import Regions
 from .joint import add_word, checkpointed, follows, pixels, routed, sees_text, texts_are_large, trainable
 from .kl import factor, to_latents, to_pixels
 from .native_names import named
@@ -30,9 +30,10 @@ from .sampling import make_scheduler
 from .zimage_asking import ask, said
 
 __all__ = [
-    "add_word", "checkpointed", "chunks", "embedded", "factor", "follows", "noun_vectors", "pieces", "pixels",
-    "pooled", "room", "routed", "sees_text", "texts_are_large", "to_latents", "to_pixels", "token_table",
-    "token_widths", "tokenize", "trainable",
+    "add_word", "channels", "checkpointed", "chunks", "embedded", "factor", "feature_source", "follows", "grids",
+    "groups", "is_block", "layers", "multiple", "names", "noun_vectors", "outline", "parts", "pieces", "pipeline",
+    "pixels", "pooled", "predict", "read", "regions", "room", "routed", "sees_text", "site_layers", "sites",
+    "texts_are_large", "to_latents", "to_pixels", "token_table", "token_widths", "tokenize", "trainable",
 ]  # fmt: skip
 
 KINDS = ("noise_refiner", "context_refiner", "layers")
@@ -120,7 +121,7 @@ def predict(
     return ask(base, latents, t, said(base, contexts[0]))
 
 
-def regions() -> ModuleType:
+def regions() -> Regions:
     """By a mask on the attention of the blocks that see picture and text."""
     return zimage_regions
 
