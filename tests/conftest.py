@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -174,3 +176,27 @@ def place(base: Base, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory)
     for name in ("dog", "cat"):
         learn_direct(registry, base, task(folder / "data" / "pictures" / name, name=name, noun=name))
     return folder
+
+
+@pytest.fixture(scope="module", params=["flux2-klein", "z-image"])
+def joint_kind(request: pytest.FixtureRequest) -> str:
+    """A family whose text and picture are one sequence."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def joint_small(joint_kind: str) -> ModuleType:
+    """Its base made very small."""
+    import torch
+
+    torch.set_num_threads(1)
+    return import_module({"flux2-klein": "tiny_flux2", "z-image": "tiny_zimage"}[joint_kind])
+
+
+@pytest.fixture(scope="module")
+def joint_registry(joint_small: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A registry on it that knows <dog> and <cat>. Do not change."""
+    import learning
+
+    folder = tmp_path_factory.mktemp("taught")
+    return learning.taught(joint_small.save(folder / "base"), folder, **learning.STRONG)

@@ -35,3 +35,9 @@ class Ran:
 
 
 Cidm = Callable[..., Ran]
+
+
+def ran(cidm: Cidm, *words: object) -> None:
+    """Runs a command that has to succeed."""
+    done = cidm(*words)
+    assert done.code == 0, done.err

@@ -18,6 +18,8 @@ from cidm_registry import Record, Registry
 
 FAST = ("--steps", 4, "--batch", 2, "--lr", 0.02, "--token-lr", 0.05, "--variants", 2)
 """A training of milliseconds that changes what is drawn."""
+STRONG = {"lr": 0.1, "token_lr": 0.5, "steps": 3, "variants": 1}
+"""Few steps that change what is drawn."""
 
 
 def task(
@@ -52,6 +54,11 @@ def taught(base: Path, place: Path, **options: Any) -> Registry:
             registry, loaded, task(pictures, name=name, noun=name, kind=registry.base.kind, **options)
         )
     return registry
+
+
+def pictures(registry: Registry, name: str) -> Path:
+    """What ``taught`` had it learn."""
+    return registry.root.parent / "pictures" / name
 
 
 def weights(registry: Registry, base: Base, name: str) -> ConceptWeights:
