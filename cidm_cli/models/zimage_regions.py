@@ -106,14 +106,14 @@ def _asked(model: Any, latents: torch.Tensor, time: torch.Tensor, rows: Arranged
     x, places, _ = _entered(model, model.all_x_embedder[f"{CELL}-1"], model.x_pad_token, pictures)
     for block in model.noise_refiner:
         x = block(x, None, places, adapted)
-    said, spoken, there = _entered(model, model.cap_embedder, model.cap_pad_token, words)
+    heard, spoken, there = _entered(model, model.cap_embedder, model.cap_pad_token, words)
     for block in model.context_refiner:
-        said = block(said, there, spoken)
-    said, spoken = (each.unflatten(0, (len(x), -1)).flatten(1, 2) for each in (said, spoken))
-    x, places = torch.cat([said, x], 1), torch.cat([spoken, places], 1)
+        heard = block(heard, there, spoken)
+    heard, spoken = (each.unflatten(0, (len(x), -1)).flatten(1, 2) for each in (heard, spoken))
+    x, places = torch.cat([heard, x], 1), torch.cat([spoken, places], 1)
     for block in model.layers:
         x = block(x, rows.mask, places, adapted)
-    x = model.all_final_layer[f"{CELL}-1"](x, c=adapted)[:, said.shape[1] :]
+    x = model.all_final_layer[f"{CELL}-1"](x, c=adapted)[:, heard.shape[1] :]
     return -torch.stack(model.unpatchify(list(x.unbind()), sizes, CELL, 1))[:, :, 0].float()
 
 

@@ -18,6 +18,7 @@ import tiny_zimage
 from cidm_cli.bases import zimage as facts
 from cidm_cli.errors import CidmError
 from cidm_cli.formats.lora import joined, parted
+from cidm_cli.formats.lora_file import naming_of, read_lora
 from cidm_cli.learn.batches import Batch
 from cidm_cli.learn.step import denoising, training
 from cidm_cli.machine.computing import machine
@@ -26,6 +27,7 @@ from cidm_cli.models.base import Base, load, outline
 from cidm_cli.models.family import Rows, Source
 from cidm_cli.models.identity import identify, settings_folder
 from cidm_cli.models.lora import merged
+from cidm_cli.models.opening import lora_fit
 from cidm_cli.options.computing import Computing
 from cidm_cli.options.draw import resolve_draw
 from cidm_cli.options.learn import resolve_learn
@@ -272,6 +274,8 @@ def test_another_concept_in_one_region_changes_that_region_most(base: Base) -> N
 @torch.no_grad()
 def test_it_computes_in_half_as_in_full(folder: Path, base: Base) -> None:
     half = load(folder, device=torch.device("cpu"), compute=torch.bfloat16)
+    # As a GPU has it.
+    half.denoiser.to(torch.bfloat16)
     given, latents = sources(base, "a photo", "a dog", LONG), noise(base, 3)
     rows = Rows((0,), (1, 2), halves)
     for ours, full in (
@@ -333,6 +337,29 @@ def test_the_original_codes_names_are_those_that_diffusers_translates_back(base:
     for site in ("layers.1.attention.to_k", "context_refiner.0.attention.to_v"):
         up, down = (back[f"diffusion_model.{site}.lora_{side}.weight"] for side in "BA")
         torch.testing.assert_close(up @ down, products(given)[site])
+
+
+@pytest.mark.parametrize(
+    ("named", "sides"),
+    [
+        ("diffusion_model.{}", ("lora_A", "lora_B")),
+        ("transformer.{}", ("lora_A", "lora_B")),
+        ("lora_unet_{}", ("lora_down", "lora_up")),
+    ],
+)
+def test_files_of_other_trainers_are_read_under_diffusers_names(
+    base: Base, named: str, sides: tuple[str, str]
+) -> None:
+    given, tensors = factors(base, 5), {}
+    for site, (up, down) in given.items():
+        name = named.format(site.replace(".", "_") if named.startswith("lora_unet") else site)
+        tensors |= {f"{name}.{side}.weight": t for side, t in zip(sides, (down, up), strict=True)}
+    kind = naming_of(tensors, "x")
+    found = read_lora(kind, tensors, {}, {}, lora_fit(base), "x")
+    for site, product in products(given).items():
+        module = found.modules[site]
+        torch.testing.assert_close(module.scale * module.up @ module.down, product)
+    assert found.modules.keys() == given.keys()
 
 
 def test_a_model_that_looks_at_images_too_is_refused(folder: Path, tmp_path: Path) -> None:
