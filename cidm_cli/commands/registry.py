@@ -30,9 +30,10 @@ def init(
 ) -> Result:
     """Make a registry for concepts learned on one base.
 
-    BASE is `mini`, the small model that comes along; `sd15`, `sdxl` or OWNER/NAME[@REVISION], fetched from the
-    Hugging Face hub unless it is there; a diffusers folder; or a single .safetensors checkpoint. VAE is a folder or
-    OWNER/NAME on the hub. A registry that is already there for the same base is left as it is.
+    BASE is `mini`, the small model that comes along; `sd15`, `sdxl`, `flux2-klein`, `z-image` or
+    OWNER/NAME[@REVISION], fetched from the Hugging Face hub unless it is there; a diffusers folder; or a single
+    .safetensors checkpoint. VAE is a folder or OWNER/NAME on the hub. A registry that is already there for the same
+    base is left as it is.
     """
     from ..models.identity import identify
 
