@@ -20,6 +20,8 @@ from ..models.pretrained import check_whole, load
 
 NONE = "none"
 """The name of no second judge."""
+OWN = "the base's own"
+"""Where a judge comes from that is a part of the base."""
 AT_ONCE = 64
 """Pictures a judge looks at in one pass."""
 
@@ -78,6 +80,8 @@ class Judges:
 
     clip: clip.Judge
     dino: Encoder | None
+    base: Path | None = None
+    """The base's folder, whose own judges are told as such."""
     _pictures: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict, repr=False)
     _texts: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
@@ -89,7 +93,11 @@ class Judges:
     @property
     def sources(self) -> dict[str, str]:
         """Where each comes from, without what leads there on this machine."""
-        return {name: told_path(Path(getattr(self, name).source)) for name in self.names}
+        found = {name: Path(getattr(self, name).source) for name in self.names}
+        return {
+            name: OWN if self.base and path.parent == self.base else told_path(path)
+            for name, path in found.items()
+        }
 
     def look(
         self, keys: Sequence[str], picture: Callable[[str], Image.Image], seen: Callable[[int], None]
@@ -133,6 +141,8 @@ class Choice:
     """Likewise; None for no second judge."""
     tokenizer: Path | None
     """Where CLIP's tokenizer is, if its own folder holds none."""
+    base: Path | None = None
+    """The base's folder."""
 
 
 def choose(
@@ -149,7 +159,8 @@ def choose(
     second = dino_source or str(mine.get("dino", usual["dino"]))
     files = ("tokenizer.json", "vocab.json")
     bare = Path(first).is_dir() and not any((Path(first) / name).is_file() for name in files)
-    return Choice(first, None if second.lower() == NONE else second, folder / "tokenizer" if bare else None)
+    tokenizer = folder / "tokenizer" if bare else None
+    return Choice(first, None if second.lower() == NONE else second, tokenizer, folder)
 
 
 def open_judges(choice: Choice, device: torch.device | None = None, *, offload: bool = False) -> Judges:
@@ -161,4 +172,4 @@ def open_judges(choice: Choice, device: torch.device | None = None, *, offload: 
     offload = offload and device is not None and device.type not in ONE_MEMORY
     second = None if choice.dino is None else Encoder(choice.dino, device=device, offload=offload)
     first = clip.Judge(choice.clip, tokenizer=choice.tokenizer, device=device, offload=offload)
-    return Judges(first, second)
+    return Judges(first, second, choice.base)

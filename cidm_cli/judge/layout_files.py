@@ -8,39 +8,42 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from ..files.places import told_path
 from ..files.writing import write_whole
 from ..layout import Layout
 from ..terminal.output import Table
 from ..terminal.pages import Strip, page
 from . import samples
 from .layout_scores import LayoutScores, NeglectScores
-from .report_files import SHORT, number, write_json
+from .report_files import Figures, figure_cells, figure_heads, judged_by, write_json
 from .rivals import ALONE, BASE, RIVALS, SINGLE
 
-COLUMNS = (
-    ("identity", "IA"), ("identity_ratio", "RATIO"), ("kept", "KEPT"), ("presence", "FOUND"),
-    ("taken", "TAKEN"), ("background", "SPILL"),
-)  # fmt: skip
+FIGURES: Figures = {
+    "identity": ("IA", "Image alignment ↑", "mean cosine of a box and its concept's reference "
+                 "images. Higher is better."),
+    "identity_ratio": ("RATIO", "Identity ratio ↑", "image alignment over what the concept reaches with no other "
+                       "region in the layout. Higher is better; 1 is as good as alone."),
+    "kept": ("KEPT", "Kept ↑", "what is left of the image alignment that the concept gains there over the base. Higher "
+             "is better."),
+    "presence": ("FOUND", "Presence ↑", "share of boxes in which the concept is the likeliest of all, and likelier "
+                 "than where the base draws the class noun. Higher is better."),
+    "taken": ("TAKEN", "Taken ↓", "share of boxes in which a concept of another box is likelier. Lower is better."),
+    "background": ("SPILL", "Spill ↓", "what the image outside all boxes gains in likeness to the concepts. Lower is "
+                   "better."),
+}  # fmt: skip
+"""Figures that each judge gives."""
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
 """Of boxes, by region: told apart by colour-blind readers (Okabe and Ito)."""
 LEAST_SIDE = 256
 """Pixels to which small pictures are enlarged, so that a box's edge covers little of them."""
 
 
-def table(found: NeglectScores) -> Table:
-    """A row for each way of drawing."""
-    judges = list(found.judges)
-    heads = ["DRAWN"]
-    for place, (_, word) in enumerate(COLUMNS):
-        # The judges' names in full over the first figure only: the table has to fit a terminal.
-        first = word if place else f"{word} {SHORT[judges[0]]}"
-        heads += [first, *(SHORT[judge] for judge in judges[1:])]
-    body = []
-    for way in (*found.rivals, ALONE, SINGLE, BASE):
-        figures = found.figures(way)
-        cells = [number(figures[name][judge], name) for name, _ in COLUMNS for judge in judges]
-        body.append((way, *cells))
-    return Table(tuple(heads), body)
+def table(found: NeglectScores, *, whole: bool = False) -> Table:
+    """A row for each way of drawing; ``whole`` writes the headings in full, for a page."""
+    ways = (*found.rivals, ALONE, SINGLE, BASE)
+    rows = [(way, figure_cells(FIGURES, found.figures(way), found.judges)) for way in ways]
+    heads = figure_heads(FIGURES, found.judges, whole=whole)
+    return Table(("Drawn" if whole else "DRAWN", *heads), [(way, *cells) for way, cells in rows])
 
 
 def write(
@@ -55,7 +58,11 @@ def write(
     paths = {"results": folder / "layouts.json", "report": folder / "layouts.html"}
     write_json(paths["results"], found.to_json())
     strips = [_strip(scores, layouts[scores.name], pictures, found.rivals) for scores in found.layouts]
-    whole = page("cidm eval --layouts", _opening(found), strips, [], tables=[table(found)])
+    count = len(found.layouts)
+    whole = page(
+        f"Evaluation of {count} {'layout' if count == 1 else 'layouts'}", _opening(found), strips, [],
+        tables=[table(found, whole=True)], terms=_terms(found),
+    )  # fmt: skip
     write_whole(paths["report"], whole.encode())
     return paths
 
@@ -76,20 +83,23 @@ def outlined(picture: Image.Image, parts: Sequence[tuple[int, Any]]) -> Image.Im
 
 
 def _opening(found: NeglectScores) -> list[str]:
-    judged = ", ".join(f"{SHORT[judge]} ({source})" for judge, source in found.judges.items())
     boxes = sum(len(layout.boxes) for layout in found.layouts)
     return [
-        f"{len(found.layouts)} layouts, {boxes} boxes, {found.draw['count']} pictures of each; judged by {judged}.",
-        "IA: mean cosine of a box and its concept's reference pictures. RATIO: the same over what the concept "
-        "reaches with no other box in the layout. KEPT: share of what it gains there over the base that is left. "
-        "FOUND: share of boxes in which the concept is the likeliest of all, and likelier than where the base draws "
-        "the bare class noun. TAKEN: share of boxes in which a concept of another box is likelier. SPILL: what the "
-        "picture outside all boxes gains in likeness to the concepts.",
-        *(f"{way}: {RIVALS[way]}." for way in found.rivals),
-        f"{ALONE}: each region with no other in the layout. {SINGLE}: its prompt as a picture of its own, made as "
-        f"large as the box. {BASE}: class nouns in the concepts' places.",
-        *(f"{what} was not judged: {why}." for what, why in found.skipped),
+        f"Boxes: {boxes}. Images of each layout, in each way: {found.draw['count']}.",
+        judged_by(found.judges),
+        *(f"{told_path(Path(what))} was not judged: {why}." for what, why in found.skipped),
     ]
+
+
+def _terms(found: NeglectScores) -> dict[str, str]:
+    """What the table's columns and rows mean."""
+    return {
+        **{title: text for _, title, text in FIGURES.values()},
+        **{way: f"{RIVALS[way]}." for way in found.rivals},
+        ALONE: "each region with no other in the layout.",
+        SINGLE: "each region's prompt as an image of its own, as large as the box.",
+        BASE: "class nouns, no concept.",
+    }
 
 
 def _strip(scores: LayoutScores, layout: Layout, folder: Path, rivals: Sequence[str]) -> Strip:
@@ -104,7 +114,7 @@ def _strip(scores: LayoutScores, layout: Layout, folder: Path, rivals: Sequence[
         shown += [(alone, f"{ALONE}: {names}"), (single, f"{SINGLE}: {names}")]
     shown.append((outlined(_picture(scores, BASE, folder), list(parts.items())), BASE))
     note = "; ".join([layout.base.prompt, *(region.prompt for region in layout.regions)])
-    return Strip(scores.name, note, shown)
+    return Strip(told_path(Path(scores.name)), note, shown)
 
 
 def _picture(scores: LayoutScores, way: str, folder: Path) -> Image.Image:

@@ -107,6 +107,13 @@ class Evaluation:
             out[name] = {j: fmean(v) if len(v) >= enough else None for j, v in known.items()}
         return out
 
+    def base_means(self) -> dict[str, Any]:
+        """Means of the base's own drawings of the class nouns, by figure."""
+        out: dict[str, Any] = {
+            name: fmean(getattr(c.base, name) for c in self.concepts) for name in ("ta", "clip_score")
+        }
+        return {**out, "ia": self.means()["ia_base"]}
+
     def matrix(self, judge: str) -> list[list[float | None]]:
         """IA of each concept (columns) after each task (rows); None where it was not drawn."""
         return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,25 @@ class Strip:
     """With what stands under each."""
 
 
+@dataclass(frozen=True)
+class Plot:
+    """A plot with its heading."""
+
+    title: str
+    note: str
+    image: Image.Image
+    """Drawn at twice the size that it is shown at: sharp on every screen."""
+    dark: Image.Image
+    """The same on ``DARK``."""
+
+
+DARK = "#181818"
+"""Ground of a page where readers like dark ones."""
+SMALL, LARGE = 128, 256
+"""Pixels on the page: small images are enlarged towards the first, each pixel to whole ones; large ones are shown at
+the second at most."""
+
+
 def page(
     title: str,
     opening: Sequence[str],
@@ -33,19 +52,21 @@ def page(
     commands: Sequence[str],
     *,
     tables: Sequence[Table] = (),
-    figures: Sequence[tuple[str, Image.Image]] = (),
+    terms: Mapping[str, str] | None = None,
+    plots: Sequence[Plot] = (),
 ) -> str:
-    """An HTML page that holds its pictures itself: one file to keep or to send. ``figures`` are shown large."""
+    """An HTML page that holds its images itself: one file to keep or to send. ``terms`` are explained under tables."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters["data_url"] = _data_url
+    environment.filters |= {"data_url": _data_url, "fitted": _fitted}
     return environment.get_template("page.html").render(
-        title=title, opening=opening, strips=strips, commands=commands, tables=tables, figures=figures
-    )
+        title=title, opening=opening, strips=strips, commands=commands, tables=tables, terms=terms or {},
+        plots=plots, dark=DARK,
+    )  # fmt: skip
 
 
 def sheet(strips: Sequence[Strip], side: int = 128, *, labelled: bool = False) -> Image.Image:
@@ -83,6 +104,14 @@ def _width(image: Image.Image, side: int) -> int:
 def _resampling(image: Image.Image, side: int) -> Image.Resampling:
     # Small pictures are shown as they are, in whole pixels: smoothing would flatter them.
     return Image.Resampling.NEAREST if image.height < side else Image.Resampling.LANCZOS
+
+
+def _fitted(image: Image.Image) -> tuple[Image.Image, int]:
+    """An image as the page holds it, and how many pixels of the page each of its own takes."""
+    if max(image.size) > LARGE:
+        image = image.convert("RGB")
+        image.thumbnail((LARGE, LARGE), Image.Resampling.LANCZOS)
+    return image, max(min(SMALL // image.height, LARGE // image.width), 1)
 
 
 def _data_url(image: Image.Image) -> str:

@@ -56,20 +56,22 @@ def test_json_files_and_records_tell_the_same(run: Callable[..., Ran], cidm: Cid
     assert all((Path("out/samples") / name).is_file() for name in shown)
 
 
-def test_people_see_a_table_and_a_page_of_pictures(run: Callable[..., Ran]) -> None:
+def test_people_see_a_table_and_a_page_of_images(run: Callable[..., Ran], place: Path) -> None:
     ran = run("-o", "out")
     assert ran.code == 0, ran.err
-    head, dog, cat, mean, told = ran.out.splitlines()
+    head, dog, cat, mean, base, told = ran.out.splitlines()
     assert head.split()[:6] == ["CONCEPT", "#", "IA", "CLIP", "DINO", "FORGOT"]
     assert dog.split()[:2] == ["dog", "1"]
     assert cat.split()[:2] == ["cat", "2"]
     assert mean.startswith("mean")
+    assert base.startswith("class noun, no concept")
     assert "out" in told
     page = Path("out/report.html").read_text()
-    # Three plots; for dog references, base, just learned and at the end; for cat the same without an end.
-    assert page.count("data:image/png;base64,") == 3 + (3 + 2 + 2 + 2) + (3 + 2 + 2)
-    assert "<th>IA CLIP</th>" in page
+    # Plots, light and dark; for dog references, base, just learned, at the end; for cat the same without an end.
+    assert page.count("data:image/png;base64,") == 2 * 3 + (3 + 2 + 2 + 2) + (3 + 2 + 2)
+    assert "<th>Image alignment ↑ CLIP</th>" in page
     assert 'src="http' not in page
+    assert str(place) not in page, "no path of the machine"
 
 
 def test_quiet_prints_the_files_and_nothing_else(run: Callable[..., Ran]) -> None:

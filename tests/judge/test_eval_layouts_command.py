@@ -57,8 +57,9 @@ def test_json_and_files_tell_the_same_and_the_registry_is_left_alone(
     assert files_of(tmp_path / "registry") == files_of(place / "registry")
 
 
-def test_people_see_a_row_for_each_way_and_a_page_of_all_pictures(run: Callable[..., Ran]) -> None:
-    ran = run("--layouts", "scenes/one.toml", "--layouts", "scenes/two.toml", "--rivals", "fast,neither")
+def test_people_see_a_row_for_each_way_and_a_page_of_all_images(run: Callable[..., Ran]) -> None:
+    second = Path("scenes/two.toml").absolute()
+    ran = run("--layouts", "scenes/one.toml", "--layouts", second, "--rivals", "fast,neither")
     assert ran.code == 0, ran.err
     head, *rows, told = ran.out.splitlines()
     assert head.split()[:4] == ["DRAWN", "IA", "CLIP", "DINO"]
@@ -66,10 +67,11 @@ def test_people_see_a_row_for_each_way_and_a_page_of_all_pictures(run: Callable[
     assert max(len(row) for row in (head, *rows)) <= 120
     assert "out" in told
     page = Path("out/layouts.html").read_text()
-    # Of each layout: two rivals, each of its two concepts alone and as a single picture, and the base.
+    # Of each layout: two rivals, each of its two concepts alone and as a single image, and the base.
     assert page.count("data:image/png;base64,") == 2 * (2 + 2 + 2 + 1)
     assert "alone: &lt;dog&gt;" in page
     assert 'src="http' not in page
+    assert str(second.parent) not in page, "no path of the machine"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cidm_cli.terminal.output import Table
-from cidm_cli.terminal.pages import Strip, page, sheet
+from cidm_cli.terminal.pages import LARGE, Plot, Strip, page, sheet
 
 HOSTILE = """<script>alert('x')</script>" onerror="alert(1)' onload='&lt;b&gt;</pre></title>"""
 PICTURE = Image.new("RGB", (4, 4), "red")
@@ -41,7 +41,17 @@ def made(text: str) -> Reader:
     """A page in which the same text stands in every place that takes one."""
     strips = [Strip(text, text, [(PICTURE, text), (PICTURE, text)])]
     table = Table((text, text), [(text, text)])
-    return Reader(page(text, [text, text], strips, [text, text], tables=[table], figures=[(text, PICTURE)]))
+    return Reader(
+        page(
+            text,
+            [text, text],
+            strips,
+            [text, text],
+            tables=[table],
+            terms={text: text},
+            plots=[Plot(text, text, PICTURE, PICTURE)],
+        )
+    )
 
 
 def test_hostile_text_makes_the_same_page_as_harmless_text() -> None:
@@ -54,6 +64,7 @@ def test_hostile_text_makes_the_same_page_as_harmless_text() -> None:
 def test_hostile_text_is_shown_as_it_is() -> None:
     shown = made(HOSTILE)
     places = ["title", "h1", "two opening lines", "h2", "note", "two captions", "two heads", "two cells"]
+    places += ["term", "explained", "plot", "its note"]
     assert shown.texts.count(HOSTILE) == len(places) + 4
     assert f"{HOSTILE}\n{HOSTILE}" in shown.texts, "commands"
     assert shown.values["alt"] == [HOSTILE] * 3
@@ -75,6 +86,22 @@ def test_a_page_needs_no_other_file_and_no_network() -> None:
     data = base64.b64decode(source.removeprefix("data:image/png;base64,"), validate=True)
     assert Image.open(io.BytesIO(data)).getpixel((0, 0)) == (255, 0, 0)
     assert not re.search(r"https?:|url\(|@import|<link|<iframe", html)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [((64, 64), (128, 128)), ((128, 64), (256, 128)), ((30, 40), (90, 120)), ((200, 100), (200, 100))],
+)
+def test_small_images_are_shown_at_a_whole_multiple_of_their_pixels(
+    size: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    values = Reader(page("t", [], [Strip("", "", [(Image.new("RGB", size), "")])], [])).values
+    assert (int(values["width"][0]), int(values["height"][0])) == shown
+
+
+def test_large_images_are_made_smaller_and_fit_a_phone() -> None:
+    values = Reader(page("t", [], [Strip("", "", [(Image.new("RGB", (1024, 512)), "")])], [])).values
+    assert (int(values["width"][0]), int(values["height"][0])) == (LARGE, LARGE // 2)
 
 
 def test_a_page_without_commands_has_no_empty_box() -> None:
