@@ -170,8 +170,10 @@ class Workspace:
         from .learn import run
 
         session = self.session
-        events = run.Events(on_note=session.listener.note)
-        return run.plan(session.registry, session.base("learn"), task, events, session.crew)
+        base = session.base("learn")
+        with session.stage("trying steps", run.TRIED) as tried:
+            events = run.Events(on_step=lambda step, loss: tried(), on_note=session.listener.note)
+            return run.plan(session.registry, base, task, events, session.crew)
 
     def train(self, task: Task, *, cache: bool = True, watch: WatchOptions | None = None) -> Record:
         """Learns a task's concept and commits it."""
@@ -264,6 +266,13 @@ class Workspace:
             )  # fmt: skip
         for text in dict.fromkeys(text for some in crew.gathered(notes) for text in some):
             note(text)
+
+    @staticmethod
+    def grid(pictures: Sequence[Picture]) -> bytes:
+        """One sheet of drawn images as a PNG file: a row a prompt, under each image its seed."""
+        from .terminal.pages import grid
+
+        return grid((picture.image, picture.facts) for picture in pictures)
 
     def check_layout(self, path: str | Path, text: str | None = None) -> Checked:
         """All that is wrong with a layout file, or with a text of that name, and what may not come out as meant."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
     from ..api import Workspace
     from ..draw.images import Picture
     from ..draw.over_jobs import EditTask, StyleTask
-
-GRID_COLUMNS, GRID_SIDE = 10, 256
-"""Images in a row of a grid, and pixels that each is high."""
 
 PicturesOption = Annotated[
     Path,
@@ -150,24 +145,16 @@ def write_all(call: Invocation, pictures: Iterable[Picture], stems: Sequence[str
 
 
 def with_grid(call: Invocation, drawn: Result, out: Path) -> Result:
-    """Writes one sheet of all images of a result: a row a prompt, under each image its seed."""
+    """Writes one sheet of all images of a result."""
     from PIL import Image
 
-    from ..terminal.pages import Strip, sheet
+    from ..terminal.pages import grid
 
     if not call.crew.main:
         return drawn
-    strips = []
-    for prompt, same in groupby(drawn.data["images"], key=lambda facts: str(facts["prompt"])):
-        some = [(facts["path"], f"seed {facts['seed']}") for facts in same]
-        for first in range(0, len(some), GRID_COLUMNS):
-            row = some[first : first + GRID_COLUMNS]
-            images = [(Image.open(path), label) for path, label in row]
-            strips.append(Strip("" if first else prompt, "", images))
     folder = out.parent if out.suffix.lower() == ".png" else out
-    content = io.BytesIO()
-    sheet(strips, GRID_SIDE, labelled=True).save(content, "PNG")
-    path = str(write(content.getvalue(), folder, False, "grid"))
+    content = grid((Image.open(facts["path"]), facts) for facts in drawn.data["images"])
+    path = str(write(content, folder, False, "grid"))
     return Result({**drawn.data, "grid": path}, [*drawn.human, path], [*drawn.ids, path])
 
 

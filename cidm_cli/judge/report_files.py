@@ -216,8 +216,10 @@ def _panels(evaluation: Evaluation, height: int) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     count = len(evaluation.judges)
-    wide = min(max(4.4, 0.6 * len(evaluation.rivals) + 2.4), LARGEST)
-    high = min(max(2.8, 0.45 * height + 1.6) * count + 0.5, LARGEST)
+    # Names stand beside the axes and, aslant, under them.
+    longest = 0.2 * max(0, max(map(len, evaluation.rivals)) - 12)
+    wide = min(max(4.4, 0.6 * len(evaluation.rivals) + 2.4) + longest, LARGEST)
+    high = min(max(2.8, 0.45 * height + 1.6 + longest / 2) * count + 0.5, LARGEST)
     figure = Figure(figsize=(wide, high), layout="constrained")
     return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -37,6 +38,9 @@ from .batches import Prepared, Read, picture_sizes, prepare, slotted
 from .cache import Cache, remembering
 from .checkpoints import checkpoint, restore
 from .step import Trainee, train_step, training
+
+TRIED = 3
+"""Steps that a plan does."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,8 @@ class Plan:
     images: int
     sizes: tuple[tuple[int, int], ...]
     """Widths and heights they are learned at, each once."""
+    placed: Mapping[str, tuple[int, int]]
+    """That of each image, by its file's name."""
     captions: tuple[str, ...]
     """As the text encoder gets them, the concept as <name>."""
     method: str
@@ -143,7 +149,7 @@ class Plan:
     parameters: int
     """Trained numbers."""
     seconds: float
-    """From two steps."""
+    """From the steps that were tried, but for the first."""
     memory: int
     """Peak bytes of this process, or of its share of the GPU."""
     device: str
@@ -153,7 +159,7 @@ class Plan:
 
 
 def plan(registry: Registry, base: Base, task: Task, events: Events, crew: Crew = SOLO) -> Plan:
-    """Sets a training up and does three steps of it, the first to warm up; writes nothing."""
+    """Sets a training up and does a few steps of it, the first to warm up; writes nothing."""
     records = registry.records()
     prompts = caption_tokens(base, task, events)
     method = methods.build(registry, base, records, task.name, placed_captions(task), task.options)
@@ -163,15 +169,19 @@ def plan(registry: Registry, base: Base, task: Task, events: Events, crew: Crew 
             method = prior.beside(method, ours, task.options)
         data = prepare(base, task.dataset, prompts, task.options)
         with training(base, task.name, task.noun, task.options, method) as trainee:
-            train_step(trainee, data, task.options, crew)
-            began = time.perf_counter()
-            for _ in range(2):
-                train_step(trainee, data, task.options, crew)
-            each = (time.perf_counter() - began) / 2
+            took = []
+            for number in range(TRIED):
+                began = time.perf_counter()
+                loss = train_step(trainee, data, task.options, crew)
+                took.append(time.perf_counter() - began)
+                events.on_step(number + 1, loss)
+            each = fmean(took[1:])
             numbers = [trainee.tokens, *(factor for pair in trainee.factors.values() for factor in pair)]
             sites, layers = len(trainee.factors), trainee.tokens.shape[0]
+    sizes = picture_sizes(base, task.dataset, task.options)
     return Plan(
-        images=len(task.dataset.examples), sizes=tuple(sorted({*picture_sizes(base, task.dataset, task.options)})),
+        images=len(sizes), sizes=tuple(sorted({*sizes})),
+        placed={one.path.name: size for one, size in zip(task.dataset.examples, sizes, strict=True)},
         captions=tuple(read.prompt for read in read_captions(base, task)), method=task.options.method,
         older=len(records), against=methods.against(records, task.name, task.options),
         steps=task.options.steps, batch=task.options.batch, sites=sites, layers=layers,

@@ -65,9 +65,11 @@ def application(place: Place, queue: Queue, token: str) -> Starlette:
         route("GET", "/images/{image}", _image, place),
         route("GET", "/images/{image}/layout", layouts.of_image, place),
         route("POST", "/images/{image}/again", asking.again, place, queue),
+        route("POST", "/images/{image}/{kind}", asking.over, place, queue),
+        Route("/images", _uploading(place, gallery.kept), methods=["POST"]),
         route("GET", "/previews/{folder}/{image}", partial(_image, place, kind="previews")),
         route("GET", "/uploads", uploads.listed, place),
-        Route("/uploads/{concept}", _uploading(place), methods=["POST"]),
+        Route("/uploads/{concept}", _uploading(place, uploads.kept), methods=["POST"]),
         route("GET", "/uploads/{folder}/{image}", partial(_image, place, kind="uploads")),
         route("PUT", "/uploads/{concept}/{name}", uploads.captioned, place),
         route("DELETE", "/uploads/{concept}/{name}", uploads.dropped, place),
@@ -148,7 +150,9 @@ def _cancelled(queue: Queue, number: int) -> dict[str, Any]:
     return {"state": queue.cancel(number).state}
 
 
-def _uploading(place: Place) -> Callable[[Request], Any]:
+def _uploading(place: Place, keep: Callable[..., str]) -> Callable[[Request], Any]:
+    """Keeps each file that is sent, ``keep(place, ..., name, content)``, and answers with their names."""
+
     async def upload(request: Request) -> Response:
         size = request.headers.get("content-length", "")
         try:
@@ -160,10 +164,8 @@ def _uploading(place: Place) -> Callable[[Request], Any]:
                     if isinstance(file, str):
                         raise CidmError("no file", code=ExitCode.INVALID)
                     content = await file.read()
-                    concept = request.path_params["concept"]
-                    names.append(
-                        await run_in_threadpool(uploads.kept, place, concept, file.filename or "", content)
-                    )
+                    said = {**request.path_params, "name": file.filename or "", "content": content}
+                    names.append(await run_in_threadpool(keep, place, **said))
         except (CidmError, RegistryError) as error:
             return _refused(place, error)
         return JSONResponse({"names": names})

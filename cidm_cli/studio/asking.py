@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le, Len
+from annotated_types import Ge, Len
 from pydantic import BaseModel, ConfigDict
 
 from cidm_registry import canonical_key
@@ -18,8 +18,7 @@ from .jobs import Job, Queue
 from .layouts import UNNAMED
 from .place import Place
 
-MAX_SEEDS = 200
-Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
+MAX_PROMPTS = 100
 
 
 class Asked(BaseModel):
@@ -29,17 +28,28 @@ class Asked(BaseModel):
 
 
 class Drawing(Asked):
-    """Images of a layout, or else of a prompt."""
+    """Images of a layout, or else of prompts."""
 
     layout: str | None = None
     """TOML."""
     name: str = UNNAMED
     """Of the layout's file: its masks lie beside it."""
-    prompt: str = ""
-    options: dict[Literal["negative", "seed", "count", "steps", "guidance"], Any] = {}
+    prompts: Annotated[list[str], Len(0, MAX_PROMPTS)] = []
+    options: dict[Literal["negative", "seed", "seeds", "count", "steps", "guidance"], Any] = {}
     """As of `cidm generate`; they win over the layout."""
-    seeds: Annotated[list[Seed], Len(0, MAX_SEEDS)] = []
-    """One image each; none: as the options or the layout say."""
+    grid: bool = False
+    """Also one sheet of all images: a row a prompt, a column a seed."""
+
+
+class Over(Asked):
+    """A style given to an image of the folder, or an object drawn into a part of it."""
+
+    concept: str
+    prompt: str = ""
+    """Empty: what the command says by itself."""
+    box: str | None = None
+    """Of an edit: x0,y0,x1,y1 as shares of the image."""
+    options: dict[Literal["strength"], float] = {}
 
 
 class Learning(Asked):
@@ -71,6 +81,16 @@ def again(place: Place, queue: Queue, image: str) -> dict[str, Any]:
     """An image of the gallery, drawn again."""
     Workspace.redrawing([place.there(image)])
     return _added(place, queue, "again", image, {"image": image}, [])
+
+
+def over(
+    place: Place, queue: Queue, image: str, kind: Literal["stylize", "edit"], asked: Over
+) -> dict[str, Any]:
+    """An image drawn over; refused before it waits where it cannot be."""
+    notes: list[str] = []
+    given = {**asked.model_dump(), "image": image}
+    worker.WORK_OVER[kind](place.workspace(on_note=notes.append, on_warning=notes.append), place, given)
+    return _added(place, queue, kind, f"{image}: <{asked.concept}>", given, notes)
 
 
 def learn(place: Place, queue: Queue, kind: Literal["plan", "learn"], asked: Learning) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from ..api import Workspace
 from ..errors import CidmError
+from ..files.images import decode_picture
+from ..files.places import words
+from ..files.writing import write_beside
 from .place import Place
 
 PAGE = 24
@@ -19,6 +23,13 @@ def listed(place: Place, start: int = 0) -> dict[str, Any]:
     paths.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
     shown = paths[start : start + PAGE]
     return {"count": len(paths), "images": [{"name": path.name, **_told(path)} for path in shown]}
+
+
+def kept(place: Place, name: str, content: bytes) -> str:
+    """Keeps an uploaded image among the others, as PNG, and returns its name. Raises CidmError for what is none."""
+    stream = io.BytesIO()
+    decode_picture(content, name).image.save(stream, "PNG")
+    return write_beside(Path(place.folder), words(Path(name).stem), ".png", stream.getvalue()).name
 
 
 def _told(path: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Job:
 
     id: int
     kind: str
-    """draw, again, plan, learn or export."""
+    """draw, again, stylize, edit, plan, learn or export."""
     title: str
     asked: dict[str, Any]
     """What the worker is told."""

@@ -18,6 +18,8 @@ MAX_FILES = 200
 """In one folder."""
 MAX_CAPTION = 10 << 10
 """Bytes."""
+MASK = "-mask.png"
+"""What the name of an image's mask ends in."""
 ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 """By the format that a file's content shows."""
 
@@ -69,10 +71,10 @@ def captioned(place: Place, concept: str, name: str, caption: str) -> dict[str, 
 
 
 def dropped(place: Place, concept: str, name: str) -> dict[str, Any]:
-    """Deletes an uploaded image and its caption."""
+    """Deletes an uploaded image with its caption and mask."""
     path = place.there("uploads", _folder(place, concept).name, name)
-    path.with_suffix(".txt").unlink(missing_ok=True)
-    path.unlink()
+    for one in (path.with_suffix(".txt"), path.with_name(f"{path.stem}{MASK}"), path):
+        one.unlink(missing_ok=True)
     return {}
 
 
@@ -96,8 +98,13 @@ def _is_key(name: str) -> bool:
 
 def _images(place: Place, concept: str) -> list[dict[str, Any]]:
     folder = place.within("uploads", concept)
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in ENDINGS.values())
-    return [{"name": name, "caption": _caption(folder / name)} for name in names]
+    there = {path.name: path for path in sorted(folder.iterdir()) if path.suffix in ENDINGS.values()}
+    masks = {name: mask for name, path in there.items() if (mask := f"{path.stem}{MASK}") in there}
+    return [
+        {"name": name, "caption": _caption(path), "mask": masks.get(name)}
+        for name, path in there.items()
+        if name not in masks.values()
+    ]
 
 
 def _caption(image: Path) -> str:

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -130,21 +131,22 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 def draw(workspace: Workspace, place: Place, asked: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    """Images of a layout or a prompt, once or for each of some seeds, written as `cidm generate` writes them."""
-    prompts, layouts = subject(place, asked)
-    runs = [{"seed": seed, "count": 1} for seed in asked["seeds"]] or [{}]
-    for said in runs:
-        drawing = workspace.drawing(prompts, layouts, **asked["options"], **said)
-        for picture in workspace.draw(drawing):
-            prompt, seed = drawing.images[picture.number]
-            _keep(place, f"{words(prompt)}-{seed}", picture.content, tell)
+    """Images of a layout or of prompts, and perhaps a grid of them, written as `cidm generate` writes them."""
+    drawing = workspace.drawing(*subject(place, asked), **asked["options"])
+    drawn = []
+    for picture in workspace.draw(drawing):
+        prompt, seed = drawing.images[picture.number]
+        _keep(place, f"{words(prompt)}-{seed}", picture.content, tell)
+        drawn += [picture] if asked["grid"] else []
+    if drawn:
+        _keep(place, "grid", workspace.grid(sorted(drawn, key=lambda one: one.number)), tell)
     return {}
 
 
 def subject(place: Place, asked: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
     """What is to be drawn: prompts, and layouts."""
     if asked["layout"] is None:
-        return [asked["prompt"]], []
+        return asked["prompts"], []
     return [], [load_layout(file_of(place, asked["name"]), asked["layout"])]
 
 
@@ -153,6 +155,30 @@ def again(workspace: Workspace, place: Place, asked: dict[str, Any], tell: Tell)
     path = place.there(asked["image"])
     (picture,) = workspace.redraw(workspace.redrawing([path]))
     return {"same": _keep(place, path.stem, picture.content, tell) == path.name}
+
+
+def _styling(workspace: Workspace, place: Place, asked: Mapping[str, Any]) -> Any:
+    image = place.there(asked["image"])
+    return workspace.styling([image], asked["concept"], asked["prompt"] or None, **asked["options"])
+
+
+def _editing(workspace: Workspace, place: Place, asked: Mapping[str, Any]) -> Any:
+    image, prompt = place.there(asked["image"]), asked["prompt"] or None
+    return workspace.editing([image], asked["concept"], prompt, box=asked["box"], **asked["options"])
+
+
+WORK_OVER: Mapping[str, Callable[[Workspace, Place, Mapping[str, Any]], Any]] = {
+    "stylize": _styling, "edit": _editing,
+}  # fmt: skip
+"""By the kind of job, what is to be drawn over an image, checked."""
+
+
+def over(kind: str, workspace: Workspace, place: Place, asked: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """An image drawn over, written beside it as `cidm stylize` and `cidm edit` write it."""
+    for picture in workspace.paint(WORK_OVER[kind](workspace, place, asked)):
+        stem = words(f"{Path(asked['image']).stem} {picture.facts['concept']}")
+        _keep(place, f"{stem}-{picture.facts['seed']}", picture.content, tell)
+    return {}
 
 
 def plan(workspace: Workspace, place: Place, asked: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -199,6 +225,7 @@ def _keep(place: Place, stem: str, content: bytes, tell: Tell) -> str:
 
 WORK: Mapping[str, Callable[[Workspace, Place, dict[str, Any], Tell], dict[str, Any]]] = {
     "draw": draw, "again": again, "plan": plan, "learn": learn, "export": export,
+    **{kind: partial(over, kind) for kind in WORK_OVER},
 }  # fmt: skip
 """By the kind of job."""
 

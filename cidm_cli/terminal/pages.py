@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageDraw, ImageFont
@@ -40,6 +42,8 @@ class Plot:
 
 DARK = "#181818"
 """Ground of a page where readers like dark ones."""
+GRID_COLUMNS, GRID_SIDE = 10, 256
+"""Images in a row of a grid, and pixels that each is high."""
 SMALL, LARGE = 128, 256
 """Pixels on the page: small images are enlarged towards the first, each pixel to whole ones; large ones are shown at
 the second at most."""
@@ -94,6 +98,18 @@ def sheet(strips: Sequence[Strip], side: int = 128, *, labelled: bool = False) -
             left += scaled.width + gap
         top += height
     return canvas
+
+
+def grid(drawn: Iterable[tuple[Image.Image, Mapping[str, Any]]]) -> bytes:
+    """One sheet of drawn images with their facts, as a PNG file: a row a prompt, under each image its seed."""
+    strips = []
+    for prompt, same in groupby(drawn, key=lambda one: str(one[1]["prompt"])):
+        some = [(image, f"seed {facts['seed']}") for image, facts in same]
+        for first in range(0, len(some), GRID_COLUMNS):
+            strips.append(Strip("" if first else prompt, "", some[first : first + GRID_COLUMNS]))
+    content = io.BytesIO()
+    sheet(strips, GRID_SIDE, labelled=True).save(content, "PNG")
+    return content.getvalue()
 
 
 def _width(image: Image.Image, side: int) -> int:

@@ -169,7 +169,7 @@ def test_no_path_of_the_machine_is_told(
 ) -> None:
     with_mask = LAYOUT.replace("box =", 'mask = "gone.png"\nbox =')
     said = [client.post("layouts", json={"text": with_mask}).text, client.get("concepts").text]
-    client.post("draw", json={"asked": {"prompt": "a dog"}})
+    client.post("draw", json={"asked": {"prompts": ["a dog"]}})
     worker.say(failed={"message": f"{place.registry}/x and {place.folder}/y", "hint": None, "stopped": False})
     until(lambda: jobs.get(1).state == "failed")
     said += [json.dumps(jobs.since(-1)), client.get("images/gone.png").text]
@@ -186,8 +186,8 @@ def test_what_is_no_request_is_refused_in_a_line(client: TestClient) -> None:
         client.post("layouts", json={}),
         client.post("layouts", json={"text": 1}),
         client.post("layouts", json={"text": "", "more": 1}),
-        client.post("draw", json={"asked": {"prompt": "a dog", "options": {"device": "cuda"}}}),
-        client.post("draw", json={"asked": {"prompt": "a dog", "seeds": [-1]}}),
+        client.post("draw", json={"asked": {"prompts": ["a dog"], "options": {"device": "cuda"}}}),
+        client.post("draw", json={"asked": {"prompts": ["a dog"], "seeds": [-1]}}),
         client.post("layouts", content=b" " * (MAX_BODY + 1)),
     ]
     for answer in bad:
@@ -306,6 +306,40 @@ def test_uploads_are_kept_with_their_captions_as_learn_reads_them(client: TestCl
     assert client.get("uploads").json()[0]["images"][0]["caption"] == "a dog runs"
 
 
+def test_a_mask_belongs_to_its_image_and_goes_with_it(client: TestClient, place: Place) -> None:
+    send(client, ("a.png", png()), ("a-mask.png", png((255, 255, 255))), ("b-mask.png", png((9, 9, 9))))
+    (folder,) = client.get("uploads").json()
+    assert [(one["name"], one["mask"]) for one in folder["images"]] == [
+        ("a.png", "a-mask.png"),
+        ("b-mask.png", None),
+    ]
+    client.delete("uploads/rex/a.png")
+    assert files_under(Path(place.folder)) == {"uploads/rex/b-mask.png"}
+
+
+def test_an_image_is_kept_beside_the_drawn_ones_and_drawn_over(
+    client: TestClient, worker: Puppet, jobs: Queue, place: Place
+) -> None:
+    answer = client.post("images", files=[("files", ("../My House.jpg", png()))])
+    assert answer.json() == {"names": ["my-house.png"]}
+    assert files_under(Path(place.folder)) == {"my-house.png"}
+    assert client.post("images", files=[("files", ("x.png", b"no image"))]).status_code == 409
+    asked = {"concept": "dog", "box": "0,0,0.5,1", "options": {"strength": 0.5}}
+    job = client.post("images/my-house.png/edit", json={"asked": asked}).json()
+    assert (job["kind"], job["title"]) == ("edit", "my-house.png: <dog>")
+    until(lambda: worker.sent)
+    assert worker.sent[0]["asked"] == {**asked, "prompt": "", "image": "my-house.png"}
+    for image, kind, wrong in (
+        ("none.png", "edit", asked),
+        ("my-house.png", "edit", {**asked, "box": None}),
+        ("my-house.png", "edit", {**asked, "box": "0,0,0,1"}),
+        ("my-house.png", "stylize", {"concept": "gone"}),
+        ("my-house.png", "paint", asked),
+    ):
+        assert client.post(f"images/{image}/{kind}", json={"asked": wrong}).status_code in (404, 409, 422)
+    assert len(jobs.jobs) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -338,7 +372,7 @@ def test_uploads_go_into_a_concepts_folder_alone(concept: str, client: TestClien
 
 
 def drawing(client: TestClient, prompt: str = "a <dog>", **more: Any) -> int:
-    answer = client.post("draw", json={"asked": {"prompt": prompt, **more}})
+    answer = client.post("draw", json={"asked": {"prompts": [prompt], **more}})
     assert answer.status_code == 200, answer.text
     return int(answer.json()["id"])
 
@@ -346,7 +380,7 @@ def drawing(client: TestClient, prompt: str = "a <dog>", **more: Any) -> int:
 def test_jobs_wait_for_the_one_worker_and_tell_how_they_go(
     client: TestClient, worker: Puppet, jobs: Queue
 ) -> None:
-    first, second = drawing(client), drawing(client, "a dog", seeds=[1, 2, 10], options={"steps": 3})
+    first, second = drawing(client), drawing(client, "a dog", options={"steps": 3, "seeds": "1,2,10"})
     until(lambda: [job["state"] for job in jobs.since(-1)] == ["running", "waiting"])
     assert [message["id"] for message in worker.sent] == [first]
     count = jobs.count
@@ -361,7 +395,7 @@ def test_jobs_wait_for_the_one_worker_and_tell_how_they_go(
     worker.say(done={})
     until(lambda: jobs.get(second).state == "running")
     assert (jobs.get(first).state, jobs.get(first).look) == ("done", "")
-    assert (worker.sent[1]["kind"], worker.sent[1]["asked"]["seeds"]) == ("draw", [1, 2, 10])
+    assert (worker.sent[1]["kind"], worker.sent[1]["asked"]["options"]["seeds"]) == ("draw", "1,2,10")
     assert "names no concept; <dog>" in jobs.get(second).notes[0]
 
 
@@ -409,9 +443,9 @@ def test_a_worker_that_cannot_start_is_not_started_for_ever(stage: Stage) -> Non
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"prompt": "a <dgo>"}, "no concept is called <dgo>"),
-        ({"prompt": "a <dog", "options": {}}, "is not closed"),
-        ({"prompt": "a <dog>", "options": {"steps": 0}}, "steps"),
+        ({"prompts": ["a <dgo>"]}, "no concept is called <dgo>"),
+        ({"prompts": ["a <dog"], "options": {}}, "is not closed"),
+        ({"prompts": ["a <dog>"], "options": {"steps": 0}}, "steps"),
         ({"layout": LAYOUT.replace("1.0", "7.0")}, "leaves the picture"),
     ],
 )
@@ -484,7 +518,7 @@ from desk import API, TOKEN, Stage, png
 place = Place(sys.argv[1], sys.argv[2], {})
 with TestClient(application(place, Queue(Stage()), TOKEN), base_url=API) as client:
     assert client.get("concepts").status_code == client.get("templates/single").status_code == 200
-    assert client.post("draw", json={"asked": {"prompt": "a <dog>"}}).status_code == 200
+    assert client.post("draw", json={"asked": {"prompts": ["a <dog>"]}}).status_code == 200
     assert client.post("uploads/rex", files=[("files", ("a.png", png()))]).status_code == 200
     assert client.post("learn", json={"asked": {"name": "rex", "noun": "dog"}}).status_code == 200
     assert client.get("images").status_code == 200

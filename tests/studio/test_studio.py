@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from PIL import Image, ImageChops
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from cidm_cli.bases import mini
@@ -65,7 +67,7 @@ class Studio:
                         return
 
     def draw(self, prompt: str, **options: Any) -> int:
-        return int(self.ask("POST", "draw", asked={"prompt": prompt, "options": options})["id"])
+        return int(self.ask("POST", "draw", asked={"prompts": [prompt], "options": options})["id"])
 
     @property
     def worker(self) -> int:
@@ -267,6 +269,7 @@ def test_a_concept_is_learned_from_dropped_images_stopped_and_resumed(page: Page
         for number in ("00", "01", "02")
         for path in (IMAGES / f"{number}.png", IMAGES / f"{number}.txt")
     ]
+    files.append({"name": "00-mask.png", "content": [*_mask(IMAGES / "00.png")]})
     dropped = page.evaluate_handle(
         """files => { const all = new DataTransfer();
         for (const one of files) all.items.add(new File([new Uint8Array(one.content)], one.name));
@@ -276,12 +279,15 @@ def test_a_concept_is_learned_from_dropped_images_stopped_and_resumed(page: Page
     page.dispatch_event("#learn .drop", "drop", {"dataTransfer": dropped})
     captions = learn.locator(".uploads textarea")
     expect(captions).to_have_count(3)
+    expect(learn.get_by_alt_text("mask of 00.png")).to_be_visible()
+    expect(learn.locator(".crop:visible")).to_have_count(0)
     captions.first.fill("a photo of a dog, seen from the side")
     learn.get_by_label("Steps", exact=True).fill("9")
     learn.get_by_label("Steps between previews").fill("2")
     learn.get_by_label("Preview prompt").fill("a photo of a <rex>")
     learn.get_by_role("button", name="Plan").click()
     expect(learn.locator("dd", has_text="a photo of a <rex>, seen from the side")).to_be_visible()
+    expect(learn.locator(".crop:visible")).to_have_count(3)
 
     learn.get_by_role("button", name="Learn", exact=True).click()
     curve = learn.locator(".curve polyline").last
@@ -305,6 +311,52 @@ def test_a_concept_is_learned_from_dropped_images_stopped_and_resumed(page: Page
     expect(card).to_contain_text("dog · number 1 · version 1")
     card.get_by_role("button", name="Draw").click()
     expect(page.locator("#draw").get_by_label("Prompt", exact=True)).to_have_value("a photo of a <rex>")
+
+
+def _mask(image: Path) -> bytes:
+    with Image.open(image) as opened_image:
+        mask = Image.new("L", opened_image.size, 255)
+    stream = io.BytesIO()
+    mask.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_a_concept_is_drawn_in_a_grid_and_into_a_box_of_an_image(page: Page, studio: Studio) -> None:
+    if not studio.ask("GET", "concepts")["concepts"]:
+        studio.cidm("learn", "rex", IMAGES, "--steps", "1")
+        page.reload()
+    page.get_by_role("link", name="Gallery").click()
+    page.get_by_role("button", name="Draw a grid").click()
+    asked = page.get_by_role("dialog")
+    asked.get_by_label("Prompts").fill("a photo of a <rex>\na photo of a cat")
+    for name, value in {"Strengths": "0.5, 1", "Seeds": "21-22", "Steps": "1"}.items():
+        asked.get_by_label(name).fill(value)
+    asked.get_by_role("button", name="Draw").click()
+    until((studio.folder / "grid.png").exists, PATIENCE)
+    drawn = {path.name for path in studio.folder.glob("*-2[12].png")}
+    stems = ("a-photo-of-a-cat", "a-photo-of-a-rex-0-5", "a-photo-of-a-rex-1")
+    assert drawn == {f"{stem}-{seed}.png" for stem in stems for seed in (21, 22)}
+    with Image.open(studio.folder / "grid.png") as sheet:
+        assert sheet.width < 3 * 256 < sheet.height, (
+            "a row for each prompt and strength, a column for each seed"
+        )
+
+    page.get_by_role("link", name="Layout").click()
+    page.get_by_label("Image under the boxes").set_input_files(IMAGES / "00.png")
+    under = page.locator(".canvas > img")
+    expect(under).to_have_attribute("src", "api/images/00.png")
+    page.get_by_role("button", name="Add region").click()
+    page.get_by_role("button", name="Draw over it").click()
+    asked = page.get_by_role("dialog")
+    asked.get_by_label("Strength").fill("0.5")
+    asked.get_by_role("button", name="Draw").click()
+    expect(page.locator("#layout .images img")).to_have_attribute("alt", "00-rex-0.png")
+    with Image.open(studio.folder / "00.png") as before, Image.open(studio.folder / "00-rex-0.png") as after:
+        part = ImageChops.difference(before.convert("RGB"), after.convert("RGB")).getbbox()
+        assert part, "something is drawn"
+        edges = [edge / side for edge, side in zip(part, (*before.size, *before.size), strict=True)]
+    assert min(edges[:2]) >= 0.25, "nothing outside the box"
+    assert max(edges[2:]) <= 0.75, "nothing outside the box"
 
 
 def test_two_tabs_see_one_queue_and_do_not_write_over_each_other(

@@ -1,19 +1,19 @@
 // Draw: a prompt or the open layout, seeds, and the queue.
 
-import { ask, h, labelled, tell } from "./dom.js";
+import { ask, h, labelled } from "./dom.js";
 import { jobCard, queued } from "./jobs.js";
 import { layoutNow } from "./layout.js";
 import { promptField } from "./prompts.js";
 import { jobs, on } from "./state.js";
 
-/** Seeds as people write them, "1,2,10-13", as a list. Throws for what is none. */
-export function seedsOf(text) {
-  return text.split(/[\s,]+/).filter(Boolean).flatMap((part) => {
-    const [, first, last] = part.match(/^(\d{1,15})(?:-(\d{1,15}))?$/) ?? [];
-    const count = Number(last ?? first) - Number(first) + 1;
-    if (!(count >= 1 && count <= 200)) throw new Error(`${part}: no seeds; write for instance 1,2,10-13`);
-    return Array.from({ length: count }, (_, index) => Number(first) + index);
-  });
+/** The options that fields give: numbers, and seeds as people write them, "7" or "1,2,10-13". */
+export function optionsOf({ seeds, ...numbers }) {
+  const options = {};
+  for (const [name, field] of Object.entries(numbers)) if (field.value) options[name] = Number(field.value);
+  const said = seeds.value.trim();
+  if (/^\d+$/.test(said)) options.seed = Number(said);
+  else if (said) options.seeds = said;
+  return options;
 }
 
 export function showDraw(section) {
@@ -37,20 +37,11 @@ export function showDraw(section) {
 
   async function draw(event) {
     event.preventDefault();
-    const options = {};
-    for (const [name, field] of Object.entries({ count, steps, guidance })) if (field.value) options[name] = Number(field.value);
-    let listed = [];
-    try {
-      listed = seedsOf(seeds.value);
-    } catch (error) {
-      tell(error.message, true);
-      return;
-    }
-    if (listed.length === 1) options.seed = listed.pop();
-    const asked = { options, seeds: listed };
+    const options = optionsOf({ seeds, count, steps, guidance });
+    const asked = { options };
     if (what.value === "layout") Object.assign(asked, { layout: layoutNow().text, name: layoutNow().name || undefined });
     else {
-      asked.prompt = prompt.field.value;
+      asked.prompts = [prompt.field.value];
       if (negative.field.value) options.negative = negative.field.value;
     }
     queued(await ask("POST", "draw", { asked }));

@@ -1,6 +1,9 @@
-// Gallery: the folder's images, newest first, each with its facts; two of them compared with a slider.
+// Gallery: the folder's images, newest first, each with its facts; two compared with a slider; a grid of many.
 
-import { ask, dialog, h, image, segment, tell } from "./dom.js";
+import { ask, dialog, h, image, labelled, segment, tell } from "./dom.js";
+import { optionsOf } from "./draw.js";
+import { queued } from "./jobs.js";
+import { promptField } from "./prompts.js";
 import { emit, on } from "./state.js";
 
 export function showGallery(section) {
@@ -47,7 +50,8 @@ export function showGallery(section) {
   });
   on("images", () => { if (!section.hidden) load(); });
   addEventListener("turned", ({ detail: view }) => view === "gallery" && load());
-  section.append(h("div", { className: "bar" }, h("h2", {}, "Gallery"), about, compare), grid, more);
+  section.append(h("div", { className: "bar" }, h("h2", {}, "Gallery"), about, compare,
+    h("button", { type: "button", onclick: () => gridOf("") }, "Draw a grid")), grid, more);
 }
 
 function detail(name, facts) {
@@ -84,8 +88,41 @@ function detail(name, facts) {
         h("div", { className: "buttons" },
           facts && h("button", { type: "button", className: "main", onclick: open }, "Open as layout"),
           facts && h("button", { type: "button", onclick: again }, "Draw again"),
+          facts && h("button", { type: "button", onclick: () => { box.close(); gridOf(facts.prompt); } }, "Draw a grid"),
+          h("button", { type: "button", onclick: () => { box.close(); emit("under", name); } }, "Draw over it"),
           h("a", { className: "button", href: image(name), download: name }, "Save a copy")))),
   );
+}
+
+/** A prompt with every concept at a strength: <dog> as <dog:0.5>. */
+const at = (prompt, strength) => prompt.replace(/(?<!\\)<([^<>:]+)(:[^<>]*)?>/g, `<$1:${strength}>`);
+
+/** Asks for a sheet of images over prompts, strengths and seeds. */
+function gridOf(text) {
+  const prompts = promptField({ rows: 3, required: true, value: text, placeholder: "one prompt a line" });
+  const strengths = h("input", { placeholder: "1, or 0.5,1,1.5" });
+  const seeds = h("input", { placeholder: "0, or 1,2,10-13" });
+  const steps = h("input", { type: "number", min: 1, max: 1000, placeholder: "auto" });
+  const guidance = h("input", { type: "number", min: 0, max: 100, step: 0.5, placeholder: "auto" });
+  const lines = (field, by) => field.value.split(by).map((one) => one.trim()).filter(Boolean);
+  const box = dialog("Draw a grid", h(
+    "form", {
+      className: "stacked", onsubmit: async (event) => {
+        event.preventDefault();
+        const some = lines(strengths, ",");
+        const all = lines(prompts.field, "\n").flatMap((one) => (some.length ? some.map((by) => at(one, by)) : [one]));
+        const asked = { prompts: [...new Set(all)], options: optionsOf({ seeds, steps, guidance }), grid: true };
+        queued(await ask("POST", "draw", { asked }));
+        tell("the grid is drawn: the queue in Draw shows it");
+        box.close();
+      },
+    },
+    labelled("Prompts", prompts.element),
+    h("div", { className: "row" }, labelled("Strengths", strengths), labelled("Seeds", seeds),
+      labelled("Steps", steps), labelled("Guidance scale", guidance)),
+    h("p", { className: "quiet" }, "A row for each prompt and strength, a column for each seed."),
+    h("button", { className: "main" }, "Draw"),
+  ));
 }
 
 function compared(left, right) {

@@ -3,7 +3,9 @@
 import { ask, duration, h, image, sentence, tell } from "./dom.js";
 import { emit, over } from "./state.js";
 
-const KINDS = { draw: "draw", again: "draw again", plan: "plan", learn: "learn", export: "export" };
+const KINDS = {
+  draw: "draw", again: "draw again", stylize: "stylize", edit: "edit", plan: "plan", learn: "learn", export: "export",
+};
 const STATES = { waiting: "waiting", running: "running", done: "done", stopped: "stopped", failed: "failed" };
 
 export const cancel = (job) => ask("DELETE", `jobs/${job.id}`);

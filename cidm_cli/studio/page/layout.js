@@ -3,8 +3,9 @@
 import { ask, h, image, labelled, segment, sentence, tell } from "./dom.js";
 import { canvas } from "./canvas.js";
 import { queued } from "./jobs.js";
+import { drawOver } from "./over.js";
 import { promptField } from "./prompts.js";
-import { emit, jobs, known, on, over } from "./state.js";
+import { emit, jobs, known, on, over as ended } from "./state.js";
 
 const EMPTY = 'version = 1\n\n[base]\nprompt = "a photo of a dog and a cat on the grass"\n';
 
@@ -162,23 +163,43 @@ function refresh() {
 /** What lies under the boxes: what is being drawn, else what was drawn last, else an image to trace. */
 function under() {
   const job = jobs.get(drawn);
-  if (shownUnder.value === "trace") return shownUnder.traced ?? "";
+  if (shownUnder.value === "laid") return laid && image(laid);
   if (shownUnder.value === "none" || !job) return "";
   return job.look || (job.images.length ? image(job.images.at(-1)) : "");
 }
+let laid = "";  // the image of the folder that lies under the boxes
 const shownUnder = h("select", { "aria-label": "Under the boxes", onchange: chooseUnder },
   h("option", { value: "drawn" }, "the drawn image"), h("option", { value: "none" }, "nothing"),
-  h("option", { value: "trace" }, "a file to trace …"));
-const traced = h("input", {
-  type: "file", accept: "image/*", hidden: true,
-  onchange: () => {
-    if (traced.files[0]) shownUnder.traced = URL.createObjectURL(traced.files[0]);
-    refresh();
+  h("option", { value: "laid" }, "an image …"));
+const picker = h("input", {
+  type: "file", accept: "image/png,image/jpeg,image/webp", hidden: true, "aria-label": "Image under the boxes",
+  onchange: async () => {
+    const form = new FormData();
+    form.append("files", picker.files[0]);
+    lay((await ask("POST", "images", form)).names[0]);
   },
 });
 function chooseUnder() {
-  if (shownUnder.value === "trace") traced.click();
+  if (shownUnder.value === "laid") picker.click();
   refresh();
+}
+function lay(name) {
+  laid = name;
+  shownUnder.value = "laid";
+  refresh();
+}
+
+function over() {
+  const name = shownUnder.value === "laid" ? laid : jobs.get(drawn)?.images.at(-1);
+  if (!name) {
+    tell("lay an image under the boxes, or draw one", true);
+    return;
+  }
+  drawOver(name, share(regions()[selected]?.box), (job) => {
+    drawn = job.id;
+    shownUnder.value = "drawn";
+    refresh();
+  });
 }
 
 /** A control that shows a value of the layout unless one is typing in it. */
@@ -347,14 +368,15 @@ export function showLayout(section) {
   const cancel = h("button", { type: "button", hidden: true, onclick: () => ask("DELETE", `jobs/${drawn}`) }, "Cancel");
   on("job", (job) => {
     if (job.id !== drawn) return;
-    bar.hidden = cancel.hidden = over(job);
+    bar.hidden = cancel.hidden = ended(job);
     if (job.total) Object.assign(bar, { max: job.total, value: job.done });
-    if (over(job) && job.error && job.state === "failed") tell(sentence(job.error), true);
+    if (ended(job) && job.error && job.state === "failed") tell(sentence(job.error), true);
     strip.replaceChildren(...job.images.map((one) => h(
       "button", { type: "button", className: "thumbnail", title: one, onclick: () => emit("look", one) }, h("img", { src: image(one), alt: one }),
     )));
     refresh();
   });
+  on("under", (name) => { lay(name); location.hash = "layout"; });
   on("layout", ({ told, file }) => { loaded(told, file, null); location.hash = "layout"; });
 
   section.append(
@@ -366,7 +388,8 @@ export function showLayout(section) {
       h("div", {}, view.element,
         h("div", { className: "bar" },
           h("button", { type: "button", onclick: () => hear.add([0.25, 0.25, 0.75, 0.75]) }, "Add region"),
-          h("label", { className: "inline" }, h("span", {}, "Under the boxes"), shownUnder), traced, bar, cancel),
+          h("label", { className: "inline" }, h("span", {}, "Under the boxes"), shownUnder), picker,
+          h("button", { type: "button", onclick: over }, "Draw over it"), bar, cancel),
         layers(), strip),
       h("form", { onsubmit: (event) => event.preventDefault() }, regionForm(), pictureForm()),
       source()),

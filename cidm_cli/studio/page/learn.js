@@ -46,11 +46,29 @@ export function showLearn(section) {
     begin.textContent = known.concepts.some((one) => one.name.toLowerCase() === key()) ? "Learn a new version" : "Learn";
     images.replaceChildren(...kept.map((one) => picture(own, one)));
   }
-  function picture(own, { name: file, caption }) {
+  function picture(own, { name: file, caption, mask }) {
     const place = `uploads/${segment(own)}/${segment(file)}`;
+    const crop = h("i", { className: "crop", hidden: true });
+    const shown = h("img", { src: `api/${place}`, alt: file, loading: "lazy", onload: placed });
+    const whole = h("div", {}, shown,
+      mask && h("img", { className: "mask", src: `api/uploads/${segment(own)}/${segment(mask)}`, alt: `mask of ${file}` }), crop);
+    /** Shows all of the image in its square, and the part of it that is learned, where a plan has said at which size. */
+    function placed() {
+      const [wide, high] = [shown.naturalWidth, shown.naturalHeight];
+      whole.style.width = `${(100 * wide) / Math.max(wide, high)}%`;
+      const size = run.placed[file];
+      crop.hidden = !size;
+      if (!size) return;
+      const scale = Math.min(wide / size[0], high / size[1]);
+      const [across, down] = [(size[0] * scale) / wide, (size[1] * scale) / high];
+      Object.assign(crop.style, {
+        left: `${50 * (1 - across)}%`, top: `${50 * (1 - down)}%`, width: `${100 * across}%`, height: `${100 * down}%`,
+      });
+      crop.title = `learned at ${size.join(" × ")} pixels`;
+    }
     const text = h("textarea", { value: caption, rows: 2, placeholder: "caption: the template's", "aria-label": `Caption of ${file}`,
       onchange: () => ask("PUT", place, { caption: text.value }) });
-    return h("figure", {}, h("img", { src: `api/${place}`, alt: file, loading: "lazy" }), text,
+    return h("figure", {}, h("div", { className: "frame" }, whole), text,
       h("button", { type: "button", "aria-label": `Take ${file} out`, title: "take out", onclick: async () => { await ask("DELETE", place); list(); } }, "×"));
   }
   async function upload(files) {
@@ -144,9 +162,9 @@ function panel() {
   }
 
   const shown = {
-    element, job: null,
+    element, job: null, placed: {},
     follow(job) {
-      if (shown.job?.id !== job.id) { shots.replaceChildren(); plan.replaceChildren(); }
+      if (shown.job?.id !== job.id) { shots.replaceChildren(); plan.replaceChildren(); shown.placed = {}; }
       shown.job = jobs.get(job.id) ?? job;
       job = shown.job;
       title.textContent = `${job.kind === "plan" ? "Plan" : "Training"}: ${job.title}`;
@@ -157,7 +175,10 @@ function panel() {
       if (job.total) Object.assign(bar, { max: job.total, value: job.done });
       notes.replaceChildren(...[...new Set(job.notes)].map((note) => h("li", {}, note)));
       draw(job);
-      if (job.kind === "plan" && job.result) plan.replaceChildren(...planned(job.result));
+      if (job.kind === "plan" && job.result) {
+        plan.replaceChildren(...planned(job.result));
+        shown.placed = job.result.placed;
+      }
       previews(job);
     },
   };
