@@ -42,7 +42,7 @@ LAYOUT = """\
 version = 1
 
 [image]
-size = [128, 64]         # width, height: room for two of the base's own pictures
+size = [128, 64]         # width, height: room for two of the base's own images
 seed = 1
 
 [base]
@@ -114,7 +114,7 @@ def _fresh(folder: Path) -> Path:
     if root.exists():
         if not (root / "registry.json").is_file() or not (folder / "report.html").is_file():
             raise CidmError(
-                f"{folder}: holds something that is no demo", hint="choose another folder with -o"
+                f"{folder}: holds something that is not a demo", hint="choose another folder with -o"
             )
         shutil.rmtree(root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,11 +135,11 @@ def _strips(workspace: Workspace, task: Task) -> list[Strip]:
     examples = load_examples(task.images, class_noun=task.class_noun).examples[:5]
     what = f"<{task.name}>"
     return [
-        Strip(f"{what}: what it was taught", f"All it ever saw: {len(examples)} pictures are shown.",
+        Strip(f"{what}: what it was taught", f"All it ever saw: {len(examples)} images are shown.",
               [(e.image.resize((128, 128)), e.caption) for e in examples]),
         Strip(f"{what}: what the base knew", f'Its own idea of "{task.class_noun}".',
               list(zip(pictures[: len(plain)], plain, strict=True))),
-        Strip(f"{what}: what it draws now", "Scenes that its pictures never showed.",
+        Strip(f"{what}: what it draws now", "Scenes that its images never showed.",
               list(zip(pictures[len(plain) :], learned, strict=True))),
     ]  # fmt: skip
 

@@ -122,7 +122,7 @@ def test_folders_and_captions_of_kohyas_kind_are_read_as_coming_from_says(tmp_pa
     assert {example.caption for example in read.examples} == {"sks dog on a sofa", "a photo of a dog"}
     assert any("1.caption" in warning for warning in read.warnings)
     (inner.parent / "5_tom cat").mkdir()
-    with pytest.raises(CidmError, match="no picture itself"):
+    with pytest.raises(CidmError, match="no image itself"):
         load_examples(inner.parent, class_noun="dog")
     assert marked("sks dog on a sofa", "rex", "dog").prompt == "<rex> on a sofa"
     assert marked("1girl, long hair", "rex", "girl").prompt == "<rex>, 1girl, long hair"

@@ -30,9 +30,9 @@ def demo(
         data={"demo": made},
         human=[
             f"learned {', '.join(f'<{name}>' for name in made.concepts)}, one after another",
-            f"<{made.concepts[0]}>: {made.unchanged} of {made.compared} pictures the same, byte for byte, "
+            f"<{made.concepts[0]}>: {made.unchanged} of {made.compared} images the same, byte for byte, "
             "before and after learning the others",
-            f"pictures: {made.sheet}",
+            f"images: {made.sheet}",
             f"report:   {made.report}",
             "",
             "try next:",

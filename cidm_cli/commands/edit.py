@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"\d*\.?\d+")
 @flags(how=DRAWING, given=declared(EditOptions))
 def edit(
     call: Invocation,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WEBP pictures.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WEBP images.")],
     concept: Annotated[
         str, typer.Option("--concept", metavar="NAME", help="A learned object.", autocompletion=concept_names)
     ],
@@ -32,18 +32,18 @@ def edit(
         str | None,
         typer.Option(
             "--box", metavar="X0,Y0,X1,Y1",
-            help="Where: left, upper, right and lower edge, as shares of the picture (0 to 1) or in pixels.",
+            help="Where: left, upper, right and lower edge, as shares of the image (0 to 1) or in pixels.",
         ),
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option("--mask", metavar="MASK.png", help="Where: a picture of the same size, white there."),
+        typer.Option("--mask", metavar="MASK.png", help="Where: an image of the same size, white there."),
     ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(
             "--prompt", "-p",
-            help='What is to be seen: "a red <dog>". [default: "a photo of a <NAME>"]', show_default=False,
+            help='Prompt: "a red <dog>". [default: "a photo of a <NAME>"]', show_default=False,
         ),
     ] = None,
     out: PicturesOption = Path(),
@@ -51,9 +51,9 @@ def edit(
     how: dict[str, Any],
     given: dict[str, Any],
 ) -> Result:  # fmt: skip
-    """Draw a learned object into a part of pictures. Prints the new pictures' paths.
+    """Draw a learned object into a part of images. Prints the new images' paths.
 
-    The result has the picture's own size. Outside the box or mask every pixel stays as it was.
+    The result has the image's own size. Outside the box or mask every pixel stays as it was.
     """
     if box is not None:
         _check_box(box, images)

@@ -152,7 +152,7 @@ def estimate_learn(
         str, typer.Argument(metavar="[NAME]", help="As for learn.", show_default=False)
     ] = "concept",
     images: Annotated[
-        Path | None, typer.Argument(metavar="[IMAGES]", help="As for learn. [default: one square picture]")
+        Path | None, typer.Argument(metavar="[IMAGES]", help="As for learn. [default: one square image]")
     ] = None,
     noun: Annotated[
         str | None, typer.Option("--class", metavar="NOUN", help="What kind of thing it is.")
@@ -191,7 +191,7 @@ def estimate_learn(
     sizes = ", ".join(f"{width}x{height}" for width, height in estimate.sizes_of(skeleton, task))
     each = f"{options.batch}" if options.accumulate == 1 else f"{options.accumulate} times {options.batch}"
     return _shown(
-        f"learning a {noun}: {options.steps} steps of {each}, pictures at {sizes} pixels",
+        f"learning a {noun}: {options.steps} steps of {each}, images at {sizes} pixels",
         about, wanted, phases, speed, estimate.advice(skeleton, options, phases),
     )  # fmt: skip
 

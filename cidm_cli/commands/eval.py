@@ -29,7 +29,7 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="PATH",
-            help="Reference pictures: a folder with tasks.toml, CustomConcept101's dataset.json, or a folder of "
+            help="Reference images: a folder with tasks.toml, CustomConcept101's dataset.json, or a folder of "
             "folders named like the concepts. [default on mini: mini-CIFC]",
         ),
     ] = None,
@@ -76,7 +76,7 @@ def evaluate(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where pictures and results go.")
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where images and results go.")
     ] = Path("cidm-eval"),
     *,
     how: dict[str, Any],
@@ -84,8 +84,8 @@ def evaluate(
 ) -> Result:
     """Judge the learned concepts: likeness, text alignment, forgetting, retention, confusion.
 
-    Draws every concept by a set of prompts and compares the pictures with its reference pictures. With --layouts,
-    looks into the boxes of layouts: is each region's concept the one found there? Pictures are kept in
+    Draws every concept by a set of prompts and compares the images with its reference images. With --layouts,
+    looks into the boxes of layouts: is each region's concept the one found there? Images are kept in
     FOLDER/samples: an evaluation that was stopped goes on where it was, and none is drawn twice.
     """
     if layouts:
@@ -115,7 +115,7 @@ def evaluate(
     table = layout_files.table(found) if layouts else report_files.table(found)
     return Result(
         data={told: found.to_json(), "files": paths},
-        human=[table, f"written to {out}; {paths['report']} shows the pictures"],
+        human=[table, f"written to {out}; {paths['report']} shows the images"],
         ids=[str(path) for path in paths.values()],
     )
 
@@ -161,7 +161,7 @@ def _going_on(pictures: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise CidmError(
-            f"interrupted; the pictures drawn so far are in {pictures}",
+            f"interrupted; the images drawn so far are in {pictures}",
             "the same command goes on from there",
             ExitCode.INTERRUPTED,
         ) from None

@@ -25,7 +25,7 @@ def explain(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help='For instance "a <dog> on the beach".')],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE.png", help="Also write the heat map as a picture."),
+        typer.Option("--out", "-o", metavar="FILE.png", help="Also write the heat map as an image."),
     ] = None,
     *,
     how: dict[str, Any],

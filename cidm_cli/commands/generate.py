@@ -44,7 +44,7 @@ def generate(
     ] = None,
     again: Annotated[
         list[Path] | None,
-        typer.Option("--from", metavar="IMAGE.png", help="Draw this picture again, from what it says."),
+        typer.Option("--from", metavar="IMAGE.png", help="Draw this image again, from what it says."),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -59,7 +59,7 @@ def generate(
         ),
     ] = None,
     grid: Annotated[
-        bool, typer.Option("--grid", help="Also one sheet of all pictures: a row a prompt, a column a seed.")
+        bool, typer.Option("--grid", help="Also one sheet of all images: a row a prompt, a column a seed.")
     ] = False,
     out: PicturesOption = Path(),
     *,
@@ -68,9 +68,9 @@ def generate(
     how: dict[str, Any],
     given: dict[str, Any],
 ) -> Result:
-    """Draw prompts that name learned concepts. Prints the pictures' paths.
+    """Draw prompts that name learned concepts. Prints the images' paths.
 
-    Flags win over layout files, layout files over settings. Every picture carries what is needed to draw it
+    Flags win over layout files, layout files over settings. Every image carries what is needed to draw it
     again: cidm generate --from PICTURE.png
     """
     from ..draw.choices import lines
@@ -84,7 +84,7 @@ def generate(
         raise CidmError("--merged and --method exclude each other", "give one of them", ExitCode.USAGE)
     wanted = _sketch(**followed)
     if again and (layouts or prompts or given or read or static or wanted):
-        raise CidmError("--from takes no other settings: it draws the same picture", code=ExitCode.USAGE)
+        raise CidmError("--from takes no other settings: it draws the same image", code=ExitCode.USAGE)
     if overrides and not layouts:
         raise CidmError("--set changes layout files, and there is none", code=ExitCode.USAGE)
     workspace = call.workspace(how)

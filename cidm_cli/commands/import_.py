@@ -25,7 +25,7 @@ def import_concepts(
             "--class", metavar="NOUN", help="What kind of thing a LoRA shows. [default: from its name]"
         ),
     ] = None,
-    style: Annotated[bool, typer.Option("--style", help="It is a picture style, not an object.")] = False,
+    style: Annotated[bool, typer.Option("--style", help="It is an image style, not an object.")] = False,
     only: Annotated[
         str | None, typer.Option("--concept", metavar="NAME", help="The one concept of a bundle to take.")
     ] = None,

@@ -95,4 +95,4 @@ def _failure(found: Sequence[Checked]) -> CidmError | None:
     faulty = sum(bool(one.faults) for one in found)
     things = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     files = "1 layout" if len(found) == 1 else f"{faulty} of {len(found)} layouts"
-    return CidmError(f"{things} in {files}", "mend what is listed, then check again", code)
+    return CidmError(f"{things} in {files}", "correct these, then check again", code)

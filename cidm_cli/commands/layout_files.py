@@ -1,4 +1,4 @@
-"""Layout files and sizes of pictures, as commands handle them."""
+"""Layout files and sizes of images, as commands handle them."""
 
 from __future__ import annotations
 

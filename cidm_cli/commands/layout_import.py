@@ -35,9 +35,7 @@ def import_layout(
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(
-            "--size", metavar="WIDTHxHEIGHT", help="Of the picture, where the file does not say it."
-        ),
+        typer.Option("--size", metavar="WIDTHxHEIGHT", help="Of the image, where the file does not say it."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> Result:

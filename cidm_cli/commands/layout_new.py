@@ -56,7 +56,7 @@ def new(
     for region in layout.regions:
         if region.mask is not None:
             folder = Path() if path is None else path.parent
-            call.output.note(f"{folder / region.mask}: needs a grey picture, white where {region.prompt} is")
+            call.output.note(f"{folder / region.mask}: needs a grey image, white where {region.prompt} is")
     shown = [str(path)] if path else text.splitlines()
     return Result(data={"path": path, "template": template, "text": text}, human=shown, ids=shown)
 

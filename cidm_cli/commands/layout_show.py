@@ -34,7 +34,7 @@ def show(
         ),
     ] = None,
 ) -> Result:
-    """Draw a layout's boxes and masks as a picture: which region is where, what it shows, where regions meet.
+    """Draw a layout's boxes and masks as an image: which region is where, what it shows, where regions meet.
 
     Nothing is generated. A region has the number that --set counts it by: 0 is region.0.
     """

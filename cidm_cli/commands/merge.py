@@ -132,7 +132,7 @@ def _analysis(found: Analysis) -> Result:
         data=asdict(found),
         human=[
             table,
-            "overlap of subspaces, 0 to 1; change of the pictures, of 255; likeness by CLIP, at most 1",
+            "overlap of subspaces, 0 to 1; change of the images, of 255; likeness by CLIP, at most 1",
             f"{found.fits} more concepts of rank {found.rank} can be orthogonal to all of these "
             f"({found.tightest} has {found.free[found.tightest]} dimensions left)",
         ],

@@ -1,4 +1,4 @@
-"""Where pictures are written, by one process or several, each those it draws."""
+"""Where images are written, by one process or several, each those it draws."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PicturesOption = Annotated[
     Path,
-    typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single picture."),
+    typer.Option("--out", "-o", metavar="PATH", help="A folder, or a .png file for a single image."),
 ]
 
 
@@ -31,14 +31,14 @@ def checked(out: Path, pictures: int) -> bool:
     """Whether -o names a file and not a folder. To be asked before anything is drawn.
 
     Raises:
-        CidmError: USAGE for one file and several pictures, for another kind of picture, and where -o is a file that did
+        CidmError: USAGE for one file and several images, for another kind of image, and where -o is a file that did
             not come from here; FAILED where nothing can be written.
     """
     single = out.suffix.lower() == ".png"
     if single and pictures > 1:
-        raise CidmError(f"-o {out}: one file for several pictures", "give a folder", ExitCode.USAGE)
+        raise CidmError(f"-o {out}: one file for several images", "give a folder", ExitCode.USAGE)
     if out.suffix.lower() in (".jpg", ".jpeg", ".webp"):
-        raise CidmError(f"-o {out}: pictures are PNG", f"give {out.with_suffix('.png')}", ExitCode.USAGE)
+        raise CidmError(f"-o {out}: images are PNG", f"give {out.with_suffix('.png')}", ExitCode.USAGE)
     if out.is_file() and not (single and _drawn_here(out)):
         what = "a file that cidm did not draw" if single else "a file, and no .png"
         raise CidmError(f"-o {out}: there is {what}", "give another name, or a folder", ExitCode.USAGE)
@@ -47,7 +47,7 @@ def checked(out: Path, pictures: int) -> bool:
 
 
 def check_png(out: Path) -> None:
-    """Raises CidmError where -o is no place for the one picture that there will be: USAGE for another ending."""
+    """Raises CidmError where -o is no place for the one image that there will be: USAGE for another ending."""
     if out.suffix.lower() != ".png":
         raise CidmError(f"-o {out}: not a .png file", "give a name that ends in .png", ExitCode.USAGE)
     check_place(out)
@@ -64,9 +64,9 @@ def _drawn_here(path: Path) -> bool:
 
 
 def write(content: bytes, out: Path, single: bool, stem: str) -> Path:
-    """Writes a picture's file under the given name, or in the folder under one that says what it is.
+    """Writes an image's file under the given name, or in the folder under one that says what it is.
 
-    An equal picture of that name is written again; a different one is left, and a number is added.
+    An equal image of that name is written again; a different one is left, and a number is added.
     """
     if not single:
         return write_beside(out, stem, ".png", content)
@@ -76,7 +76,7 @@ def write(content: bytes, out: Path, single: bool, stem: str) -> Path:
 
 @contextmanager
 def telling_kept(written: Collection[tuple[str | Path, dict[str, Any]]], pictures: int) -> Iterator[None]:
-    """Says, when the drawing in it is interrupted, how many of the pictures are there already, and where.
+    """Says, when the drawing in it is interrupted, how many of the images are there already, and where.
 
     Args:
         written: paths and facts of those there are; read at the end.
@@ -87,7 +87,7 @@ def telling_kept(written: Collection[tuple[str | Path, dict[str, Any]]], picture
         paths = [Path(path) for path, _ in written]
         where = f"; what was drawn is in {paths[0].parent.resolve()}" if paths else ""
         raise CidmError(
-            f"interrupted after {len(paths)} of {pictures} pictures{where}",
+            f"interrupted after {len(paths)} of {pictures} images{where}",
             code=ExitCode.INTERRUPTED,
             details={"images": [{"path": path, **facts} for path, facts in written]},
         ) from None
@@ -97,20 +97,20 @@ def refuse_overwriting(given: Sequence[Path], out: Path) -> None:
     """Raises CidmError USAGE where the result would take the place of what was given."""
     for path in given:
         if out.resolve() == path.resolve():
-            raise CidmError(f"-o {out}: that is the given picture", "give another name", ExitCode.USAGE)
+            raise CidmError(f"-o {out}: that is the given image", "give another name", ExitCode.USAGE)
 
 
 def stem(prompt: str, seed: int) -> str:
-    """What a picture's file is called before its ending."""
+    """What an image's file is called before its ending."""
     return f"{words(prompt)}-{seed}"
 
 
 def write_all(call: Invocation, pictures: Iterable[Picture], stems: Sequence[str], out: Path) -> Result:
-    """Writes this process's pictures as they come. The result tells paths and facts of all processes' in order.
+    """Writes this process's images as they come. The result tells paths and facts of all processes' in order.
 
     Args:
-        pictures: drawn when they are asked for.
-        stems: of every picture of all processes. One whose name an earlier picture has waits for that to be written:
+        images: drawn when they are asked for.
+        stems: of every image of all processes. One whose name an earlier image has waits for that to be written:
             so the files are those that one process would write.
 
     Raises:

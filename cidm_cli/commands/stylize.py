@@ -19,7 +19,7 @@ from .pictures import PicturesOption, paint, refuse_overwriting
 @flags(how=DRAWING, given=declared(StylizeOptions))
 def stylize(
     call: Invocation,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WEBP pictures.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WEBP images.")],
     style: Annotated[
         str, typer.Option("--style", metavar="NAME", help="A learned style.", autocompletion=concept_names)
     ],
@@ -27,7 +27,7 @@ def stylize(
         str | None,
         typer.Option(
             "--prompt", "-p",
-            help='What is to be seen: "a <painting> of a house". [default: "a <NAME>"]', show_default=False,
+            help='Prompt: "a <painting> of a house". [default: "a <NAME>"]', show_default=False,
         ),
     ] = None,
     out: PicturesOption = Path(),
@@ -35,9 +35,9 @@ def stylize(
     how: dict[str, Any],
     given: dict[str, Any],
 ) -> Result:  # fmt: skip
-    """Give pictures a learned style. Prints the new pictures' paths.
+    """Give images a learned style. Prints the new images' paths.
 
-    The result has the picture's shape and as many pixels as the base is used to; --size says otherwise. A prompt
+    The result has the image's shape and as many pixels as the base is used to; --size says otherwise. A prompt
     that says what is to be seen keeps it better than the style alone.
     """
     workspace = call.workspace(how)

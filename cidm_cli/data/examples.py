@@ -76,7 +76,7 @@ def load_examples(folder: Path, *, class_noun: str, caption_template: str | None
             )
         digest = _pixel_digest(decoded.image)
         if digest in examples:
-            warnings.append(f"{path.name}: the same picture as {examples[digest].path.name}; left out")
+            warnings.append(f"{path.name}: the same image as {examples[digest].path.name}; left out")
             continue
         mask = None
         if path.stem in listing.masks:
@@ -86,15 +86,13 @@ def load_examples(folder: Path, *, class_noun: str, caption_template: str | None
         image = _reduced(decoded.image)
         kept_pixels += image.width * image.height
         if kept_pixels > MAX_KEPT_PIXELS:
-            raise _invalid(
-                f"{folder} holds more pictures than fit in memory", "use fewer or smaller pictures"
-            )
+            raise _invalid(f"{folder} holds more images than fit in memory", "use fewer or smaller images")
         caption = read_caption(listing.captions[path.stem]) if path.stem in listing.captions else ""
         if not caption:
             caption = caption_from_template(caption_template or DEFAULT_TEMPLATE, class_noun)
         examples[digest] = Example(image, caption, mask, path, digest)
     if len(examples) < FEW:
-        warnings.append(f"only {len(examples)} usable picture(s); 3 to 7 teach a concept better")
+        warnings.append(f"only {len(examples)} usable image(s); 3 to 7 teach a concept better")
     ordered = tuple(examples[digest] for digest in sorted(examples))
     return Dataset(ordered, _set_digest(ordered, masks), tuple(warnings))
 
@@ -104,17 +102,17 @@ def _load_mask(path: Path, size: tuple[int, int]) -> Image.Image:
     if _is_coloured(decode_picture(content, str(path)).image):
         raise _invalid(
             f"{path} has colours, and a mask has none",
-            "paint the concept white and the rest black; or give it another name if it is a picture",
+            "paint the concept white and the rest black; or give it another name if it is an image",
         )
     mask = decode_mask(content, str(path)).image
     if mask.size != size:
         raise _invalid(
-            f"{path} is {mask.width} x {mask.height} pixels but its picture is {size[0]} x {size[1]}",
-            "save the mask in the picture's size",
+            f"{path} is {mask.width} x {mask.height} pixels but its image is {size[0]} x {size[1]}",
+            "save the mask in the image's size",
         )
     if mask.getextrema() == (0, 0):
         raise _invalid(
-            f"{path} is all black: nothing of its picture would be learned", "paint the concept white"
+            f"{path} is all black: nothing of its image would be learned", "paint the concept white"
         )
     return mask
 

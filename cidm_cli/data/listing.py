@@ -58,7 +58,7 @@ def list_pictures(place: Path) -> Listing:
     """
     # os.path answers no for names that the system cannot hold, where Path would raise.
     if not os.path.exists(place):
-        raise CidmError(f"{place}: no such folder or picture", _meant(place), ExitCode.NOT_FOUND)
+        raise CidmError(f"{place}: no such folder or image", _meant(place), ExitCode.NOT_FOUND)
     if not os.path.isdir(place):
         # It may lie among thousands of others: only what belongs to it is looked at.
         beside = [path for path in sorted(place.parent.iterdir()) if _belongs(path, place) and path.is_file()]
@@ -70,18 +70,20 @@ def list_pictures(place: Path) -> Listing:
         return _with_pictures(place, found)
     if len(inner) > 1:
         raise _invalid(
-            f"{place} holds no picture itself, but {len(inner)} folders: {', '.join(path.name for path in inner)}",
+            f"{place} holds no image itself, but {len(inner)} folders: {', '.join(path.name for path in inner)}",
             f"learn them one after another, for instance from '{inner[0]}'",
         )
     there = list_pictures(inner[0])
-    note = f"{inner[0].name}: the pictures in it are learned; its number of repeats is not, --steps says how long"
+    note = (
+        f"{inner[0].name}: the images in it are learned; its number of repeats is not, --steps says how long"
+    )
     return Listing(there.folder, there.pictures, there.masks, there.captions, (note, *there.warnings))
 
 
 def _with_pictures(place: Path, found: Listing) -> Listing:
     if not found.pictures:
         raise _invalid(
-            f"{place} holds no usable picture", found.warnings[0] if found.warnings else "it is empty"
+            f"{place} holds no usable image", found.warnings[0] if found.warnings else "it is empty"
         )
     return found
 
@@ -102,22 +104,20 @@ def _sorted_out(folder: Path, files: list[Path], folders: list[Path], warnings: 
             if match["owner"] in stems:
                 _add(masks, match["owner"], path, path.name, warnings)
             else:
-                warnings.append(
-                    f"{path.name}: the mask of no picture; skipped (rename it if it is a picture)"
-                )
+                warnings.append(f"{path.name}: the mask of no image; skipped (rename it if it is an image)")
         else:
             pictures.append(path)
     for inner in folders:
         if inner.name.casefold() not in _MASK_FOLDERS:
-            warnings.append(f"{inner.name}: a folder; pictures in it are not used")
+            warnings.append(f"{inner.name}: a folder; images in it are not used")
             continue
         for path in _images(_entries(inner)[0], warnings):
             if path.stem in stems:
                 _add(masks, path.stem, path, f"{inner.name}/{path.name}", warnings)
             else:
-                warnings.append(f"{inner.name}/{path.name}: the mask of no picture; skipped")
+                warnings.append(f"{inner.name}/{path.name}: the mask of no image; skipped")
     captions = {path.stem: texts[path.stem] for path in pictures if path.stem in texts}
-    warnings += [f"{texts[s].name}: the caption of no picture" for s in sorted(texts) if s not in stems]
+    warnings += [f"{texts[s].name}: the caption of no image" for s in sorted(texts) if s not in stems]
     return Listing(folder, tuple(pictures), masks, captions, tuple(warnings))
 
 
@@ -143,9 +143,9 @@ def _images(paths: Iterable[Path], warnings: list[str]) -> list[Path]:
         if picture_format(read_start(path, 16)) is not None:
             found.append(path)
         elif path.suffix.lower() in _PICTURE_SUFFIXES:
-            warnings.append(f"{path.name}: not a PNG, JPEG or WEBP picture, whatever its name says; skipped")
+            warnings.append(f"{path.name}: not a PNG, JPEG or WEBP image, whatever its name says; skipped")
         else:
-            warnings.append(f"{path.name}: not a PNG, JPEG or WEBP picture; skipped")
+            warnings.append(f"{path.name}: not a PNG, JPEG or WEBP image; skipped")
     return found
 
 
@@ -162,7 +162,7 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path], list[str]]:
     if len(names) > MAX_ENTRIES:
         raise _invalid(
             f"{folder} holds {len(names)} entries; at most {MAX_ENTRIES} are looked at",
-            "put the few pictures of the concept into a folder of their own",
+            "put the few images of the concept into a folder of their own",
         )
     for name in names:
         path = folder / name

@@ -104,7 +104,7 @@ def stated(noun: str, name: str) -> str:
     if not sound or CAPTION.search(found):
         meant = in_captions([found], style=False) if sound else ""
         raise CidmError(
-            f"concept {name}: --class {' '.join(noun.split())!r} is no class noun",
+            f"concept {name}: --class {' '.join(noun.split())!r} is not a class noun",
             f"say only what kind of thing it is, for instance --class {_quoted(meant or 'dog')}",
             ExitCode.USAGE,
         )

@@ -40,13 +40,13 @@ def redraw(registry: Registry, base: Base, facts: dict[str, Any], folder: Path =
         fingerprint, found = _told(facts, registry.base.kind, base, folder)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, CidmError) as error:
         raise CidmError(
-            f"the picture's cidm text is incomplete or was edited ({error!r})",
-            hint="give a picture that cidm generate wrote, unedited",
+            f"the image's cidm text is incomplete or was edited ({error!r})",
+            hint="give an image that cidm generate wrote, unedited",
             code=ExitCode.INVALID,
         ) from error
     if fingerprint != registry.base.fingerprint:
         raise CidmError(
-            "the picture was drawn on another base than this registry's",
+            "the image was drawn on another base than this registry's",
             hint="give the registry it was drawn from with --registry PATH",
             code=ExitCode.REGISTRY,
         )
@@ -188,7 +188,7 @@ def _found(there: Records, key: str, blob: str, noun: str, how: str) -> Record:
     same = [record for record in there if (record.blob, record.class_noun) == (blob, noun)]
     if not same:
         raise CidmError(
-            f"the picture {how} <{key}> as it was learned then, and the registry no longer has that version",
+            f"the image {how} <{key}> as it was learned then, and the registry no longer has that version",
             hint="`cidm list` shows what there is",
             code=ExitCode.NOT_FOUND,
         )
@@ -216,8 +216,8 @@ def _same_file(told: tuple[Path, str], base: Base, beside: Path) -> Static:
         if os.path.isfile(path) and digest(path) == sha256:
             return read_static(path, base)
     raise CidmError(
-        f"the picture was drawn with the merged file {name}, which is gone or has changed",
-        hint="put it back, or beside the picture; or merge the same concepts again",
+        f"the image was drawn with the merged file {name}, which is gone or has changed",
+        hint="put it back, or beside the image; or merge the same concepts again",
         code=ExitCode.NOT_FOUND,
     )
 
@@ -244,8 +244,8 @@ def _masks_in(folder: Path, layout: Layout, hashes: Sequence[str | None]) -> tup
     for index, (mask, then) in enumerate(zip(masks, hashes, strict=True)):
         if mask is not None and mask.sha256 != then:
             raise CidmError(
-                f"the picture was drawn with a mask that has changed: {mask.path} (region.{index}.mask)",
-                hint="put the old one back, or beside the picture",
+                f"the image was drawn with a mask that has changed: {mask.path} (region.{index}.mask)",
+                hint="put the old one back, or beside the image",
                 code=ExitCode.NOT_FOUND,
             )
     return masks

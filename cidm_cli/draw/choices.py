@@ -64,7 +64,7 @@ def choose(text: str, seed: int, folder: Path | None) -> str:
             break
         text = _OPEN.sub(one, text)
     raise CidmError(
-        f"prompt {text[:60]!r}: what is chosen in it leaves something open again and again",
+        f"prompt {text[:60]!r}: its choices never come to an end",
         "no file of wildcards may name itself, or one that names it",
         ExitCode.USAGE,
     )

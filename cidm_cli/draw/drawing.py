@@ -118,13 +118,13 @@ def to_redraw(paths: Sequence[Path]) -> list[tuple[dict[str, Any], Path]]:
         if facts.get("command") == "learn":
             raise CidmError(
                 f"{path}: shows a concept in training, with weights that are not kept",
-                "give a picture that cidm generate wrote",
+                "give an image that cidm generate wrote",
                 ExitCode.USAGE,
             )
         if command := command_for(facts):
             raise CidmError(
-                f"{path}: was drawn over a given picture, which is not in it",
-                f"with that picture, run: {command}",
+                f"{path}: was drawn over a given image, which is not in it",
+                f"with that image, run: {command}",
                 ExitCode.USAGE,
             )
         out.append((facts, path.parent))

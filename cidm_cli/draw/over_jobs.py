@@ -150,7 +150,7 @@ def _masked(given: Given, mask: Given) -> Part:
         raise CidmError(
             f"{mask.path} is {mask.image.width} x {mask.image.height} pixels but {given.path} is "
             f"{given.image.width} x {given.image.height}",
-            hint="save the mask in the picture's size",
+            hint="save the mask in the image's size",
             code=ExitCode.INVALID,
         )
     box = mask.image.getbbox()
@@ -171,10 +171,10 @@ def refuse_swapped(command: str, images: Sequence[Path], name: str, registry: Re
     is_picture = name.casefold() not in concepts and os.path.isfile(name)
     if not (strays or is_picture):
         return
-    what = f"{flag} {name} is a picture" if is_picture else f"{strays[0]} is a concept, not a picture"
+    what = f"{flag} {name} is an image" if is_picture else f"{strays[0]} is a concept, not an image"
     picture = name if is_picture else "PICTURE"
     line = ["cidm", command, picture, flag, strays[0] if strays else "NAME"]
-    raise CidmError(what, f"the picture comes first: {shlex.join(line)}", ExitCode.USAGE)
+    raise CidmError(what, f"the image comes first: {shlex.join(line)}", ExitCode.USAGE)
 
 
 def command_for(facts: dict[str, Any]) -> str | None:

@@ -54,7 +54,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 def _untold(path: Path, why: str) -> CidmError:
     return CidmError(
         f"{path}: does not say how it was made ({why})",
-        hint="give a picture that cidm generate wrote; other programs may strip the text on saving",
+        hint="give an image that cidm generate wrote; other programs may strip the text on saving",
         code=ExitCode.INVALID,
     )
 

@@ -285,12 +285,12 @@ def guide(
     if how.kind != "as-is" and picture.getextrema() == ((0, 0),) * 3:
         raise CidmError(
             f"{followed.path}: no lines to follow are in it",
-            hint="draw them dark on white or white on black; kind edge wants an ordinary picture",
+            hint="draw them dark on white or white on black; kind edge wants an ordinary image",
             code=ExitCode.INVALID,
         )
     (width, height), (wide, high) = followed.image.size, options.size
     if abs(width * high / (height * wide) - 1) > STRETCHED:
-        on_note(f"{followed.path}: {width} x {height}, is stretched to the picture's {wide} x {high}")
+        on_note(f"{followed.path}: {width} x {height}, is stretched to the image's {wide} x {high}")
     when = sampling.steps_between(options.steps, how.start, how.until)
     if not when:
         on_note(

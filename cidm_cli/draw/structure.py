@@ -173,8 +173,8 @@ def again(facts: dict[str, Any], beside: Path) -> Callable[[], Followed]:
             if pixel_digest(image) == digest:
                 return Followed(place, digest, image, how, find_again(source, weights, beside))
         raise CidmError(
-            f"the picture follows the lines of {path}, which is gone or has changed",
-            hint="put the old one back, or beside the picture",
+            f"the image follows the lines of {path}, which is gone or has changed",
+            hint="put the old one back, or beside the image",
             code=ExitCode.NOT_FOUND,
         )
 

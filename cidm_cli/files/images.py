@@ -77,7 +77,7 @@ def decode_mask(content: bytes, source: str) -> Decoded:
 
 def _decode(content: bytes, source: str, convert: Callable[[Image.Image], Image.Image]) -> Decoded:
     if picture_format(content) is None:
-        raise _invalid(f"{source} is not a PNG, JPEG or WEBP picture", "convert it to one of these")
+        raise _invalid(f"{source} is not a PNG, JPEG or WEBP image", "convert it to one of these")
     with opened(content, source) as picture:
         _check_shape(picture.size, source)
         picture.load()
@@ -115,9 +115,7 @@ def opened(
         raise _too_many_pixels(source) from None
     except Exception as error:
         # Decoders meet hostile bytes with nearly any exception type; all mean the same to the user.
-        raise _invalid(
-            f"{source} is damaged or cut off: {error}", "copy or save the picture again"
-        ) from error
+        raise _invalid(f"{source} is damaged or cut off: {error}", "copy or save the image again") from error
 
 
 def _without_profile(content: bytes) -> bytes:
@@ -186,7 +184,7 @@ def _too_many_pixels(source: str, size: tuple[int, int] | None = None) -> CidmEr
     shape = f"{size[0]} x {size[1]}" if size else "far too many"
     return _invalid(
         f"{source} has {shape} pixels; at most {MAX_PIXELS // 1_000_000} million are read",
-        "make the picture smaller",
+        "make the image smaller",
     )
 
 

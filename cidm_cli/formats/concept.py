@@ -87,7 +87,7 @@ def unpack(
     for name, tensor in tensors.items():
         site, _, factor = name.removeprefix("unet.").removesuffix(".weight").rpartition(".")
         if site not in shapes or name not in (f"unet.{site}.lora_A.weight", f"unet.{site}.lora_B.weight"):
-            raise _invalid(source, f"{name} is no layer of this base")
+            raise _invalid(source, f"{name} is not a layer of this base")
         (down if factor == "lora_A" else up)[site] = tensor
     for site in sorted({*up, *down}):
         a, b, (out, width) = up.get(site), down.get(site), shapes[site]

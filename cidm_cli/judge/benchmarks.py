@@ -48,8 +48,8 @@ def load_benchmark(path: Path) -> Benchmark:
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         raise CidmError(
-            f"{path} holds no folder of a concept's pictures",
-            hint=f"put each concept's pictures into a folder of its name: {path}/dog/1.jpg",
+            f"{path} holds no folder of a concept's images",
+            hint=f"put each concept's images into a folder of its name: {path}/dog/1.jpg",
             code=ExitCode.INVALID,
         )
     return Benchmark(tuple(Task(f.name, f.name, "", False, f, ()) for f in folders), ())
@@ -81,11 +81,11 @@ def _custom_concept_101(file: Path) -> Benchmark:
     if len(absent) == len(tasks):
         raise CidmError(
             f"{file}: none of its folders is there, {tasks[absent[0]].images} for one",
-            hint="unpack the pictures beside it",
+            hint="unpack the images beside it",
             code=ExitCode.NOT_FOUND,
         )
     notes = (
-        (f"{file}: no folder of pictures for {len(absent)} concepts, {absent[0]} for one",) if absent else ()
+        (f"{file}: no folder of images for {len(absent)} concepts, {absent[0]} for one",) if absent else ()
     )
     return Benchmark(tuple(task for task in tasks.values() if task.name not in absent), notes)
 

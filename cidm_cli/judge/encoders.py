@@ -46,7 +46,7 @@ class Encoder:
             kind = str(PreTrainedConfig.get_config_dict(name, **where)[0].get("model_type"))
             # Others fetch kernels when they are built; timm's may be any model that timm can fetch.
             if kind not in MODEL_FOR_IMAGE_MAPPING_NAMES or kind.startswith("timm"):
-                raise ValueError(f"a {kind} is not known to look at pictures")
+                raise ValueError(f"a {kind} is not known to look at images")
             model, told = AutoModel.from_pretrained(
                 name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
                 output_loading_info=True, **where,

@@ -158,7 +158,7 @@ def _spots(
                 excused = frozenset((*whole, *here)) - {key}
                 spots.append(Spot(number, subjects[key], parts[number], excused))
             else:
-                skipped.append((number, f"the data holds no pictures of <{key}>"))
+                skipped.append((number, f"the data holds no images of <{key}>"))
     return tuple(spots), tuple(skipped)
 
 

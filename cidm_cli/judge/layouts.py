@@ -62,8 +62,8 @@ def evaluate_layouts(
     scenes = [one for one in every if one.spots]
     if not scenes:
         raise CidmError(
-            "no region of the layouts names a concept that has reference pictures",
-            "name concepts in the regions' prompts: <dog>; --data says where pictures are",
+            "no region of the layouts names a concept that has reference images",
+            "name concepts in the regions' prompts: <dog>; --data says where images are",
             ExitCode.NOT_FOUND,
         )
     for what, why in skipped:

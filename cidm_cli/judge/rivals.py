@@ -43,7 +43,7 @@ def check_rivals(wanted: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in wanted if name not in RIVALS]
     if unknown or not wanted:
         raise CidmError(
-            f"--rivals {','.join(wanted)}: {unknown[0] if unknown else 'nothing'} is no way of drawing a layout",
+            f"--rivals {','.join(wanted)}: {unknown[0] if unknown else 'nothing'} is not a way of drawing a layout",
             hint=f"they are {', '.join(RIVALS)}",
             code=ExitCode.USAGE,
         )

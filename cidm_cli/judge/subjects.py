@@ -89,7 +89,7 @@ def match(
     for record in sorted(records, key=lambda record: record.sequence):
         found = by_key.get(record.key)
         if found is None:
-            skipped.append((record.name, "the data holds no pictures of that name"))
+            skipped.append((record.name, "the data holds no images of that name"))
             continue
         own = prompts or found.prompts or cidm_templates.prompt_set("style" if record.style else "object")
         subjects.append(
@@ -165,8 +165,8 @@ def choose(
     if data is None:
         if not family(registry.base.kind).references:
             raise CidmError(
-                "no reference pictures to compare with",
-                "give --data FOLDER, with a folder of pictures for each concept, named like it",
+                "no reference images to compare with",
+                "give --data FOLDER, with a folder of images for each concept, named like it",
                 ExitCode.USAGE,
             )
         data = tasks_folder()
@@ -185,7 +185,7 @@ def choose(
     if not subjects:
         there = ", ".join(task.name for task in benchmark.tasks[:12])
         raise CidmError(
-            f"{data} holds pictures of none of the concepts",
+            f"{data} holds images of none of the concepts",
             f"it has {there}; folders and concepts must have the same names",
             ExitCode.NOT_FOUND,
         )

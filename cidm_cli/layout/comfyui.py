@@ -80,10 +80,10 @@ def _fill(
             continue
         box = clipped(_box(one, size, walk))
         if box is None:
-            draft.note(f"the prompt {one.text[:60]!r} is left out: its area lies outside the picture")
+            draft.note(f"the prompt {one.text[:60]!r} is left out: its area lies outside the image")
             continue
         if box != _box(one, size, walk):
-            draft.note(f"the area of {one.text[:60]!r} leaves the picture: the part within is taken")
+            draft.note(f"the area of {one.text[:60]!r} leaves the image: the part within is taken")
         if one.masked:
             draft.note(f"the mask of {one.text[:60]!r} is not in the file: its area is taken")
         text = _plain(draft, walk, one.text)
@@ -114,7 +114,7 @@ def _weigh(draft: Draft, whole: Sequence[float], regions: Sequence[float]) -> No
 def _joined(draft: Draft, walk: Walk, parts: Sequence[Conditioning]) -> str:
     texts = [text for one in parts if (text := _plain(draft, walk, one.text))]
     if len(texts) > 1:
-        draft.note(f"{len(texts)} prompts of the whole picture are joined to one")
+        draft.note(f"{len(texts)} prompts of the whole image are joined to one")
     return ", ".join(dict.fromkeys(texts))
 
 
@@ -129,8 +129,8 @@ def _box(one: Conditioning, size: tuple[int, int] | None, walk: Walk) -> Box:
     if not one.pixels:
         return one.area
     if size is None:
-        hint = "say the picture's size: --size 512x768"
-        raise walk.refused("its areas are in pixels, and nothing says how large the picture is", hint)
+        hint = "say the image's size: --size 512x768"
+        raise walk.refused("its areas are in pixels, and nothing says how large the image is", hint)
     (width, height), (x0, y0, x1, y1) = size, one.area
     return x0 / width, y0 / height, x1 / width, y1 / height
 
@@ -156,7 +156,7 @@ def _settings(walk: Walk, sampler: Node, wishes: Wishes) -> dict[str, Any]:
             image[key] = float(value) if key == "guidance" else int(value)
     strength = walk.number(sampler.inputs.get("denoise"))
     if strength is not None and strength < 1:
-        walk.note(sampler, f"starts from a picture (denoise {strength:g}): a layout is drawn from nothing")
+        walk.note(sampler, f"starts from an image (denoise {strength:g}): a layout is drawn from nothing")
     said = [str(sampler.inputs[name]) for name in ("sampler_name", "scheduler") if name in sampler.inputs]
     if said:
         walk.note(sampler, f"samples with {' '.join(said)[:60]}: say --sampler to cidm generate")
@@ -183,7 +183,7 @@ def _latent(walk: Walk, sampler: Node) -> Node | None:
             None,
         )
     if len(empty) > 1:
-        walk.notes.append(f"several empty pictures: the size of node {empty[0].name} is taken")
+        walk.notes.append(f"several empty images: the size of node {empty[0].name} is taken")
     return empty[0] if empty else None
 
 

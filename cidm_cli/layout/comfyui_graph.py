@@ -82,7 +82,7 @@ def read_graph(data: Any, source: str, notes: list[str]) -> Graph:
         nodes = []
     if not nodes:
         hint = "save one from ComfyUI (Save, or Export (API)), or give a prompt as a text file"
-        raise CidmError(f"{source} is no ComfyUI workflow", hint, ExitCode.INVALID)
+        raise CidmError(f"{source} is not a ComfyUI workflow", hint, ExitCode.INVALID)
     if len(nodes) > MAX_NODES:
         raise CidmError(f"{source} has more than {MAX_NODES} nodes", code=ExitCode.INVALID)
     return Graph({node.name: node for node in nodes})

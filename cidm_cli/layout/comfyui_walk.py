@@ -134,7 +134,7 @@ def _area(walk: Walk, node: Node, behind: tuple[str, ...]) -> list[Conditioning]
     numbers = [walk.number(node.inputs.get(name)) for name in ("x", "y", "width", "height")]
     pixels = node.kind == "ConditioningSetArea"
     if any(one is None for one in numbers):
-        walk.note(node, "says no area that can be read: it is the whole picture's")
+        walk.note(node, "says no area that can be read: it is the whole image's")
         return walk.conditionings(node.inputs.get("conditioning"), behind)
     x, y, width, height = (min(max(float(one or 0), -1e6), 1e6) for one in numbers)
     area = (x, y, x + width, y + height)

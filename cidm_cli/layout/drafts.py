@@ -61,7 +61,7 @@ def drafted(draft: Draft) -> dict[str, Any]:
     prompt = draft.prompt
     if not prompt and draft.regions:
         prompt = _summed(draft.regions)
-        draft.note("no prompt of the whole picture: it is made of the regions' own, without the concepts")
+        draft.note("no prompt of the whole image: it is made of the regions' own, without the concepts")
     base: dict[str, Any] = {"prompt": prompt}
     if draft.negative:
         base["negative"] = draft.negative

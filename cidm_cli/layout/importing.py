@@ -58,7 +58,7 @@ def import_file(path: str | Path, wishes: Wishes) -> Imported:
         content = read_bounded(Path(path), MAX_BYTES)
     if content.startswith(b"\x89PNG"):
         hint = "save what its text says (workflow, prompt or parameters) as a file of its own"
-        raise CidmError(f"{source} is a picture", hint, ExitCode.INVALID)
+        raise CidmError(f"{source} is an image", hint, ExitCode.INVALID)
     return import_text(decode_utf8(content, source), source, wishes)
 
 

@@ -142,7 +142,7 @@ def _text(path: Path, source: str) -> str:
         raise
     if start == _PNG:
         raise CidmError(
-            f"{source} is a picture, not a layout",
+            f"{source} is an image, not a layout",
             hint=f"if cidm drew it, this draws it again: cidm generate --from {shlex.quote(source)}",
             code=ExitCode.INVALID,
         )
@@ -220,7 +220,7 @@ def _override(data: dict[str, Any], override: str) -> KeyPath:
     """Set one key of `data` in place and return its path."""
     match = _OVERRIDE.fullmatch(override)
     if match is None:
-        raise _usage(f"--set {override!r} is no key=value", "write for instance --set image.seed=7")
+        raise _usage(f"--set {override!r} is not key=value", "write for instance --set image.seed=7")
     parts = [part.strip() for part in match.group(1).split(".")]
     path: KeyPath = ()
     target: Any = data

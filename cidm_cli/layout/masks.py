@@ -44,7 +44,7 @@ def read_mask(layout: Layout, index: int, folder: Path) -> Image.Image:
     assert name is not None
     path: KeyPath = ("region", index, "mask")
     place = _place(layout, path)
-    content = _content(place, folder, name, "save a grey picture there, white where the region is")
+    content = _content(place, folder, name, "save a grey image there, white where the region is")
     mask = decode_mask(content, f"{place}: {name}").image
     if mask.getextrema() == (0, 0):
         hint = "paint white where the region is"
@@ -58,7 +58,7 @@ def read_structure(layout: Layout, folder: Path) -> Image.Image:
 
     assert layout.structure
     place, name = _place(layout, ("structure", "image")), layout.structure.image
-    content = _content(place, folder, name, "save the picture there whose lines are to be followed")
+    content = _content(place, folder, name, "save the image there whose lines are to be followed")
     return decode_picture(content, f"{place}: {name}").image
 
 
@@ -81,6 +81,6 @@ def _content(place: str, folder: Path, name: str, hint: str) -> bytes:
         code = error.code if isinstance(error, CidmError) else ExitCode.INVALID
         raise CidmError(f"{place}: {error}", hint if code == ExitCode.NOT_FOUND else None, code) from None
     if not inside:
-        hint = "copy the picture beside the layout"
+        hint = "copy the image beside the layout"
         raise CidmError(f"{place}: {name} leads out of the layout's folder", hint, ExitCode.INVALID)
     return content

@@ -319,7 +319,7 @@ def faults_together(image: ImageSettings, regions: Iterable[tuple[int, Region]])
             hint = "soften the mask itself, or give a box too"
             yield Fault((*path, "feather"), "needs a box: a mask has edges of its own", hint)
         if region.feather > min(size) / 2:
-            message = f"is {region.feather:g}, more than half of the picture's shorter side"
+            message = f"is {region.feather:g}, more than half of the image's shorter side"
             yield Fault((*path, "feather"), message)
 
 
@@ -348,5 +348,5 @@ def _faults_of_box(box: Box, size: tuple[float, float], path: KeyPath) -> Iterat
     if size == (1.0, 1.0) and max(box) > 2:
         hint = 'for pixels, write units = "pixel" under [image]'
     shown = ", ".join(f"{edge:g}" for edge in box)
-    message = f"[{shown}] leaves the picture, which is {size[0]:g} wide and {size[1]:g} high"
+    message = f"[{shown}] leaves the image, which is {size[0]:g} wide and {size[1]:g} high"
     yield Fault(path, message, hint)

@@ -89,7 +89,7 @@ def _plates(layout: Layout, extents: Sequence[Box]) -> list[Plate]:
     sizes = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in extents]
     plates = [plates[index] for index in sorted(range(len(plates)), key=sizes.__getitem__)]
     alpha = f"alpha {layout.base.alpha:g}, " if layout.regions else ""
-    about = f"whole picture: {alpha}overlap {layout.image.overlap}, mode {layout.image.mode}"
+    about = f"whole image: {alpha}overlap {layout.image.overlap}, mode {layout.image.mode}"
     return [*plates, Plate("", layout.base.prompt, about, INK, None)]
 
 

@@ -55,7 +55,7 @@ def divide(draft: Draft, prompt: str, negative: str, said: Settings, source: str
     none; USAGE if that is the command line's.
     """
     if len(prompt) + len(negative) > MAX_TEXT:
-        raise refused(source, f"a text of more than {MAX_TEXT} characters is no prompt")
+        raise refused(source, f"a text of more than {MAX_TEXT} characters is not a prompt")
     if wishes.size is not None:
         draft.image["size"] = wishes.size
     if wishes.ratio is not None:
@@ -128,7 +128,7 @@ def _parts(prompt: str, said: Settings, source: str, draft: Draft) -> _Parts:
     texts, keys = pieces[::2], ["BREAK" if key == "AND" else key for key in pieces[1::2]]
     if "ADDP" in keys:
         raise refused(
-            source, "ADDP finds its regions in the picture while it is drawn", "give boxes: ADDCOL, ADDROW"
+            source, "ADDP finds its regions in the image while it is drawn", "give boxes: ADDCOL, ADDROW"
         )
     if len(texts) > MAX_REGIONS * 2:
         raise refused(source, f"more than {MAX_REGIONS} regions")
@@ -187,7 +187,7 @@ def _numbers(said: Settings, place: str, of_command: bool) -> Ratio | None:
     except ValueError:
         hint = "numbers above 0 with commas, rows parted by semicolons: 1,2;1,1"
         code = ExitCode.USAGE if of_command else ExitCode.INVALID
-        raise CidmError(f"{place}: {text[:60]!r} is no divide ratio", hint, code) from None
+        raise CidmError(f"{place}: {text[:60]!r} is not a divide ratio", hint, code) from None
     return numbers
 
 

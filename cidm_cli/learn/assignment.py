@@ -70,7 +70,7 @@ def assign(
     existing = admission.check(session.registry, name, resolved, update=update, crew=session.crew)
     listing = list_pictures(images)
     noun = noun_to_learn(name, noun, listing, existing, style=style, on_note=note, on_warning=warn)
-    note(f"reading {len(listing.pictures)} pictures of {images} …")
+    note(f"reading {len(listing.pictures)} images of {images} …")
     dataset = load_examples(images, class_noun=noun, caption_template=resolved.caption)
     captions = [(example.path.name, example.caption) for example in dataset.examples]
     for warning in (*dataset.warnings, *remarks(captions, name, noun), *unseen(dataset, resolved)):
@@ -96,7 +96,7 @@ def concept_name(name: str, images: Path) -> str:
             pass
         else:
             raise CidmError(
-                f"{images}: no such folder or picture, and {name} is one",
+                f"{images}: no such folder or image, and {name} is one",
                 f"the name comes first: cidm learn {images} {shlex.quote(name)}",
                 ExitCode.USAGE,
             )
@@ -152,7 +152,7 @@ def noun_to_learn(
             on_note(f"the class noun of <{name}> is {noun!r}, by {source}; --class says otherwise")
             return noun
     raise CidmError(
-        f"concept {name}: its name holds no class noun that is known, and the captions agree on none",
+        f"concept {name}: its name contains no known class noun, and the captions do not agree on one",
         "say what kind of thing it is with --class, for instance --class dog",
         ExitCode.USAGE,
     )
@@ -165,5 +165,5 @@ def unseen(dataset: Dataset, options: LearnOptions) -> list[str]:
     if seen >= count:
         return []
     return [
-        f"{count} pictures, of which {options.steps} steps see {seen}: raise --steps, or give the best 3 to 7"
+        f"{count} images, of which {options.steps} steps see {seen}: raise --steps, or give the best 3 to 7"
     ]

@@ -99,7 +99,7 @@ def prepare(
 
     def make(batch: range) -> dict[str, torch.Tensor]:
         if not noted:
-            noted.append(f"the base draws {len(said) - batch.start} pictures first, to learn beside")
+            noted.append(f"the base draws {len(said) - batch.start} images first, to learn beside")
             on_note(noted[0])
         given = [texts[said[number]] for number in batch]
         seeds = [options.seed + number for number in batch]
@@ -115,8 +115,8 @@ def prepare(
         latents += cache.tensors(base, content, partial(make, batch))["latents"].unsqueeze(1)
         if stop():
             raise CidmError(
-                f"stopped after {len(latents)} of the {len(said)} pictures that the base draws first",
-                hint="the same command goes on from there, unless it is told --no-cache",
+                f"stopped after {len(latents)} of the {len(said)} images that the base draws first",
+                hint="the same command goes on from there, unless --no-cache is given",
                 code=ExitCode.INTERRUPTED,
             )
     return _prior(base, said, latents, texts)

@@ -18,7 +18,7 @@ def check(options: LearnOptions, crew: Crew) -> None:
     batch, accumulate, count = options.batch, options.accumulate, crew.count
     if batch * accumulate % count:
         raise CidmError(
-            f"--batch {batch} --accumulate {accumulate}: a step of {batch * accumulate} pictures is not dealt out "
+            f"--batch {batch} --accumulate {accumulate}: a step of {batch * accumulate} images is not dealt out "
             f"evenly to {count} processes",
             hint=f"use --batch {_reaching(batch, count // gcd(accumulate, count))} or "
             f"--accumulate {_reaching(accumulate, count // gcd(batch, count))}",

@@ -58,7 +58,7 @@ def _check_previews(registry: Registry, name: str, prompts: Sequence[str]) -> No
         prompt = parse_prompt(said)
         if canonical_key(name) not in map(canonical_key, prompt.names):
             raise CidmError(
-                f"--preview {said!r}: does not name <{name}>, and no other picture changes while it is learned",
+                f"--preview {said!r}: does not name <{name}>, and no other image changes while it is learned",
                 hint=f'write for instance --preview "a photo of a <{name}>"',
                 code=ExitCode.USAGE,
             )

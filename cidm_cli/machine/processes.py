@@ -99,7 +99,7 @@ class Crew:
             if differing := [name for name in first if other[name] != first[name]]:
                 raise CidmError(
                     f"process {number} of {self.count}: has another {' and '.join(differing)} than the first",
-                    hint="all of them need the same registry, pictures and settings, and one --precision",
+                    hint="all of them need the same registry, images and settings, and one --precision",
                     code=ExitCode.USAGE,
                 )
 

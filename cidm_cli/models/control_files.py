@@ -84,8 +84,8 @@ def find_again(source: str, sha256: str, beside: Path) -> ControlFiles:
             if place is not None and (found := _files(place, source, source)).sha256 == sha256:
                 return found
     raise CidmError(
-        f"the picture was drawn with the model {source}, which is gone or has changed",
-        hint="put it back, or beside the picture; one on the hub is fetched again by drawing with --control",
+        f"the image was drawn with the model {source}, which is gone or has changed",
+        hint="put it back, or beside the image; one on the hub is fetched again by drawing with --control",
         code=ExitCode.NOT_FOUND,
     )
 

@@ -225,7 +225,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     for file in files:
         if file.parent != index.parent or file.suffix != ".safetensors" or not file.is_file():
             raise CidmError(
-                f"base {index}: lists {file.name!r}, which is no safetensors file beside it",
+                f"base {index}: lists {file.name!r}, which is not a safetensors file beside it",
                 hint="save the base again with pipeline.save_pretrained(PATH)",
                 code=ExitCode.INVALID,
             )

@@ -26,7 +26,7 @@ def advised(name: str, base: Base, options: LearnOptions) -> AbstractContextMana
 
 def advised_drawing(base: Base, options: DrawOptions) -> AbstractContextManager[None]:
     """As ``advised``, for drawing."""
-    what = f"out of memory on {base.device.type}; the pictures drawn so far are kept"
+    what = f"out of memory on {base.device.type}; the images drawn so far are kept"
     return _explained(what, lambda: drawing_advice(base, options))
 
 

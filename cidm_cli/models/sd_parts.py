@@ -143,7 +143,7 @@ def _checked(parts: Parts) -> Parts:
         length = words.model_max_length
         raise ValueError(f"its tokenizer gives {length} tokens a text, and its text encoder takes {longest}")
     if type(parts.denoiser.config.sample_size) is not int:
-        raise ValueError("its UNet does not say the size of its pictures")
+        raise ValueError("its UNet does not say the size of its images")
     if not has_words(words):
         raise ValueError("its tokenizer has no vocabulary")
     if words.pad_token_id is None:

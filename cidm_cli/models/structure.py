@@ -172,9 +172,9 @@ def _unfit_controlnet(base: Base, control: Control) -> str:
         if theirs != own:
             return f"{word} {theirs}, and the base's {own}"
     if told.global_pool_conditions:
-        return "it follows a picture's contents and not its structure"
+        return "it follows an image's contents and not its structure"
     if control.channels not in (1, 3):
-        return f"it looks at pictures of {control.channels} channels"
+        return f"it looks at images of {control.channels} channels"
     across = 2 ** (len(told.conditioning_embedding_out_channels) - 1)
     if across != base.factor:
         return f"its cells are {across} pixels wide, and the base's {base.factor}"
@@ -184,7 +184,7 @@ def _unfit_controlnet(base: Base, control: Control) -> str:
 def _unfit_adapter(base: Base, control: Control) -> str:
     """Why a T2I-Adapter cannot be used with a base; empty where it can."""
     if control.channels not in (1, 3):
-        return f"it looks at pictures of {control.channels} channels"
+        return f"it looks at images of {control.channels} channels"
     side = 2 ** len(base.denoiser.config.block_out_channels)
     pixels = torch.zeros(1, control.channels, *[side * base.factor] * 2, device=base.device)
     try:

@@ -22,9 +22,9 @@ class Computing:
     offload: Annotated[bool, Shown("off")] | None = None
     """Keep parts of the base in main memory while a GPU does not need them."""
     vram: Annotated[int, Form("GB")] | None = None
-    """Settings that fit a GPU of 8, 12, 16 or 24 GB, where none are given."""
+    """Preset for a GPU of 8, 12, 16 or 24 GB; options that are given win."""
     compile: bool = False
-    """Compile the UNet's blocks first: pays for many pictures of one size."""
+    """Compile the UNet's blocks first: faster for many images of one size."""
 
 
 WHERE = some(Computing, "device", "precision")

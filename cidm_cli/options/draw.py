@@ -50,12 +50,12 @@ Size = Annotated[tuple[int, int], Written("WIDTHxHEIGHT", read_size)]
 class DrawOptions:
     """Settings of drawing."""
 
-    count: Annotated[Count, Group("Pictures"), Short("-n")] = 1
-    """Pictures of each prompt."""
+    count: Annotated[Count, Group("Images"), Short("-n")] = 1
+    """Images of each prompt."""
     seed: Annotated[int, Ge(0)] = 0
-    """Seed of the first picture; the next ones count up."""
+    """Seed of the first image; the next ones count up."""
     steps: Annotated[int, Ge(1), Le(1000)]
-    """Denoising steps."""
+    """Sampling steps."""
     guidance: Annotated[float, Ge(0), Le(100)]
     """Classifier-free guidance scale."""
     size: Size
@@ -65,23 +65,23 @@ class DrawOptions:
     ] = "dpm++"
     """Sampler."""
     negative: str = ""
-    """What the picture should not show."""
+    """Negative prompt: what the image should not show."""
     method: Annotated[DrawMethod, Group("Concepts")] = "auto"
-    """How concepts are put together."""
+    """How several concepts are combined."""
     power: Weight = 0.0
     """Exponent of the similarities where the method is sharp or official; 0 takes 16 or 4."""
     style_from: Annotated[float, Ge(0), Lt(1), Shown("0, but 0.25 for mini")]
     """Share of the steps, from the noisiest, that draw a style's class noun in its place, so that subjects stay."""
-    batch: Annotated[Count, Group("Pictures")] = 4
-    """Pictures drawn at once, also of several prompts where they have the same weights and settings."""
+    batch: Annotated[Count, Group("Images")] = 4
+    """Images drawn at once, also of several prompts where they have the same weights and settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructureOptions:
-    """The picture, what it is, how strongly and when it is followed, and by what; layouts say it themselves."""
+    """The image, what it is, how strongly and when it is followed, and by what; layouts say it themselves."""
 
     structure: Annotated[Path, Form("IMAGE"), Group("Structure")] | None = None
-    """A picture whose lines those of --prompt follow."""
+    """An image whose lines those of --prompt follow."""
     structure_kind: Annotated[str, Form("KIND"), Shown("edge")] | None = None
     """edge, scribble or as-is: what IMAGE is."""
     structure_scale: Annotated[float, Shown("1.0")] | None = None
@@ -111,9 +111,9 @@ class PromptOptions:
     literal: Annotated[bool, Group("Prompts")] = False
     """Brackets, BREAK, alternatives and wildcards are plain words; only <name> means something."""
     wildcards: Annotated[Path, Form("FOLDER")] | None = None
-    """For __animal__ a line of animal.txt in this folder is taken, by the picture's seed."""
+    """Folder of wildcard files: __animal__ takes a line of animal.txt, by the image's seed."""
     seeds: Annotated[tuple[tuple[int, int], ...], Written("1,2,10-13", read_seeds)] | None = None
-    """A picture of each of these seeds, in place of --seed and --count."""
+    """An image of each of these seeds, in place of --seed and --count."""
 
 
 def resolve_draw(asked: Asked, kind: str, pixels: int) -> DrawOptions:
@@ -121,7 +121,7 @@ def resolve_draw(asked: Asked, kind: str, pixels: int) -> DrawOptions:
 
     Args:
         kind: the base's, for the defaults of its family.
-        pixels: the base's own picture side.
+        pixels: the base's own image side.
 
     Raises:
         CidmError: USAGE, naming the option, for a value that cannot be drawn with.
@@ -132,7 +132,7 @@ def resolve_draw(asked: Asked, kind: str, pixels: int) -> DrawOptions:
         name = "negative" if whole.negative else "guidance"
         raise usage(name, getattr(whole, name), "has no meaning on a distilled base, which knows no guidance")
     if whole.seed > 2**63 - whole.count:
-        raise usage("seed", whole.seed, "must be at most 2^63 - 1, the last picture's, too")
+        raise usage("seed", whole.seed, "must be at most 2^63 - 1, the last image's, too")
     if whole.power and whole.method not in POWERS:
         raise usage("power", whole.power, f"has no meaning with --method {whole.method}")
     return whole

@@ -10,8 +10,8 @@ from .declared import Asked, Count, Group, Held, Short, settled
 from .draw import DrawOptions
 
 _LINES = {
-    "seed": "Seed of each prompt's first picture; the next ones count up.",
-    "batch": "Pictures drawn at once.",
+    "seed": "Seed of each prompt's first image; the next ones count up.",
+    "batch": "Images drawn at once.",
 }
 
 
@@ -20,7 +20,7 @@ class EvalOptions:
     """Settings of an evaluation."""
 
     samples: Annotated[Count, Group("Evaluation"), Short("-n")] = 4
-    """Pictures of each prompt."""
+    """Images of each prompt."""
     limit_prompts: Count | None = None
     """Only this many prompts of each set, from its start."""
     every_task: bool = False
@@ -34,11 +34,11 @@ class EvalOptions:
     draw: Annotated[Asked, Held(DrawOptions, without=("count", "size"), lines=_LINES)] = field(
         default_factory=dict
     )
-    """How the pictures are drawn, as asked: what is open may be a layout's to say."""
+    """How the images are drawn, as asked: what is open may be a layout's to say."""
 
     @property
     def drawn(self) -> Asked:
-        """How the pictures are drawn, as asked, and how many."""
+        """How the images are drawn, as asked, and how many."""
         return {"count": self.samples, **self.draw}
 
 

@@ -39,9 +39,9 @@ class LearnOptions:
     steps: Annotated[Count, Group("Training")]
     """Training steps."""
     batch: Count
-    """Pictures in a step."""
+    """Images in a step."""
     accumulate: Count = 1
-    """Batches whose gradients make one step; a step then sees this many times --batch pictures."""
+    """Gradient accumulation: batches in a step, which then sees this many times --batch images."""
     lr: Positive
     """Learning rate of the low-rank weights; falls to zero over the training."""
     token_lr: Positive
@@ -51,30 +51,30 @@ class LearnOptions:
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """Optimizer; adamw8bit keeps its moments in 8 bits and needs bitsandbytes."""
     checkpointing: bool = False
-    """Compute inner values again for the gradients instead of keeping them: less memory, a third slower."""
+    """Gradient checkpointing: recompute activations instead of keeping them; less memory, a third slower."""
     min_snr: Weight = 0.0
-    """Weigh the loss of little noise down, by a signal to noise ratio up to this, usually 5; 0 leaves it out."""
+    """Min-SNR loss weighting: lowers the weight of timesteps with little noise; gamma, usually 5; 0 for none."""
     noise_offset: Weight = 0.0
-    """Shift of the noise as a whole, for very dark or bright pictures; usually up to 0.1."""
+    """Noise offset, for very dark or bright images; usually up to 0.1."""
     checkpoint_every: Count = 50
     """Steps between checkpoints."""
     seed: Seed = 0
     """Seed of everything drawn at random."""
 
-    caption: Annotated[str, Group("Pictures")] = "a photo of a {noun}"
-    """Caption of pictures without a .txt file; {noun} is the class noun."""
+    caption: Annotated[str, Group("Images")] = "a photo of a {noun}"
+    """Caption of images without a .txt file; {noun} is the class noun."""
     crop: bool = True
-    """Vary the pictures by cropping up to a fifth off their sides."""
+    """Augment by random crops, which take off up to a fifth of the sides."""
     mirror: bool = False
-    """Vary the pictures by mirroring; leave off for text and anything that is not symmetric."""
+    """Augment by mirroring; leave off for text and anything that is not symmetric."""
     buckets: Annotated[bool, Shown("on, but off for mini")]
-    """Learn each picture at a size near its own aspect instead of cutting all square."""
+    """Learn each image at a size near its own aspect ratio, not at a square crop."""
     variants: Count = 8
-    """Croppings of each picture, encoded once before the training."""
+    """Crops of each image, encoded once before the training."""
     prior: Annotated[int, Ge(0)] = 0
-    """Pictures of the class noun that the base draws first and goes on learning beside the concept; 0 for none."""
+    """Prior preservation: images of the class noun that the base draws and the training also learns; 0 for none."""
     prior_weight: Annotated[Weight, Only("prior")] = 1.0
-    """Weight of the loss of the --prior pictures."""
+    """Weight of the loss of the --prior images."""
 
     rank: Annotated[Count, Group("Weights and tokens")] = 4
     """Rank of the low-rank weights."""

@@ -23,7 +23,7 @@ class MergeOptions:
     """Settings of a merge."""
 
     method: Annotated[MergeMethod, Group("Merging")] = "fuse"
-    """How concepts are made one."""
+    """How concepts are merged."""
     rank: Count | None = None
     """Rank of the file, at most; its best approximation is taken."""
     aggregation: Literal["named", "sharp", "official", "paper"] = "sharp"
@@ -33,14 +33,14 @@ class MergeOptions:
     density: Annotated[float, Gt(0), Lt(1)] = 0.5
     """Share of each weight's entries that ties and dare keep."""
     preserve: Weight = 0.1
-    """How much fuse and rank-space leave alone what prompts without a concept do, against all concepts' own prompts."""
+    """How much fuse and rank-space preserve prompts without a concept, compared with the concepts' own prompts."""
     templates: Annotated[int, Ge(1), Le(12)] = 12
     """Prompts of each concept whose text features fuse and rank-space look at, 1 to 12."""
     drawings: Count = 4
-    """Pictures of each concept whose image features fuse and rank-space look at."""
+    """Images of each concept whose image features fuse and rank-space look at."""
     steps: Count = 10
-    """Denoising steps of those pictures, and of those that --analyze draws."""
+    """Sampling steps of those images, and of those that --analyze draws."""
     samples: Count = 2
-    """Pictures of each concept that --analyze draws."""
+    """Images of each concept that --analyze draws."""
     seed: Seed = 0
     """Seed of everything drawn at random."""

@@ -1,4 +1,4 @@
-"""What a user may set for drawing over given pictures."""
+"""What a user may set for drawing over given images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .declared import Asked, Group, Held, Share, spelled
 from .draw import DrawOptions, PromptOptions, Size
 
 _LINES = {
-    "count": "Pictures of each given one.",
-    "seed": "Seed of the first picture of each given one; the next ones count up.",
-    "steps": "Denoising steps at strength 1; of them, the share that strength says is taken.",
-    "batch": "Pictures drawn at once.",
+    "count": "Images of each given one.",
+    "seed": "Seed of the first image of each given one; the next ones count up.",
+    "steps": "Sampling steps at strength 1; a lower strength takes that share of them.",
+    "batch": "Images drawn at once.",
 }
 Reading = Annotated[Asked, Held(PromptOptions, without=("seeds",))]
 Drawn = Annotated[Asked, Held(DrawOptions, without=("size",), lines=_LINES)]
@@ -25,11 +25,11 @@ class StylizeOptions:
     """Settings of a style transfer."""
 
     strength: Annotated[Share, Group("Style transfer")] = 0.7
-    """How much is drawn anew, from 0 (the picture as it is) to 1 (nothing of it is kept)."""
+    """How much changes, from 0 (the image as it is) to 1 (a new image)."""
     invert: bool = True
-    """Start from noise found in the picture by denoising backwards, which keeps far more of it for half more time."""
+    """Start from noise that DDIM inversion finds: keeps far more of the image, and takes half more time."""
     size: Size | None = None
-    """Width and height in pixels; else as many pixels as the base is used to, in the picture's shape."""
+    """Width and height in pixels; else the base's own number of pixels, in the image's aspect ratio."""
     read: Reading = field(default_factory=dict)
     """How its prompts are read, as asked."""
     draw: Drawn = field(default_factory=dict)
@@ -41,13 +41,13 @@ class EditOptions:
     """Settings of an edit."""
 
     strength: Annotated[Share, Group("Editing")] = 1.0
-    """How much of the part is drawn anew, from 0 (as it is) to 1 (nothing of it is kept)."""
+    """How much of the part changes, from 0 (as it is) to 1 (a new drawing)."""
     feather: Annotated[float, Ge(0), Le(0.5)] = 0.1
     """Width of the part's soft edge, which lies inside it, as a share of its shorter side: 0 to 0.5."""
     crop: bool = True
-    """Draw the part and what is around it enlarged to the base's own size, not the whole picture."""
+    """Draw a crop around the part, enlarged to the base's own size, not the whole image."""
     size: Size | None = None
-    """Width and height in pixels that is drawn at; else what the base is used to. The result has the picture's own."""
+    """Width and height in pixels to draw at; else the base's own. The result has the image's own size."""
     read: Reading = field(default_factory=dict)
     """How its prompts are read, as asked."""
     draw: Drawn = field(default_factory=dict)
@@ -55,6 +55,6 @@ class EditOptions:
 
 
 def each(options: StylizeOptions | EditOptions) -> int:
-    """How many pictures are drawn of each given one."""
+    """How many images are drawn of each given one."""
     count: int = spelled(DrawOptions, options.draw)["count"]
     return count

@@ -40,7 +40,7 @@ SLACK = 1.1
 """How much more memory there has to be than is counted, as it cannot be used to the last byte: an assumption."""
 CARDS = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141)
 """Memory of graphics cards, in GiB."""
-PICTURES, STEPS, FISHER = "encoding pictures", "a training step", "Fisher information"
+PICTURES, STEPS, FISHER = "encoding images", "a training step", "Fisher information"
 """Phases of learning."""
 PROMPTS, DENOISING, LATER, DECODING = "reading prompts", "an evaluation", "a later evaluation", "decoding"
 """Phases of drawing."""
@@ -210,7 +210,7 @@ def advice(base: Base, options: LearnOptions, phases: Sequence[Phase]) -> str:
     if base.hardware not in ONE_MEMORY and not base.offload:
         flags.append("--offload")
     if options.variants > 1 and not base.vae.use_slicing:
-        flags.append(f"--variants 1 (croppings of a picture are encoded together, now {options.variants})")
+        flags.append(f"--variants 1 (croppings of an image are encoded together, now {options.variants})")
     return f"try {' or '.join(flags)}" if flags else "close other programs"
 
 

@@ -46,7 +46,7 @@ ELSEWHERE = {
 }
 """Where to say what a command does not take."""
 
-SMALLER = "use fewer or smaller pictures at a time, or close other programs"
+SMALLER = "use fewer or smaller images at a time, or close other programs"
 
 
 def run() -> NoReturn:

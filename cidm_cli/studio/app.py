@@ -111,7 +111,7 @@ async def _body(request: Request) -> dict[str, Any]:
             raise CidmError("the request is too large", code=ExitCode.INVALID)
     body = parse_json(decode_utf8(content, "the request"), "the request") if content else {}
     if not isinstance(body, dict):
-        raise CidmError("the request is no JSON object", code=ExitCode.INVALID)
+        raise CidmError("the request is not a JSON object", code=ExitCode.INVALID)
     return body
 
 

@@ -241,7 +241,7 @@ def test_camera_pictures_are_reduced_to_what_training_can_use(tmp_path: Path) ->
         pytest.param(png_with_header(65535, 1), ("65535 x 1",), id="65535 x 1"),
         pytest.param(png_with_header(20, 201), ("20 x 201", "narrow"), id="narrow"),
         pytest.param(png_with_header(15, 15), ("15 x 15",), id="tiny"),
-        pytest.param(png_with_header(0, 0), (), id="empty picture"),
+        pytest.param(png_with_header(0, 0), (), id="empty image"),
         pytest.param(png_with_header(4000, 4000), ("damaged or cut off",), id="pixels missing"),
         pytest.param(encoded(picture(), "PNG")[:-300], ("damaged or cut off",), id="cut-off PNG"),
         pytest.param(encoded(picture(), "PNG")[:40], ("damaged or cut off",), id="PNG header only"),
@@ -322,7 +322,7 @@ def test_a_link_within_the_folder_and_to_the_folder_are_followed(folder: Path, t
     (folder / "again.png").symlink_to("original.data")
     dataset = load(tmp_path / "link")
     assert len(dataset.examples) == 4
-    assert any("the same picture" in warning for warning in dataset.warnings)
+    assert any("the same image" in warning for warning in dataset.warnings)
 
 
 def test_a_pipe_given_as_the_picture_is_refused_without_waiting(tmp_path: Path) -> None:
@@ -336,9 +336,9 @@ def test_a_missing_folder_is_not_found(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, "no usable picture")
+    refused(tmp_path, "no usable image")
     (tmp_path / "x.png").write_bytes(b"GIF89a")
-    assert "x.png" in (refused(tmp_path, "no usable picture").hint or "")
+    assert "x.png" in (refused(tmp_path, "no usable image").hint or "")
 
 
 # --- duplicates and digests -----------------------------------------------------------------------------

@@ -327,14 +327,14 @@ def test_stopped_between_batches_what_was_drawn_is_kept(
     assert len(kept) == 2
     assert kept.items() <= files_of(Path("whole")).items()
     assert (
-        ran.error == f"error: interrupted after 2 of 3 pictures; what was drawn is in {Path('out').resolve()}"
+        ran.error == f"error: interrupted after 2 of 3 images; what was drawn is in {Path('out').resolve()}"
     )
     told = ran.answer["error"]["images"]
     assert sorted(image["path"] for image in told) == sorted(str(Path("out") / name) for name in kept)
     assert [image["prompt"] for image in told] == [DOG, SCENES[1]]
     ran = cidm(*said, *where, "out")
     assert ran.code == ExitCode.INTERRUPTED
-    assert ran.error == "error: interrupted after 0 of 3 pictures"
+    assert ran.error == "error: interrupted after 0 of 3 images"
 
 
 # What stays loaded

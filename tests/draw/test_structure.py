@@ -274,7 +274,7 @@ def test_the_model_is_looked_for_in_flag_layout_and_settings(
 
 
 REFUSED: dict[str, tuple[tuple[object, ...], ExitCode, str]] = {
-    "no picture": (("-p", DOG, "--structure", "none.png"), ExitCode.NOT_FOUND, "none.png"),
+    "no image": (("-p", DOG, "--structure", "none.png"), ExitCode.NOT_FOUND, "none.png"),
     "no model": (("-p", DOG, "--structure", "lines/scribble.png"), ExitCode.USAGE, "--control"),
     "no prompt": (("scene.toml", "--structure", "lines/scribble.png"), ExitCode.USAGE, "[structure]"),
     "nothing to scale": (("-p", DOG, "--structure-scale", 1), ExitCode.USAGE, "--structure-scale"),

@@ -103,7 +103,7 @@ def test_interrupted_between_pictures_it_tells_which_are_kept(
     ran = cidm(*command, "-n", 2, "--batch", 1, "--registry", taught, "-o", "out", "--json")
     assert ran.code == ExitCode.INTERRUPTED
     assert (
-        ran.error == f"error: interrupted after 1 of 2 pictures; what was drawn is in {Path('out').resolve()}"
+        ran.error == f"error: interrupted after 1 of 2 images; what was drawn is in {Path('out').resolve()}"
     )
     (kept,) = Path("out").iterdir()
     assert ran.answer["error"]["images"] == [{"path": str(kept), **png.read_facts(kept)}]
@@ -490,7 +490,7 @@ def test_a_picture_with_edited_text_still_gets_an_answer(cidm: Cidm, taught: Pat
         (("stylize", "house.png", "--style", "ink", "-n", 0), ExitCode.USAGE, "--count"),
         (("stylize", "house.png", "--style", "ink", "--sampler", "x"), ExitCode.USAGE, "--sampler"),
         (("stylize", "house.png", "--style", "ink", "-n", 2, "-o", "a.png"), ExitCode.USAGE, "a.png"),
-        (("stylize", "house.png", "--style", "ink", "-o", "./house.png"), ExitCode.USAGE, "given picture"),
+        (("stylize", "house.png", "--style", "ink", "-o", "./house.png"), ExitCode.USAGE, "given image"),
         (("edit", "house.png", "--concept", "dog"), ExitCode.USAGE, "--box"),
         (("edit", "house.png", "--concept", "dog", *BOX, "--mask", "m.png"), ExitCode.USAGE, "--mask"),
         (("edit", "house.png", "--concept", "dog", "--box", "1,2,3"), ExitCode.USAGE, "1,2,3"),
@@ -504,7 +504,7 @@ def test_a_picture_with_edited_text_still_gets_an_answer(cidm: Cidm, taught: Pat
 def test_what_cannot_be_drawn_is_refused(
     arguments: tuple[object, ...], code: ExitCode, said: str, cidm: Cidm, taught: Path, house: Path, no_model: None
 ) -> None:  # fmt: skip
-    Path("text.png").write_text("no picture")
+    Path("text.png").write_text("no image")
     Image.new("L", (20, 20), 255).save("small.png")
     Image.new("L", (90, 75), 0).save("black.png")
     before = house.read_bytes()

@@ -267,7 +267,7 @@ def test_what_cannot_be_judged_is_told_and_the_rest_is_judged(
     assert found.layouts[0].background_part is None, "the third box fills it, judged or not"
     assert found.layouts[0].background == {}
     assert [what for what, _ in found.skipped[:2]] == ["three, region 1", "three, region 2"]
-    assert any("pictures of <cat>" in note for note in notes)
+    assert any("images of <cat>" in note for note in notes)
     assert any("names no concept" in note for note in notes)
 
 

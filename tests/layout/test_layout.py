@@ -206,7 +206,7 @@ def test_an_override_may_set_what_the_file_leaves_out_and_the_last_one_wins() ->
 @pytest.mark.parametrize(
     ("override", "message", "hint"),
     [
-        ("seed", "--set 'seed' is no key=value", "image.seed=7"),
+        ("seed", "--set 'seed' is not key=value", "image.seed=7"),
         ("=3", "no key=value", ""),
         ("image.sede=7", "--set image.sede: image.sede is not a known key", "seed"),
         ("imag.seed=7", "--set imag.seed: imag is not a known key", "image"),
@@ -370,7 +370,7 @@ def with_line(old: str, new: str) -> str:
         ("0.48, 0.95]", "0.05, 0.95]", "scene.toml:18: region.0.box is empty", ""),
         ("[0.05, 0.30", "[-0.05, 0.30", "scene.toml:18: region.0.box [-0.05, 0.3, 0.48, 0.95] leaves", ""),
         ("0.48, 0.95]", "0.48, 1.01]", "scene.toml:18: region.0.box [0.05, 0.3, 0.48, 1.01] leaves", ""),
-        ("0.48, 0.95]", "480, 950]", "leaves the picture", 'units = "pixel"'),
+        ("0.48, 0.95]", "480, 950]", "leaves the image", 'units = "pixel"'),
         ("0.48, 0.95]", "0.48]", "scene.toml:18: region.0.box must be a list of 4 numbers", ""),
         ("0.48, 0.95]", "0.48, 0.95, 1]", "scene.toml:18: region.0.box must be a list of 4 numbers", ""),
         ("0.48, 0.95]", '0.48, "0.95"]', "scene.toml:18: region.0.box.3 must be a valid number", ""),
@@ -425,7 +425,7 @@ def test_a_layout_without_a_prompt_is_refused() -> None:
 
 
 def test_models_built_in_code_are_checked_too() -> None:
-    with pytest.raises(ValidationError, match="leaves the picture"):
+    with pytest.raises(ValidationError, match="leaves the image"):
         Layout(base=Base(prompt="x"), region=(Region(prompt="a", box=(0, 0, 1, 2)),))
     with pytest.raises(ValidationError, match="is inverted"):
         Region(prompt="a", box=(1, 0, 0, 2))

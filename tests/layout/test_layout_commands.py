@@ -238,7 +238,7 @@ def test_a_picture_in_place_of_a_layout_is_told_to_be_one(
     ran = cidm(*command, "my picture.png", "--registry", registry.root)
     assert ran.code == ExitCode.INVALID
     said = ran.out + ran.err
-    assert "my picture.png is a picture, not a layout" in said
+    assert "my picture.png is an image, not a layout" in said
     assert "cidm generate --from 'my picture.png'" in said
 
 

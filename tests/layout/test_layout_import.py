@@ -190,7 +190,7 @@ def test_without_a_prompt_of_the_whole_picture_one_is_made_without_concepts() ->
     found = taken(json.dumps(nodes))
     assert found.layout.base.prompt == "a dog, a cat"
     assert found.layout.base.alpha == 0.1
-    assert any("no prompt of the whole picture" in note for note in found.notes)
+    assert any("no prompt of the whole image" in note for note in found.notes)
 
 
 def test_negative_prompts_of_an_area_go_to_its_region() -> None:
@@ -221,8 +221,8 @@ def test_a_node_with_two_prompts_passes_each_on_by_itself() -> None:
         ({}, "samples with euler normal"),
         ({}, "loads v1-5.safetensors"),
         ({"n12": node("LoraLoader", lora_name="dog.safetensors", strength_model=1)}, "loads dog.safetensors"),
-        ({"n4": area("3", 300, 64, 300, 64)}, "leaves the picture"),
-        ({"n4": area("3", 600, 64, 300, 64)}, "lies outside the picture"),
+        ({"n4": area("3", 300, 64, 300, 64)}, "leaves the image"),
+        ({"n4": area("3", 600, 64, 300, 64)}, "lies outside the image"),
         ({"n4": node("ConditioningSetMask", conditioning=["3", 0], mask=["30", 0])}, "mask is not in the file"),
         ({"n4": node("ConditioningSetTimestepRange", conditioning=["3", 0], start=0)}, "is not carried over"),
         ({"n4": node("FancyRegion", something=["3", 0])}, "FancyRegion) is not known"),
@@ -555,11 +555,11 @@ def test_what_does_not_fit_is_told(prompt: str, wishes: dict[str, str], note: st
     [
         ("", {}, 4, "no prompt"),
         ("  <lora:x:1>  ", {}, 4, "no prompt"),
-        ("a BREAK b", {"ratio": "1,x"}, 2, "--ratio: '1,x' is no divide ratio"),
+        ("a BREAK b", {"ratio": "1,x"}, 2, "--ratio: '1,x' is not a divide ratio"),
         ("a BREAK b", {"ratio": "0,1"}, 2, "no divide ratio"),
         ("a BREAK b", {"ratio": "nan,1"}, 2, "no divide ratio"),
         ("a BREAK b", {"ratio": "1;"}, 2, "no divide ratio"),
-        ("a\nSteps: 1, RP Ratios: 1x", {}, 4, "their.file: '1x' is no divide ratio"),
+        ("a\nSteps: 1, RP Ratios: 1x", {}, 4, "their.file: '1x' is not a divide ratio"),
         ("a ADDP b", {}, 4, "ADDP"),
         ("a BREAK b\nSteps: 1, RP Divide mode: Mask", {}, 4, "mode 'Mask'"),
         ("x BREAK " * 300, {}, 4, "more than 100 regions"),
@@ -650,7 +650,7 @@ def test_import_takes_a_prompts_ratio_and_size(cidm: Cidm, elsewhere: Path) -> N
     ("arguments", "code", "words"),
     [
         (("none.json",), 3, "no such file"),
-        (("p.png",), 4, "is a picture"),
+        (("p.png",), 4, "is an image"),
         (("latin.txt",), 4, "not UTF-8"),
         (("p.txt", "--size", "big"), 2, "WIDTHxHEIGHT"),
         (("p.txt", "--split", "diagonal"), 2, "diagonal"),

@@ -244,7 +244,7 @@ def test_the_noun_that_captions_agree_on_is_taken_and_told(
 
 def test_a_training_too_short_for_its_pictures_is_told(pictures: Path) -> None:
     short, enough = task(pictures, steps=1, batch=2), task(pictures, steps=2, batch=2)
-    assert "3 pictures, of which 1 steps see 2" in unseen(short.dataset, short.options)[0]
+    assert "3 images, of which 1 steps see 2" in unseen(short.dataset, short.options)[0]
     assert unseen(enough.dataset, enough.options) == []
 
 

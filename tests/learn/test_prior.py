@@ -100,7 +100,7 @@ def test_the_bare_base_draws_them_whatever_was_learned_before_and_only_once(
 def test_stopped_while_drawing_goes_on_with_what_was_drawn(
     base: Base, tiny_registry: Registry, pictures: Path, tmp_path: Path, denoised: list[int]
 ) -> None:
-    with pytest.raises(CidmError, match="4 of the 6 pictures") as caught:
+    with pytest.raises(CidmError, match="4 of the 6 images") as caught:
         learn.learn(
             tiny_registry, base, task(pictures, prior=6), Events(stop=lambda: True), tmp_path / "cache"
         )

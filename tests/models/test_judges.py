@@ -243,7 +243,7 @@ def test_a_model_of_another_kind_is_refused_and_not_filled_up_with_random_weight
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model_type": "mamba"}, "a mamba is not known to look at pictures"),
+        ({"model_type": "mamba"}, "a mamba is not known to look at images"),
         ({"model_type": "timm_wrapper", "architecture": "hf-hub:evil/model"}, "timm_wrapper"),
         ({"_attn_implementation": "kernels-community/flash-attn2"}, "_attn_implementation"),
         ({"num_hidden_layers": 10**7}, "num_hidden_layers"),

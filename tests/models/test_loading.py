@@ -77,7 +77,7 @@ def test_no_weight_lies_where_its_file_happened_to_put_it(
     ("file", "change", "said"),
     [
         ("unet/config.json", {"layers_per_block": 1000, "down_block_types": ["DownBlock2D"] * 3}, "layers"),
-        ("unet/config.json", {"sample_size": [64, 64]}, "size of its pictures"),
+        ("unet/config.json", {"sample_size": [64, 64]}, "size of its images"),
         ("tokenizer/tokenizer_config.json", {"model_max_length": int(1e30)}, "tokens a text"),
         ("scheduler/scheduler_config.json", {"trained_betas": [2.0, 2.0]}, "cannot load"),
         ("scheduler/scheduler_config.json", {"solver_type": "evil"}, "cannot load"),

@@ -252,7 +252,7 @@ def test_what_is_no_lora_is_refused_before_the_model_loads(
         (("--as", "a/b"), ExitCode.USAGE, "a/b"),
         (("--as", "DOG"), ExitCode.FAILED, "already"),
         (("--as", "ok", "--class", "<x>"), ExitCode.USAGE, "class noun"),
-        (("--as", "ok", "--class", " "), ExitCode.USAGE, "'' is no class noun"),
+        (("--as", "ok", "--class", " "), ExitCode.USAGE, "'' is not a class noun"),
         (("--concept", "dog"), ExitCode.NOT_FOUND, "--concept"),
     ],
 )

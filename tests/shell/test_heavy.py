@@ -77,7 +77,7 @@ def test_the_base_is_named_before_anything_heavy_is_imported(command: str, shop:
         ("learn toy nowhere", 3, "nowhere"),
         ("learn toy stop", 3, "did you mean 'stops'"),
         ("learn toy 1.png", 3, "did you mean '0.png'"),
-        ("learn toy stops", 4, "no usable picture"),
+        ("learn toy stops", 4, "no usable image"),
         ("learn ./0.png toy", 2, "cidm learn toy ./0.png"),
         ("learn stops toy", 2, "cidm learn toy stops"),
         ("learn toy 0.png --steps 0", 2, "--steps"),

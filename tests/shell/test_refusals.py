@@ -126,7 +126,7 @@ MEANT = {
     "edit 0.png --concept dog --box 0.1 0.4 0.5 0.95": "with commas: --box 0.1,0.4,0.5,0.95",
     "edit 0.png --concept dog --box 0.1, 0.4, 0.5, 0.95": "with commas: --box 0.1,0.4,0.5,0.95",
     "edit 0.png --concept dog --box '1 2 3 4'": "with commas: --box 1,2,3,4",
-    "edit dog --concept dog --box 0,0,1,1": "dog is a concept, not a picture",
+    "edit dog --concept dog --box 0,0,1,1": "dog is a concept, not an image",
     "generate -p 'a <lora:dog:0.8>'": "write <dog>",
     "explain 'a <dgo>'": "did you mean <dog>?",
 }

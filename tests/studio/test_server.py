@@ -446,7 +446,7 @@ def test_a_worker_that_cannot_start_is_not_started_for_ever(stage: Stage) -> Non
         ({"prompts": ["a <dgo>"]}, "no concept is called <dgo>"),
         ({"prompts": ["a <dog"], "options": {}}, "is not closed"),
         ({"prompts": ["a <dog>"], "options": {"steps": 0}}, "steps"),
-        ({"layout": LAYOUT.replace("1.0", "7.0")}, "leaves the picture"),
+        ({"layout": LAYOUT.replace("1.0", "7.0")}, "leaves the image"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_before_it_waits(

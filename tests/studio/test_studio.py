@@ -329,7 +329,7 @@ def test_a_concept_is_drawn_in_a_grid_and_into_a_box_of_an_image(page: Page, stu
     page.get_by_role("button", name="Draw a grid").click()
     asked = page.get_by_role("dialog")
     asked.get_by_label("Prompts").fill("a photo of a <rex>\na photo of a cat")
-    for name, value in {"Strengths": "0.5, 1", "Seeds": "21-22", "Steps": "1"}.items():
+    for name, value in {"Strengths": "0.5, 1", "Seeds": "21-22", "Sampling steps": "1"}.items():
         asked.get_by_label(name).fill(value)
     asked.get_by_role("button", name="Draw").click()
     until((studio.folder / "grid.png").exists, PATIENCE)

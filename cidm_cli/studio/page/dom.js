@@ -66,7 +66,7 @@ export function labelled(text, control, hint = "") {
 export function dialog(title, ...children) {
   const close = () => element.close();
   const element = h(
-    "dialog", { onclose: () => element.remove(), onclick: (event) => event.target === element && close() },
+    "dialog", { onclose: () => element.remove(), onclick: (event) => { if (event.target === element) close(); } },
     h("header", {}, h("h2", {}, title), h("button", { type: "button", onclick: close }, "Close")),
     ...children,
   );

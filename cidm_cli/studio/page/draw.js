@@ -68,7 +68,7 @@ export function showDraw(section) {
     h("div", { className: "columns two" },
       h("form", { onsubmit: draw }, labelled("Draw", what), prompts,
         h("div", { className: "row" }, labelled("Seeds", seeds), labelled("Images", count)),
-        h("div", { className: "row" }, labelled("Steps", steps), labelled("Guidance", guidance)),
+        h("div", { className: "row" }, labelled("Sampling steps", steps), labelled("Guidance scale", guidance)),
         h("button", { className: "main" }, "Draw")),
       h("div", {}, h("h3", {}, "Queue"), empty, queue)),
   );

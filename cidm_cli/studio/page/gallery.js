@@ -61,7 +61,7 @@ function detail(name, facts) {
     Concepts: facts.concepts.map((one) => `<${one}>`).join(" "),
     Seed: facts.seed,
     Size: facts.options.size?.join(" × "),
-    Steps: facts.options.steps,
+    "Sampling steps": facts.options.steps,
     Sampler: facts.options.sampler,
     "Guidance scale": facts.options.guidance,
     Method: facts.method,
@@ -119,7 +119,7 @@ function gridOf(text) {
     },
     labelled("Prompts", prompts.element),
     h("div", { className: "row" }, labelled("Strengths", strengths), labelled("Seeds", seeds),
-      labelled("Steps", steps), labelled("Guidance scale", guidance)),
+      labelled("Sampling steps", steps), labelled("Guidance scale", guidance)),
     h("p", { className: "quiet" }, "A row for each prompt and strength, a column for each seed."),
     h("button", { className: "main" }, "Draw"),
   ));

@@ -66,7 +66,7 @@ export function showLearn(section) {
       });
       crop.title = `learned at ${size.join(" × ")} pixels`;
     }
-    const text = h("textarea", { value: caption, rows: 2, placeholder: "caption: the template's", "aria-label": `Caption of ${file}`,
+    const text = h("textarea", { value: caption, rows: 2, placeholder: "caption: from the template", "aria-label": `Caption of ${file}`,
       onchange: () => ask("PUT", place, { caption: text.value }) });
     return h("figure", {}, h("div", { className: "frame" }, whole), text,
       h("button", { type: "button", "aria-label": `Take ${file} out`, title: "take out", onclick: async () => { await ask("DELETE", place); list(); } }, "×"));
@@ -104,7 +104,7 @@ export function showLearn(section) {
     h("h2", {}, "Learn"),
     h("div", { className: "columns two" },
       h("form", { onsubmit: (event) => { event.preventDefault(); start("learn"); } },
-        h("div", { className: "row" }, labelled("Name", name), labelled("Class noun", noun), labelled("It is", kind)),
+        h("div", { className: "row" }, labelled("Name", name), labelled("Class noun", noun), labelled("Kind", kind)),
         folders, drop, picker, images,
         h("div", { className: "row" }, labelled("Steps", steps), labelled("Seed", seed), labelled("Steps between previews", every)),
         labelled("Preview prompt", preview.element),
@@ -198,7 +198,7 @@ function planned(plan) {
     ["Memory", bytes(plan.memory)],
     ["Images", `${plan.images}, at ${plan.sizes.map((size) => size.join(" × ")).join(", ")} pixels`],
     ["Method", `${plan.method}, beside ${plan.older} older concepts`],
-    ["Trained", `${plan.parameters.toLocaleString("en")} numbers in ${plan.sites} layers`],
+    ["Trained", `${plan.parameters.toLocaleString("en")} parameters in ${plan.sites} layers`],
     ...plan.captions.map((caption, index) => [index ? "" : "Captions", caption]),
   ];
   return rows.flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, value)]);
