@@ -107,7 +107,7 @@ def test_a_name_that_captions_say_needs_no_word_about_it(tmp_path: Path) -> None
 
 
 def test_a_pets_name_asks_for_the_class(tmp_path: Path) -> None:
-    with pytest.raises(CidmError, match="holds no class noun"):
+    with pytest.raises(CidmError, match="contains no known class noun"):
         chosen(tmp_path / "a", "bello", "asleep")
 
 

@@ -207,7 +207,7 @@ def test_an_override_may_set_what_the_file_leaves_out_and_the_last_one_wins() ->
     ("override", "message", "hint"),
     [
         ("seed", "--set 'seed' is not key=value", "image.seed=7"),
-        ("=3", "no key=value", ""),
+        ("=3", "not key=value", ""),
         ("image.sede=7", "--set image.sede: image.sede is not a known key", "seed"),
         ("imag.seed=7", "--set imag.seed: imag is not a known key", "image"),
         ("image.seed=abc", "--set image.seed: image.seed must be a valid integer", ""),
