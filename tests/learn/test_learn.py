@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 import tiny
-from cidm_cli.errors import ExitCode
+from cidm_cli.api import Workspace
+from cidm_cli.errors import CidmError, ExitCode
 from cidm_cli.learn import batches
 from cidm_cli.learn import run as learn
 from cidm_cli.learn import step as training
@@ -203,6 +204,21 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(
     assert cidm(*arguments).code == 0
     weights = tiny_registry.read_blob(tiny_registry.get("rex").blob)
     assert abs(len(weights) - 4 * plan["parameters"]) < 10_000, "what was planned is what is trained"
+
+
+def test_a_plan_ends_at_the_step_where_it_is_stopped(tiny_registry: Registry, pictures: Path) -> None:
+    before, seen = files_of(tiny_registry.root), []
+
+    def stop(label: str, done: int, total: int, numbers: Any) -> None:
+        seen.append((label, done, total))
+        if label == "trying steps" and done == 1:
+            raise CidmError("stopped", code=ExitCode.INTERRUPTED)
+
+    workspace = Workspace.open(tiny_registry.root, on_progress=stop)
+    with pytest.raises(CidmError, match="stopped"):
+        workspace.plan(workspace.task("rex", pictures, noun="dog", steps=4, batch=2))
+    assert seen[-1] == ("trying steps", 1, 3)
+    assert files_of(tiny_registry.root) == before
 
 
 def test_pictures_without_a_caption_use_the_template(

@@ -141,16 +141,23 @@ def test_what_is_said_goes_before_what_the_base_brings_before_the_papers_judges(
 ) -> None:
     base = tmp_path / "base"
     base.mkdir()
-    assert choose(base, None, None, JUDGES) == Choice(JUDGES["clip"], JUDGES["dino"], None)
+    assert choose(base, None, None, JUDGES) == Choice(JUDGES["clip"], JUDGES["dino"], None, base)
     judging.save_clip(base / "clip")
     judging.save_resnet(base / "dino")
-    mine = Choice(str(base / "clip"), str(base / "dino"), base / "tokenizer")
+    mine = Choice(str(base / "clip"), str(base / "dino"), base / "tokenizer", base)
     assert choose(base, None, None, JUDGES) == mine == choose(base, None, None, family("mini").judges)
     assert choose(base, "some/clip", str(folders / "vit"), family("mini").judges) == Choice(
-        "some/clip", str(folders / "vit"), None
+        "some/clip", str(folders / "vit"), None, base
     )
     assert choose(base, None, "none", JUDGES).dino is None
     assert choose(base, None, "None", JUDGES).dino is None
+
+
+def test_a_judge_of_the_base_is_told_as_its_own_and_another_by_name(folders: Path) -> None:
+    own = open_judges(Choice(str(folders / "clip"), str(folders / "resnet"), None, folders))
+    assert own.sources == {"clip": "the base's own", "dino": "the base's own"}
+    other = open_judges(Choice(str(folders / "clip"), None, None, folders / "base"))
+    assert other.sources == {"clip": "clip"}, "no path of the machine"
 
 
 def test_a_base_of_its_own_kind_of_pictures_has_no_second_judge_from_elsewhere(tmp_path: Path) -> None:
