@@ -102,7 +102,7 @@ class Workspace:
 
     @property
     def registry(self) -> Registry:
-        """The registry, for what needs no model: ``get``, ``rename``, ``remove``, ``verify``, ``gc``."""
+        """The registry, for what needs no model: ``get``, ``rename``, ``remove``, ``restore``, ``verify``, ``gc``."""
         return self.session.registry
 
     def learn(

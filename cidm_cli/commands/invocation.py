@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from cidm_registry import Registry, RegistryError
+from cidm_registry import Record, Registry, RegistryError
 
 from ..api import Workspace
 from ..errors import CidmError
@@ -93,12 +93,17 @@ class Invocation:
 
 
 def concept_names(context: typer.Context) -> list[str]:
-    """The learned concepts, to complete a command line with; none where no registry can be read."""
+    """The learned concepts, to complete a command line with."""
+    return names_in(context, Registry.records)
+
+
+def names_in(context: typer.Context, records: Callable[[Registry], list[Record]]) -> list[str]:
+    """The names of some of the registry's records; none where no registry can be read."""
     said = context.params.get("registry") or context.find_root().params.get("registry")
     try:
         settings = load_settings(os.environ, Path.cwd(), user_folder(), tolerant=True)
         call = Invocation(Output(io.StringIO(), io.StringIO()), settings, said)
-        return [record.name for record in call.open_registry().records()]
+        return [record.name for record in records(call.open_registry())]
     except (CidmError, RegistryError, OSError):
         return []
 

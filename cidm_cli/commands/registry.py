@@ -1,4 +1,4 @@
-"""The registry's own verbs: `cidm init`, `list`, `show`, `rename`, `rm`, `path`, `verify`, `gc`."""
+"""The registry's own verbs: `cidm init`, `list`, `show`, `rename`, `rm`, `restore`, `path`, `verify`, `gc`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cidm_registry import Registry, canonical_key
+
 from ..api import made
 from ..errors import CidmError, ExitCode
 from ..terminal.output import Result, Table, readable_bytes
-from .invocation import Invocation, concept_names
+from .invocation import Invocation, concept_names, names_in
 
 if TYPE_CHECKING:
     from cidm_registry import Record
@@ -66,6 +68,7 @@ SUMMARY = (
     "scores",
 )
 """Fields of a record that a list shows under `--json`; `show` shows the others."""
+COLUMNS = ("#", "NAME", "CLASS", "KIND", "VERSION", "METHOD", "LEARNED")
 
 
 def list_concepts(
@@ -77,20 +80,21 @@ def list_concepts(
     records, problems = registry.listing(all_versions)
     for problem in problems:
         call.output.warn(f"{problem.path}: {problem.message}")
-    table = Table(
-        ("#", "NAME", "CLASS", "KIND", "VERSION", "METHOD", "LEARNED"),
-        [_row(record) for record in records],
-    )
+    table = Table(COLUMNS, [_row(record) for record in records])
     return Result(
         data={
             "registry": registry.root,
             "base": registry.base,
-            "concepts": [{name: getattr(record, name) for name in SUMMARY} for record in records],
+            "concepts": [_summary(record) for record in records],
             "problems": problems,
         },
         human=[table] if records else ["no concepts yet: `cidm learn NAME IMAGES` learns one"],
         ids=[record.name for record in records],
     )
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in SUMMARY}
 
 
 def _row(record: Record) -> tuple[Any, ...]:
@@ -150,8 +154,10 @@ def _against(record: Record, names: list[str]) -> str:
     parts = names[:SHOWN]
     if len(names) > SHOWN:
         parts.append(f"{len(names) - SHOWN} more")
-    if gone := against.count - len(names):
+    if gone := max(against.count - len(names), 0):
         parts.append(f"{gone} no longer here")
+    if against.count < len(names):
+        parts.append(f"of these only {against.count}: the others were not here then")
     return ", ".join(parts)
 
 
@@ -178,7 +184,7 @@ def remove(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, also on a terminal.")] = False,
 ) -> Result:
-    """Remove concepts, with all their versions. Their weights stay on disk until `cidm gc`."""
+    """Remove concepts, with all their versions. Until `cidm gc`, `cidm restore` brings them back."""
     registry = call.open_registry()
     # All are looked up before any goes: a misspelt second name must not leave half the work done.
     by_key = {registry.get(name).key: registry.remove_plan(name) for name in names}
@@ -202,9 +208,51 @@ def remove(
                 f"{verb} {name} ({len(plan.records)} version(s))"
                 for name, plan in zip(removed, plans, strict=True)
             ),
-            f"`cidm gc` frees {readable_bytes(size)} an hour after they were last used",
+            f"`cidm restore {' '.join(removed)}` brings back what was removed, until `cidm gc` frees its "
+            f"{readable_bytes(size)}, an hour after they were last used",
         ],
         ids=removed,
+    )
+
+
+def removed_names(context: typer.Context) -> list[str]:
+    """The concepts that can be brought back, to complete a command line with."""
+    return names_in(context, Registry.removed)
+
+
+def restore(
+    call: Invocation,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Removed concepts; without any, they are listed.",
+            autocompletion=removed_names,
+        ),
+    ] = None,
+) -> Result:
+    """Bring removed concepts back, or list those that can be brought back.
+
+    A concept comes back under its old number, with all its versions. `cidm gc` ends that: it deletes the weights.
+    """
+    registry = call.open_registry()
+    there = registry.removed()
+    if not names:
+        table = Table(COLUMNS, [_row(record) for record in there])
+        return Result(
+            data={"removed": [_summary(record) for record in there]},
+            human=[table] if there else ["nothing that was removed can be brought back"],
+            ids=[record.name for record in there],
+        )
+    # A misspelt name comes first, so that it leaves no half of the work done.
+    keys = {record.key for record in there}
+    back = [registry.restore(name) for name in sorted(names, key=lambda name: canonical_key(name) in keys)]
+    return Result(
+        data={"restored": [_summary(record) for record in back]},
+        human=[
+            f"{record.name} is back (number {record.sequence}, version {record.version})" for record in back
+        ],
+        ids=[record.name for record in back],
     )
 
 

@@ -76,6 +76,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Result]], ...] = (
     ("list", registry.list_concepts),
     ("show", registry.show),
     ("rm", registry.remove),
+    ("restore", registry.restore),
     ("rename", registry.rename),
     ("doctor", doctor.doctor),
     ("estimate learn", estimates.estimate_learn),

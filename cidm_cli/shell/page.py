@@ -28,6 +28,7 @@ EXAMPLES = {
     "list": "cidm list --json",
     "show": "cidm show dog2",
     "rm": "cidm rm dog2 --dry-run",
+    "restore": "cidm restore dog2",
     "rename": "cidm rename dog2 rex",
     "doctor": "cidm doctor --online",
     "estimate learn": "cidm estimate learn --base sdxl --device cuda",

@@ -54,6 +54,7 @@ def application(place: Place, queue: Queue, token: str) -> Starlette:
         route("GET", "/concepts/{name}/image", _preview, place),
         route("PATCH", "/concepts/{name}", concepts.renamed, place),
         route("DELETE", "/concepts/{name}", concepts.removed, place),
+        route("POST", "/concepts/{name}/restore", concepts.restored, place),
         route("POST", "/concepts/{name}/export", asking.export, place, queue),
         route("GET", "/templates", layouts.templates),
         route("GET", "/templates/{template}", layouts.begun, place),

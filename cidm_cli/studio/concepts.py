@@ -1,4 +1,4 @@
-"""The registry's concepts: told, shown, renamed, removed."""
+"""The registry's concepts: told, shown, renamed, removed, brought back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ def listed(place: Place) -> dict[str, Any]:
         }
         for one in reversed(registry.records())
     ]  # fmt: skip
-    return {"base": place.shown(registry.base.source), "kind": registry.base.kind, "concepts": cards}
+    removed = [
+        {"name": one.name, "noun": one.class_noun, "number": one.sequence} for one in registry.removed()
+    ]
+    source = place.shown(registry.base.source)
+    return {"base": source, "kind": registry.base.kind, "concepts": cards, "removed": removed[::-1]}
 
 
 def image(place: Place, name: str) -> bytes:
@@ -36,6 +40,11 @@ def renamed(place: Place, name: str, to: str) -> dict[str, Any]:
 
 
 def removed(place: Place, name: str) -> dict[str, Any]:
-    """Removes a concept with all its versions; its weights stay on disk until `cidm gc`."""
+    """Removes a concept with all its versions; it can be brought back until `cidm gc`."""
     plan = place.workspace().registry.remove(name)
     return {"versions": len(plan.records)}
+
+
+def restored(place: Place, name: str) -> dict[str, Any]:
+    """Brings a removed concept back."""
+    return {"name": place.workspace().registry.restore(name).name}

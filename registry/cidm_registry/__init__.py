@@ -3,7 +3,7 @@
 root/registry.json        format, base, date of creation
 root/blobs/<sha256>       weights and previews, named by content, never changed
 root/concepts/000005.json one entry per concept version or change of name; the number is the order
-root/concepts/000005.removed  a removed one: its number is never used again
+root/concepts/000005.removed  a removed one, until it is brought back: its number is never given to another
 root/runs/<id>/           training runs in progress
 root/format-1-….zip       head and entries as they were before they were brought up to a newer format
 root/lock                 a courtesy; correctness never rests on it

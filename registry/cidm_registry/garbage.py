@@ -12,38 +12,15 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from .blobs import TRASH, blob_path
-from .disk import TEMP, Disk, settle
+from .blobs import TRASH
+from .disk import TEMP, Disk
 from .errors import Damaged
-from .journal import Journal, entry_path, read_journal, tombstone_path
-from .records import SHA256, Plan, Record
+from .journal import read_journal
+from .records import SHA256, Plan
 from .runs import read_runs
 
 GRACE = 3600.0
 """Seconds a file nothing uses is left alone."""
-
-
-def plan_removal(disk: Disk, root: Path, journal: Journal, record: Record) -> Plan:
-    """What removing a concept, with all its versions, would do."""
-    gone = journal.versions(record.origin)
-    going = {blob for one in gone for blob in one.blobs}
-    kept = {blob for one in journal.records if one.origin != record.origin for blob in one.blobs}
-    later = (one for one in journal.newest() if one.against.sequence >= record.origin)
-    dependents = sorted({one.name for one in later} - {record.name})
-    files = tuple(path for path in (blob_path(root, blob) for blob in sorted(going - kept)) if path.exists())
-    return Plan(gone, files, sum(_size(disk, path) for path in files), tuple(dependents))
-
-
-def remove_concept(disk: Disk, root: Path, journal: Journal, plan: Plan) -> None:
-    """Turns each record into a tombstone, the newest version last: until then the concept is whole."""
-    origins = {record.origin for record in plan.records}
-    numbers = [record.sequence for record in plan.records]
-    numbers += [entry.sequence for entry in journal.renamings if entry.origin in origins]
-    for number in numbers:
-        # Removed by another process meanwhile: that is what was asked for.
-        with suppress(FileNotFoundError):
-            disk.replace(entry_path(root, number), tombstone_path(root, number))
-    settle(disk, root / "concepts")
 
 
 def plan_collection(disk: Disk, root: Path, grace: float, runs: bool) -> Plan:
@@ -60,7 +37,7 @@ def plan_collection(disk: Disk, root: Path, grace: float, runs: bool) -> Plan:
                 files.append(path)
         except FileNotFoundError:
             continue
-    return Plan((), tuple(files), sum(_size(disk, path) for path in files), waiting=waiting)
+    return Plan((), tuple(files), sum(size_of(disk, path) for path in files), waiting=waiting)
 
 
 def collect(disk: Disk, root: Path, grace: float, runs: bool) -> Plan:
@@ -87,7 +64,7 @@ def collect(disk: Disk, root: Path, grace: float, runs: bool) -> Plan:
             _delete(disk, path)
     kept = {path.with_name(path.name.removeprefix(TRASH)) for path in back}
     files = tuple(path for path in plan.files if path not in kept and path not in back)
-    return replace(plan, files=files, size=plan.size - sum(_size(disk, path) for path in kept))
+    return replace(plan, files=files, size=plan.size - sum(size_of(disk, path) for path in kept))
 
 
 def _alive(disk: Disk, root: Path) -> frozenset[str]:
@@ -144,12 +121,12 @@ def _delete(disk: Disk, path: Path) -> None:
             disk.unlink(path)
 
 
-def _size(disk: Disk, path: Path) -> int:
+def size_of(disk: Disk, path: Path) -> int:
     """Bytes in a file or a folder; nothing for what has vanished meanwhile."""
     try:
         status = disk.status(path)
         if not stat.S_ISDIR(status.st_mode):
             return status.st_size
-        return sum(_size(disk, path / name) for name in disk.names(path))
+        return sum(size_of(disk, path / name) for name in disk.names(path))
     except FileNotFoundError:
         return 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .disk import Disk
-from .errors import Damaged, NotFound, RegistryError
+from .errors import Conflict, Damaged, Exists, NotFound, RegistryError
 from .names import canonical_key
 from .records import Against, Problem, Record, Renaming, Stored, decode
 
@@ -36,7 +36,7 @@ class Journal:
     records: tuple[Record, ...]
     """Every live version of every concept, by number, under the names they have now."""
     renamings: tuple[Renaming, ...]
-    """Live changes of name, by number."""
+    """Changes of name that were not removed, by number."""
     problems: tuple[Problem, ...]
     """Entries that could not be read. Their concepts are left out, nothing else is."""
     unreadable: Mapping[int, str | None]
@@ -76,6 +76,18 @@ class Journal:
             if held is None or held == key:
                 taken = "may be taken" if held is None else "is taken"
                 raise Damaged(f"the name {name!r} {taken}: {problem.path}: {problem.message}", problem.hint)
+
+    def check_unused(self, name: str, origin: int) -> None:
+        """Raises Exists if a concept has that name, but for the one whose first version is `origin`.
+
+        Raises Damaged where `check_free` does.
+        """
+        key = canonical_key(name)
+        if other := next((one for one in self.records if one.key == key and one.origin != origin), None):
+            raise Exists(
+                f"there already is a concept {other.name!r}", "give one of them another name: `cidm rename`"
+            )
+        self.check_free(name)
 
     def older(self, against: Against) -> tuple[Record, ...]:
         """Those that are still here of the concepts that one was consolidated against, oldest first."""
@@ -119,10 +131,28 @@ def read_journal(disk: Disk, root: Path) -> Journal:
         sequence: renamed.get(sequence) or _said_behind(disk, root, sequence, stored) for sequence in wrong
     }
     problems = [_problem(entry_path(root, number), held[number], error) for number, error in wrong.items()]
-    records, renamings = _named(entries)
+    renamings = tuple(entry for entry in entries if isinstance(entry, Renaming))
     head = max(present | removed, default=0)
     last = stored[head].entry.key if head in stored else ""
-    return Journal(root, head, records, renamings, tuple(problems), held, last)
+    return Journal(root, head, named(entries), renamings, tuple(problems), held, last)
+
+
+def read_stored(disk: Disk, root: Path, record: Record) -> tuple[Record, str | None]:
+    """A record as it lies on disk, under the name it was committed with, and its `previous`.
+
+    Raises NotFound if it was removed, Conflict if it is not the one that was read before, Damaged.
+    """
+    path = entry_path(root, record.sequence)
+    try:
+        stored = decode(disk.read(path), record.sequence)
+    except FileNotFoundError as error:
+        raise NotFound(f"{record.name!r} has been removed") from error
+    except ValueError as error:
+        raise Damaged(f"{path}: {error}", "restore it from a backup") from error
+    entry = stored.entry
+    if not isinstance(entry, Record) or entry.blob != record.blob:
+        raise Conflict(f"{path} is not the record of {record.name!r} that was read before")
+    return entry, stored.previous
 
 
 @contextmanager
@@ -172,16 +202,13 @@ def _newest(records: Iterable[Record]) -> tuple[Record, ...]:
     return tuple(sorted(last.values(), key=lambda record: record.sequence))
 
 
-def _named(entries: list[Record | Renaming]) -> tuple[tuple[Record, ...], tuple[Renaming, ...]]:
-    """Gives every version of a concept the name that the newest entry about it says."""
-    alive = {entry.origin for entry in entries if isinstance(entry, Record)}
+def named(entries: Sequence[Record | Renaming]) -> tuple[Record, ...]:
+    """Every version among entries, under the name that the newest of them about its concept says."""
     latest = {entry.origin: entry for entry in entries}
-    records = [
+    return tuple(
         entry
         if latest[entry.origin].name == entry.name
         else replace(entry, name=latest[entry.origin].name, key=latest[entry.origin].key)
         for entry in entries
         if isinstance(entry, Record)
-    ]
-    renamings = [entry for entry in entries if isinstance(entry, Renaming) and entry.origin in alive]
-    return tuple(records), tuple(renamings)
+    )

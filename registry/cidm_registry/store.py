@@ -1,34 +1,24 @@
 """The registry itself: what can be asked of it and done to it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import blobs, garbage, runs
+from . import blobs, garbage, removal, runs
 from .audit import audit
 from .disk import TEMP, Disk, claim, explained, put, settle, write_temp
-from .errors import Busy, Conflict, Damaged, Exists, Invalid, NotFound
+from .errors import Busy, Damaged, Exists, Invalid, NotFound, RegistryError
 from .head import HEAD_FILE, new_head, read_head
-from .journal import Journal, entry_path, read_journal, tombstone_path
+from .journal import Journal, entry_path, read_journal, read_stored, tombstone_path
 from .migration import migrate
 from .names import canonical_key, display_name
-from .records import (
-    BaseRef,
-    Draft,
-    Plan,
-    Problem,
-    Record,
-    Renaming,
-    checked_draft,
-    decode,
-    encode,
-)
+from .records import BaseRef, Draft, Plan, Problem, Record, Renaming, checked_draft, encode
 from .runs import Run
 from .strict_json import hash_of
 from .tensors import check_safetensors
-from .timeliness import check_head, check_older
+from .timeliness import check_head, check_older, former_version
 
 FOLDERS = ("blobs", "concepts", "runs")
 
@@ -227,7 +217,7 @@ class Registry:
         if preview is not None:
             blobs.check_preview(preview)
         with self._writing(f"annotating {record.name!r}"):
-            entry, previous = self._stored(record)
+            entry, previous = read_stored(self.disk, self.root, record)
             changed = replace(entry, scores={**entry.scores, **(scores or {})})
             encode(changed, previous)
             if preview is not None:
@@ -243,38 +233,63 @@ class Registry:
 
         Raises NotFound, Exists, InvalidName, Damaged if the new name may be that of a record that cannot be read, Busy.
         """
-        name, key = display_name(new), canonical_key(new)
+        name = display_name(new)
         with self._writing(f"renaming {old!r}"):
-            for _ in range(ATTEMPTS):
-                journal = self._journal()
-                record = journal.get(old)
-                taken = journal.find(key)
-                if taken is not None and taken.origin != record.origin:
-                    raise Exists(f"there already is a concept {taken.name!r}", "choose another name")
-                if record.name == name:
-                    return record
-                journal.check_free(name)
-                entry = Renaming(journal.head + 1, record.origin, name, key, _timestamp(self.disk))
-                if self._claim(entry, journal):
-                    return replace(record, name=name, key=key)
-        raise self._overtaken()
+            record = self._journal().get(old)
+            return record if record.name == name else self._claim_name(record.origin, name)
 
     def remove_plan(self, name: str) -> Plan:
         """What `remove` would do. Raises NotFound, InvalidName."""
         journal = self._journal()
-        return garbage.plan_removal(self.disk, self.root, journal, journal.get(name))
+        return removal.plan_removal(self.disk, self.root, journal, journal.get(name))
 
     def remove(self, name: str) -> Plan:
         """Removes a concept with all versions; blobs stay until `gc`. Raises NotFound, InvalidName, Busy."""
         with self._writing(f"removing {name!r}"):
             journal = self._journal()
-            plan = garbage.plan_removal(self.disk, self.root, journal, journal.get(name))
-            garbage.remove_concept(self.disk, self.root, journal, plan)
+            record = journal.get(name)
+            plan = removal.plan_removal(self.disk, self.root, journal, record)
+            removal.remove_concept(self.disk, self.root, journal, record.origin)
         return plan
+
+    def removed(self) -> list[Record]:
+        """What `restore` can bring back: the newest version of each removed concept, under its last name, by number."""
+        with explained(f"looking through {self.root}"):
+            found = removal.removed(self.disk, self.root, self._journal())
+        return [one.record for one in found]
+
+    def restore(self, name: str) -> Record:
+        """Brings a removed concept back under its old number, with those of its versions whose blobs are there.
+
+        Of several removed ones of that name, the one that was learned last.
+
+        Raises NotFound, Exists if the name was given to another meanwhile, Damaged if a blob was altered or the name
+        may be that of a record that cannot be read, InvalidName, Busy, also during a training.
+        """
+        key, hint = canonical_key(name), "wait until it has finished"
+        with self._no_training(f"it would not know of {name!r}", hint), self._writing(f"restoring {name!r}"):
+            journal = self._journal()
+            found = [one for one in removal.removed(self.disk, self.root, journal) if one.record.key == key]
+            if not found:
+                raise NotFound(f"{name!r} cannot be brought back", "`cidm restore` lists what can")
+            last = found[-1].record
+            journal.check_unused(last.name, last.origin)
+            needed = {sha: self.read_blob(sha) for sha in last.blobs}
+            for data in needed.values():
+                blobs.put_blob(self.disk, self.root, data)  # renews its age
+            removal.bring_back(self.disk, self.root, found[-1])
+            try:
+                # Takes a number, so that none who looked before can take the name, lock or no lock.
+                record = self._claim_name(last.origin, last.name)
+            except RegistryError:
+                removal.remove_concept(self.disk, self.root, self._journal(), last.origin)
+                raise
+            self._keep(needed)
+        return record
 
     def gc_plan(self, *, grace: float = garbage.GRACE, runs: bool = False) -> Plan:
         """What `gc` would delete. Raises Damaged if any record is unreadable; Busy."""
-        with self._no_training(runs), explained(f"looking through {self.root}"):
+        with self._no_run(runs), explained(f"looking through {self.root}"):
             return garbage.plan_collection(self.disk, self.root, grace, runs)
 
     def gc(self, *, grace: float = garbage.GRACE, runs: bool = False) -> Plan:
@@ -282,21 +297,21 @@ class Registry:
 
         Raises Damaged, having deleted nothing, if any record is unreadable; Busy, with `runs` also during a training.
         """
-        with self._no_training(runs), self._writing("collecting garbage"):
+        with self._no_run(runs), self._writing("collecting garbage"):
             return garbage.collect(self.disk, self.root, grace, runs)
 
-    @contextmanager
-    def _no_training(self, wanted: bool) -> Iterator[None]:
+    def _no_run(self, wanted: bool) -> AbstractContextManager[None]:
         """Keeps trainings out if wanted: however old its folder is, the run of one that goes on is in use."""
+        hint = "wait until it has finished, or leave the runs alone (without --runs)"
+        return self._no_training("its run is in use", hint) if wanted else nullcontext()
+
+    @contextmanager
+    def _no_training(self, why: str, hint: str) -> Iterator[None]:
         with ExitStack() as stack:
-            if wanted:
-                try:
-                    stack.enter_context(self.training_lock(0))
-                except Busy as error:
-                    raise Busy(
-                        f"a training is going on in {self.root}: its run is in use",
-                        "wait until it has finished, or leave the runs alone (without --runs)",
-                    ) from error
+            try:
+                stack.enter_context(self.training_lock(0))
+            except Busy as error:
+                raise Busy(f"a training is going on in {self.root}: {why}", hint) from error
             yield
 
     # training runs
@@ -346,13 +361,7 @@ class Registry:
         self, journal: Journal, draft: Draft, expected_head: int, update: bool, blob: str, preview: str | None
     ) -> Record:
         check_head(self.root, journal, draft, expected_head)
-        journal.check_free(draft.name)
-        former = journal.find(canonical_key(draft.name))
-        if former is not None and not update:
-            raise Exists(
-                f"there already is a concept {former.name!r}",
-                "choose another name, or give --update to replace it",
-            )
+        former = former_version(journal, draft.name, update)
         sequence = journal.head + 1
         return Record(
             **vars(draft),
@@ -379,6 +388,19 @@ class Registry:
             return False
         return True
 
+    def _claim_name(self, origin: int, name: str) -> Record:
+        """Writes down what a concept is called from now on."""
+        for _ in range(ATTEMPTS):
+            journal = self._journal()
+            journal.check_unused(name, origin)
+            versions = journal.versions(origin)
+            if not versions:
+                raise NotFound(f"{name!r} has been removed")
+            key = canonical_key(name)
+            if self._claim(Renaming(journal.head + 1, origin, name, key, _timestamp(self.disk)), journal):
+                return replace(versions[-1], name=name, key=key)
+        raise self._overtaken()
+
     def _overtaken(self) -> Busy:
         return Busy(
             f"other processes keep writing to the registry {self.root}", "wait a moment, then try again"
@@ -389,19 +411,6 @@ class Registry:
         for sha, data in needed.items():
             if not self.blob_path(sha).exists():
                 blobs.put_blob(self.disk, self.root, data)
-
-    def _stored(self, record: Record) -> tuple[Record, str | None]:
-        path = entry_path(self.root, record.sequence)
-        try:
-            stored = decode(self.disk.read(path), record.sequence)
-        except FileNotFoundError as error:
-            raise NotFound(f"{record.name!r} has been removed") from error
-        except ValueError as error:
-            raise Damaged(f"{path}: {error}", "restore it from a backup") from error
-        entry = stored.entry
-        if not isinstance(entry, Record) or entry.blob != record.blob:
-            raise Conflict(f"{path} is not the record of {record.name!r} that was read before")
-        return entry, stored.previous
 
 
 def _timestamp(disk: Disk) -> str:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from .blobs import read_blob
 from .disk import Disk
-from .errors import Conflict, Invalid
+from .errors import Conflict, Exists, Invalid
 from .journal import Journal
-from .records import Against, Draft
+from .names import canonical_key
+from .records import Against, Draft, Record
 
 
 def check_head(root: Path, journal: Journal, draft: Draft, expected_head: int) -> None:
@@ -27,15 +28,30 @@ def check_head(root: Path, journal: Journal, draft: Draft, expected_head: int) -
         raise Invalid(f"{draft.name!r} cannot have been learned against what came later")
 
 
+def former_version(journal: Journal, name: str, update: bool) -> Record | None:
+    """The version there is of a concept that is updated; None for a new one.
+
+    Raises Exists if the name is taken and `update` is not set, Damaged as `Journal.check_free` does.
+    """
+    journal.check_free(name)
+    former = journal.find(canonical_key(name))
+    if former is not None and not update:
+        raise Exists(
+            f"there already is a concept {former.name!r}",
+            "choose another name, or give --update to replace it",
+        )
+    return former
+
+
 def check_older(disk: Disk, root: Path, journal: Journal, draft: Draft) -> None:
     """Raises Damaged if the weights of an older concept were altered, Conflict if its record says others now.
 
-    One that was removed since is no longer anybody's concern.
+    One that was removed since is no longer anybody's concern; one that was brought back is.
     """
     older = journal.older(draft.against)
     for record in older:
         read_blob(disk, root, record.blob)
-    if len(older) == draft.against.count and Against.of(older, draft.against.sequence) != draft.against:
+    if len(older) >= draft.against.count and Against.of(older, draft.against.sequence) != draft.against:
         raise Conflict(
             f"an older concept is another than when {draft.name!r} was begun",
             f"learn {draft.name!r} again, now against it as it is",

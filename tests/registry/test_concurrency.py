@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cidm_registry import Busy, Conflict, Damaged, Exists, NotFound, Registry, RegistryError
+from cidm_registry import Against, Busy, Conflict, Damaged, Exists, NotFound, Registry, RegistryError
 from registry_support import PNG, HookedDisk, add, make_draft, make_weights
 
 WORKER = """
@@ -138,6 +138,50 @@ def test_a_name_taken_by_renaming_at_the_last_moment_is_refused(registry: Regist
     with pytest.raises(Exists):
         add(slow, "dog", 1)
     assert [(one.sequence, one.name) for one in registry.records()] == [(1, "dog")]
+
+
+@pytest.mark.parametrize("act", ["restore", "commit"])
+def test_a_name_that_is_given_away_while_its_concept_comes_back_has_one_owner(
+    act: str, registry: Registry
+) -> None:
+    """Without locks, and the one just before the other shows what it has done."""
+    add(registry, "dog", 1)
+    registry.remove("dog")
+    acts: dict[str, Callable[[Registry], Any]] = {
+        "restore": lambda r: r.restore("dog"),
+        "commit": lambda r: add(r, "dog", 2),
+    }
+    disk = HookedDisk()
+    disk.locking = False
+
+    def hook(name: str, arguments: tuple[Any, ...]) -> None:
+        if name in ("replace", "link") and arguments[-1].parent.name == "concepts":
+            disk.hook = lambda name, arguments: None
+            for other, do in acts.items():
+                if other != act:
+                    do(registry)
+
+    disk.hook = hook
+    with pytest.raises(Exists, match="dog"):
+        acts[act](Registry.open(registry.root, disk=disk))
+    assert [one.name for one in registry.records()] == ["dog"]
+    assert registry.verify() == []
+
+
+def test_a_training_keeps_what_it_would_not_know_of_from_coming_back(registry: Registry) -> None:
+    add(registry, "dog", 1)
+    add(registry, "cat", 2)
+    registry.remove("dog")
+    with registry.training_lock(0):
+        script = f"from cidm_registry import Registry; Registry.open({str(registry.root)!r}).restore('dog')"
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "a training is going on" in ran.stderr
+    # And where locks do nothing, its concept cannot be committed.
+    draft = make_draft("bird", against=Against.of(registry.records(), registry.head()))
+    head = registry.head()
+    registry.restore("dog")
+    with pytest.raises(Conflict, match="bird"):
+        registry.commit(draft, make_weights(3), expected_head=head)
 
 
 def test_two_renamings_to_one_name_cannot_both_win(registry: Registry) -> None:

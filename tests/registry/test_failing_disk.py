@@ -46,7 +46,7 @@ def test_failing_at_any_write_leaves_older_concepts_alone_and_can_be_repeated(
     assert failures > 10
 
 
-@pytest.mark.parametrize("act", ["commit", "rename", "remove", "annotate"])
+@pytest.mark.parametrize("act", ["commit", "rename", "remove", "restore", "annotate"])
 def test_what_is_done_when_the_last_sync_fails_is_done_and_told(act: str, copies: Callable[[], Path]) -> None:
     disk = HookedDisk()
     told: list[str] = []
@@ -66,13 +66,21 @@ def test_what_is_done_when_the_last_sync_fails_is_done_and_told(act: str, copies
             assert registry.rename("dog", "hound").name == "hound"
         case "remove":
             assert registry.remove("dog").records
+        case "restore":
+            assert registry.restore("gone").name == "gone"
         case "annotate":
             assert registry.annotate(registry.get("dog"), scores={"ia": 0.5}).scores["ia"] == 0.5
     (line,) = told
     assert "concepts" in line
     assert os.strerror(errno.EIO) in line
     there = Registry.open(root)
-    names = {"commit": "bird cat dog", "rename": "cat hound", "remove": "cat", "annotate": "cat dog"}
+    names = {
+        "commit": "bird cat dog",
+        "rename": "cat hound",
+        "remove": "cat",
+        "annotate": "cat dog",
+        "restore": "cat dog gone",
+    }
     assert sorted(one.name for one in there.records()) == names[act].split()
     assert there.verify() == []
 

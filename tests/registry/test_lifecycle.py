@@ -15,6 +15,7 @@ import pytest
 from cidm_registry import (
     Against,
     Conflict,
+    Damaged,
     Draft,
     Exists,
     Invalid,
@@ -241,6 +242,87 @@ def test_a_removed_number_is_never_used_again(registry: Registry) -> None:
     assert add(registry, "cat", 3).sequence == 3
     names = sorted(path.name for path in (registry.root / "concepts").iterdir())
     assert names == ["000001.json", "000002.removed", "000003.json"]
+
+
+def test_what_was_removed_comes_back_as_it_was(copies: Callable[[], Path]) -> None:
+    registry = Registry.open(copies())
+    before = registry.records(all_versions=True)
+    files = {name: data for name, data in files_of(registry.root).items() if name.startswith("concepts/")}
+    registry.remove("dog")
+    registry.remove("cat")
+    assert [one.name for one in registry.removed()] == ["cat", "gone", "dog"]
+    assert registry.restore("DOG") == before[-1]
+    assert registry.restore("cat").preview == before[1].preview
+    assert registry.records(all_versions=True) == before
+    after = files_of(registry.root)
+    assert {name: after[name] for name in files} == files, "the records keep every byte"
+    assert [one.name for one in registry.removed()] == ["gone"]
+    registry.gc(grace=0.0)
+    assert registry.verify() == []
+    assert registry.records(all_versions=True) == before
+
+
+def test_it_can_be_removed_brought_back_and_renamed_again_and_again(registry: Registry) -> None:
+    add(registry, "dog", 1)
+    for _ in range(3):
+        registry.rename("dog", "hound")
+        registry.remove("hound")
+        assert registry.restore("hound").sequence == 1
+        registry.rename("hound", "dog")
+        registry.remove("dog")
+        assert registry.restore("dog").sequence == 1
+    assert [one.name for one in registry.records()] == ["dog"]
+    assert registry.verify() == []
+
+
+def test_of_several_removed_ones_of_a_name_the_last_learned_comes_back_first(registry: Registry) -> None:
+    for seed in (1, 2):
+        add(registry, "dog", seed)
+        registry.remove("dog")
+    assert [one.sequence for one in registry.removed()] == [1, 2]
+    assert registry.restore("dog").sequence == 2
+    before = files_of(registry.root)
+    with pytest.raises(Exists, match="dog") as caught:
+        registry.restore("dog")
+    assert "cidm rename" in (caught.value.hint or "")
+    assert files_of(registry.root) == before
+    registry.rename("dog", "hound")
+    assert registry.restore("dog").sequence == 1
+    assert registry.verify() == []
+
+
+def test_nothing_comes_back_without_its_weights(registry: Registry) -> None:
+    add(registry, "dog", 1)
+    old = add(registry, "cat", 2)
+    add(registry, "cat", 3, update=True)
+    registry.remove("dog")
+    registry.remove("cat")
+    registry.blob_path(old.blob).unlink()
+    assert registry.restore("cat").version == 2
+    assert [one.version for one in registry.records(all_versions=True)] == [2], (
+        "the older one lost its weights"
+    )
+    assert registry.verify() == []
+    damaged = registry.blob_path(registry.removed()[0].blob)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    with pytest.raises(Damaged):
+        registry.restore("dog")
+    assert [one.name for one in registry.records()] == ["cat"]
+    registry.gc(grace=0.0)
+    assert registry.removed() == []
+    with pytest.raises(NotFound, match="dog") as caught:
+        registry.restore("dog")
+    assert "cidm restore" in (caught.value.hint or "")
+
+
+def test_gc_leaves_alone_what_was_just_brought_back(registry: Registry) -> None:
+    dog = add(registry, "dog", 1)
+    registry.remove("dog")
+    age(registry.blob_path(dog.blob), 1e6)
+    registry.restore("dog")
+    assert registry.gc().files == ()
+    registry.remove("dog")
+    assert registry.gc().files == (), "its age counts from when it was brought back"
 
 
 def test_removing_what_is_not_there_says_so(registry: Registry) -> None:

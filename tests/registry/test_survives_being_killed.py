@@ -31,6 +31,7 @@ CHANGES: dict[str, Callable[[Registry], Any]] = {
     "update": lambda r: r.commit(make_draft("dog"), make_weights(9), expected_head=r.head(), update=True),
     "rename": lambda r: r.rename("cat", "kitty"),
     "remove": lambda r: r.remove("dog"),
+    "restore": lambda r: r.restore("gone"),
     "annotate": lambda r: r.annotate(r.get("cat"), scores={"ia": 0.8}, preview=PNG + b"3"),
     "gc": lambda r: r.gc(grace=0.0, runs=True),
     "checkpoint": lambda r: r.runs()[0].save(200, make_weights(51)),

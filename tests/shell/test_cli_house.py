@@ -326,6 +326,25 @@ def test_rm_looks_everything_up_before_it_removes_anything(cidm: Callable[..., R
     assert cidm("list", "-q", "--registry", root).out == "狐\n"
 
 
+def test_what_rm_removes_restore_lists_and_brings_back(cidm: Callable[..., Ran], root: Path) -> None:
+    where = ("--registry", root)
+    before = cidm("list", *where).out
+    assert cidm("restore", *where).out == "nothing that was removed can be brought back\n"
+    assert "`cidm restore dog 狐` brings back" in cidm("rm", "dog", "狐", *where).out
+    assert cidm("restore", "-q", *where).out == "dog\n狐\n"
+    (dog, _fox) = cidm("restore", *where, "--json").answer["removed"]
+    assert (dog["name"], dog["sequence"]) == ("dog", 1)
+    ran = cidm("restore", "dog", "nobody", *where)
+    assert (ran.code, "'nobody' cannot be brought back" in ran.error) == (ExitCode.NOT_FOUND, True)
+    assert cidm("list", "-q", *where).out == "", "nothing is done by half"
+    assert [one["name"] for one in cidm("restore", "狐", "Dog", *where, "--json").answer["restored"]] == [
+        "狐",
+        "dog",
+    ]
+    assert cidm("list", *where).out == before
+    assert cidm("verify", *where).code == 0
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -634,11 +653,14 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], root: Path) -
         ("cidm generate --sampler d", {"dpm++", "ddim"}),
         ("cidm learn dog dogs --token-groups ", {"block", "layer"}),
         ("cidm --registry nowhere show ", set()),
+        ("cidm restore ", {"bird"}),
     ],
 )
 def test_a_command_line_is_completed_with_choices_and_concepts(
     line: str, found: set[str], root: Path
 ) -> None:
+    add(Registry.open(root), "bird", 3)
+    Registry.open(root).remove("bird")
     words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_CIDM_COMPLETE": "complete_bash"}
     ran = run_installed(CIDM_REGISTRY=str(root), **words)
     assert (set(ran.stdout.split()), ran.stderr) == (found, "")

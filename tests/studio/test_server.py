@@ -210,7 +210,13 @@ def test_concepts_are_told_shown_renamed_and_removed(client: TestClient) -> None
     assert client.patch("concepts/rex", json={"to": "no name"}).status_code == 409
     assert client.delete("concepts/rex").json() == {"versions": 1}
     assert client.delete("concepts/rex").status_code == 404
-    assert [one["name"] for one in client.get("concepts").json()["concepts"]] == ["狐"]
+    told = client.get("concepts").json()
+    assert [one["name"] for one in told["concepts"]] == ["狐"]
+    assert told["removed"] == [{"name": "rex", "noun": "dog", "number": 1}]
+    assert client.post("concepts/rex/restore").json() == {"name": "rex"}
+    assert client.post("concepts/rex/restore").status_code == 404
+    told = client.get("concepts").json()
+    assert ([one["name"] for one in told["concepts"]], told["removed"]) == (["狐", "rex"], [])
 
 
 # Layouts

@@ -10,7 +10,8 @@ const EXPORTS = {
 export function showConcepts(section) {
   const cards = h("div", { className: "cards" });
   const about = h("p", { className: "quiet" });
-  section.append(h("h2", {}, "Concepts"), about, cards);
+  const removed = h("details", { hidden: true });
+  section.append(h("h2", {}, "Concepts"), about, cards, removed);
   on("concepts", () => {
     const count = known.concepts.length;
     about.textContent = count
@@ -18,7 +19,19 @@ export function showConcepts(section) {
       : `No concept yet on the base ${known.base}.`;
     cards.replaceChildren(...known.concepts.map(card));
     if (!count) cards.append(h("a", { href: "#learn", className: "button" }, "Learn the first one"));
+    removed.hidden = !known.removed.length;
+    removed.replaceChildren(h("summary", {}, `Removed: ${known.removed.length}`), ...known.removed.map(gone));
   });
+}
+
+function gone(one) {
+  return h("p", { "aria-label": `removed ${one.name}` }, `<${one.name}> · ${one.noun} · number ${one.number} `, h("button", {
+    type: "button", onclick: async () => {
+      await ask("POST", `concepts/${segment(one.name)}/restore`);
+      tell(`<${one.name}> is back`);
+      refreshConcepts();
+    },
+  }, "Bring back"));
 }
 
 function card(one) {
@@ -62,7 +75,7 @@ function rename(one) {
 function remove(one) {
   const box = dialog(
     `Remove <${one.name}>?`,
-    h("p", {}, `It goes from the registry with all its versions. Its weights stay on disk until cidm gc.`),
+    h("p", {}, "It goes with all its versions. It can be brought back, below the cards, until cidm gc deletes its weights."),
     h("button", {
       type: "button", className: "danger", onclick: async () => {
         await ask("DELETE", `concepts/${segment(one.name)}`);

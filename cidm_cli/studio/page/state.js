@@ -4,7 +4,7 @@ import { ask } from "./dom.js";
 
 export const bus = new EventTarget();
 export const jobs = new Map();
-export const known = { concepts: [], base: "", kind: "" };
+export const known = { concepts: [], removed: [], base: "", kind: "" };
 
 export const on = (name, hear) => bus.addEventListener(name, (event) => hear(event.detail));
 export const emit = (name, detail) => bus.dispatchEvent(new CustomEvent(name, { detail }));
