@@ -32,6 +32,7 @@ from cidm_cli.data import load_examples
 from cidm_cli.judge.tasks import Task, load_tasks, tasks_folder
 from cidm_cli.models.clip import Judge
 from cidm_cli.models.identity import mini_folder
+from cidm_cli.options.learn import WatchOptions
 from tools.mini.concepts import FILTERS, SEAL, SIZE, compose
 from tools.mini.concepts import SCENES as VIEWED
 from tools.mini.outline import clearest_background, cut_out, fits, scaled, shape_of
@@ -97,8 +98,9 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, object]:
     said = {name: getattr(given, name) for name in ("steps", "lr", "token_lr", "rank", "targets", "seed")}
     for task in wanted:
         record = workspace.learn(
-            task.name, task.images, noun=task.class_noun, style=task.style, cache=False, **said
-        )
+            task.name, task.images, noun=task.class_noun, style=task.style, cache=False,
+            watch=WatchOptions(preview_image=False), **said,
+        )  # fmt: skip
         print(f"learned {task.name}, loss {record.losses['last_tenth']:.4f}", file=sys.stderr, flush=True)
     judge = Judge(mini_folder() / "clip", tokenizer=mini_folder() / "tokenizer")
 

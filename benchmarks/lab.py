@@ -28,7 +28,7 @@ from cidm_cli.models.identity import MINI, folder_of, identify
 from cidm_cli.options.computing import Computing
 from cidm_cli.options.declared import Only, declared, settled
 from cidm_cli.options.judge import EvalOptions
-from cidm_cli.options.learn import LearnOptions, resolve_learn
+from cidm_cli.options.learn import LearnOptions, WatchOptions, resolve_learn
 from cidm_registry import BaseRef, Record, Registry, canonical_key
 
 
@@ -112,7 +112,7 @@ class Lab:
             )  # fmt: skip
             record = workspace.learn(
                 task.name, task.images, noun=task.class_noun, style=task.style, resume=same, restart=not same,
-                cache=False, **options,
+                cache=False, watch=WatchOptions(preview_image=False), **options,
             )  # fmt: skip
             say(
                 f"{name}: learned {number} of {len(wanted)}, {task.name}, loss {record.losses['last_tenth']:.4f}"

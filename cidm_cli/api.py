@@ -22,6 +22,7 @@ from .machine.session import Listener, Session, open_registry
 from .options.computing import Computing
 from .options.declared import settled
 from .options.draw import DrawOptions, resolve_draw
+from .options.learn import WatchOptions
 from .options.merge import MergeOptions
 from .options.over import EditOptions, StylizeOptions
 from .options.settings import Settings
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from .layout import Layout
     from .learn.assignment import Task
     from .learn.run import Plan
-    from .options.learn import WatchOptions
     from .share.files import MergedFile, Written
     from .share.importing import Imported
     from .share.interference import Analysis
@@ -127,7 +127,7 @@ class Workspace:
             update: learn a new version of a concept that there is.
             resume: go on from the last checkpoint, if there is one; ``restart`` drops it.
             cache: keep encoded images on disk, and use those that are there.
-            watch: what ``watching`` gives.
+            watch: what ``watching`` gives; else only the concept's preview image is drawn, once it is learned.
 
         Raises:
             CidmError: INTERRUPTED when stopped, with a checkpoint; for images, captions or options that cannot be
@@ -160,7 +160,7 @@ class Workspace:
         )  # fmt: skip
 
     def watching(self, name: str, **options: Any) -> WatchOptions:
-        """How a training of a concept is watched: preview (prompts), preview_every, preview_to, tensorboard."""
+        """How a training is watched: preview (prompts), preview_every, preview_to, preview_image, tensorboard."""
         from .learn.watching import watch
 
         return watch(self.registry, name, options)
@@ -176,17 +176,19 @@ class Workspace:
             return run.plan(session.registry, base, task, events, session.crew)
 
     def train(self, task: Task, *, cache: bool = True, watch: WatchOptions | None = None) -> Record:
-        """Learns a task's concept and commits it."""
+        """Learns a task's concept and commits it, then draws its preview image, unless ``watch`` says otherwise."""
         from .learn import admission, run
+        from .learn.preview_image import with_preview_image
         from .learn.watching import unwatched, watcher
 
         session, crew, listener = self.session, self.session.crew, self.session.listener
+        watch = watch or WatchOptions()
         with session.alone() if crew.main else nullcontext():
             crew.meet()
             admission.check(session.registry, task.name, task.options, update=task.update, crew=crew)
             base = session.base("learn")
             watching: AbstractContextManager[Any] = nullcontext(unwatched)
-            if watch and crew.main:
+            if crew.main:
                 previews = session.said(DrawOptions, "draw", {})
                 watching = watcher(session.registry, base, task, watch, previews)
             with (
@@ -199,7 +201,20 @@ class Workspace:
                     on_note=listener.note, stop=stop, after_step=after_step,
                 )  # fmt: skip
                 folder = cache_folder() / "latents" if cache else None
-                return run.learn(session.registry, base, task, events, folder, crew)
+                record = run.learn(session.registry, base, task, events, folder, crew)
+        return with_preview_image(session, base, record) if watch.preview_image and crew.main else record
+
+    def preview(self, name: str) -> bytes:
+        """The image in a concept's record: a PNG that says how it was drawn, or what a bundle brought along.
+
+        Raises:
+            CidmError: NOT_FOUND where the record has none.
+            RegistryError: for an unknown concept, or a damaged image.
+        """
+        record = self.registry.get(name)
+        if record.preview is None:
+            raise CidmError(f"<{record.name}> has no preview image", code=ExitCode.NOT_FOUND)
+        return self.registry.read_blob(record.preview)
 
     def generate(
         self, *what: str | Path | Layout, merged: str | Path | None = None, **options: Any

@@ -129,7 +129,16 @@ def test_a_stock_pipeline_draws_a_portable_concept_as_generate_does(
     from cidm_cli.models.sampling import initial_noise
 
     workspace = Workspace.create(tmp_path / "registry", str(tiny_base), device="cpu", precision="fp32")
-    workspace.learn("cat", pictures, noun="dog", steps=2, rank=2, portable=True, cache=False)
+    workspace.learn(
+        "cat",
+        pictures,
+        noun="dog",
+        steps=2,
+        rank=2,
+        portable=True,
+        cache=False,
+        watch=workspace.watching("cat", preview_image=False),
+    )
     prompt = "a photo of a <cat>"
     (own,) = workspace.generate(prompt, steps=3, seed=4, guidance=7.5)
     noise = initial_noise(workspace.session.base(), [4], own.image.size)

@@ -16,7 +16,7 @@ from ..options.flags import chosen, flags
 from ..options.learn import LearnOptions, resolve_learn
 from ..terminal.output import Result, Table, readable_bytes
 from ..terminal.progress import duration
-from .invocation import Invocation
+from .invocation import Invocation, base_names
 
 if TYPE_CHECKING:
     from ..machine.computing import Machine
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 BaseOption = Annotated[
     str | None,
-    typer.Option("--base", metavar="BASE", help="Estimate for this base. [default: the registry's]"),
+    typer.Option(
+        "--base",
+        metavar="BASE",
+        help="Estimate for this base. [default: the registry's]",
+        autocompletion=base_names,
+    ),
 ]
 SpeedOption = Annotated[
     float | None,

@@ -15,10 +15,22 @@ from ..options.declared import declared
 from ..options.flags import flags
 from ..options.judge import EvalOptions
 from ..terminal.output import Result
-from .invocation import Invocation
+from .invocation import Invocation, after_comma, listed_names
 
 if TYPE_CHECKING:
     from ..layout import Layout
+
+
+def _prompt_sets() -> list[str]:
+    import cidm_templates
+
+    return [*cidm_templates.prompt_sets()]
+
+
+def _rivals(incomplete: str) -> list[str]:
+    from ..judge.rivals import RIVALS
+
+    return after_comma(incomplete, RIVALS)
 
 
 @flags(how=DRAWING, given=declared(EvalOptions))
@@ -39,10 +51,17 @@ def evaluate(
             "--prompts",
             metavar="FILE|SET",
             help="Prompts for every concept, <TOK> or {} where it goes: a file, or object, pet or style.",
+            autocompletion=_prompt_sets,
         ),
     ] = None,
     names: Annotated[
-        str | None, typer.Option("--concepts", metavar="NAMES", help="Only these: dog,cat. [default: all]")
+        str | None,
+        typer.Option(
+            "--concepts",
+            metavar="NAMES",
+            help="Only these: dog,cat. [default: all]",
+            autocompletion=listed_names,
+        ),
     ] = None,
     noun: Annotated[
         str | None,
@@ -73,6 +92,7 @@ def evaluate(
             metavar="NAMES",
             help="Ways of drawing each layout to compare: own,full,fast,crops,no-attention,paper,neither,plain. "
             "[default: all]",
+            autocompletion=_rivals,
         ),
     ] = None,
     out: Annotated[

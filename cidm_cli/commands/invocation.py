@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import typer
 from cidm_registry import Record, Registry, RegistryError
 
 from ..api import Workspace
+from ..bases import families
 from ..errors import CidmError
 from ..files.places import expanded, user_registry
 from ..machine.interrupts import graceful
@@ -106,6 +107,22 @@ def names_in(context: typer.Context, records: Callable[[Registry], list[Record]]
         return [record.name for record in records(call.open_registry())]
     except (CidmError, RegistryError, OSError):
         return []
+
+
+def listed_names(context: typer.Context, incomplete: str) -> list[str]:
+    """The learned concepts, to complete the last of several names between commas with."""
+    return after_comma(incomplete, concept_names(context))
+
+
+def after_comma(incomplete: str, names: Iterable[str]) -> list[str]:
+    """A list that is being written, completed with each of these names."""
+    written = incomplete[: incomplete.rfind(",") + 1]
+    return [written + name for name in names]
+
+
+def base_names() -> list[str]:
+    """The bases that have a name, to complete a command line with."""
+    return [one.name for one in families() if one.hub or one.references]
 
 
 def path_from(found: Found) -> Path:

@@ -9,17 +9,26 @@ import typer
 
 from ..errors import CidmError, ExitCode
 from ..terminal.output import Result, Table
-from .invocation import Invocation
+from .invocation import Invocation, listed_names
 from .layout_files import registry_if_any, write_layout
 
 if TYPE_CHECKING:
     from cidm_registry import Registry
 
 
+def _templates() -> list[str]:
+    import cidm_templates
+
+    return [*cidm_templates.layouts()]
+
+
 def new(
     call: Invocation,
     template: Annotated[
-        str | None, typer.Argument(metavar="[TEMPLATE]", help="What to begin with. None: list them.")
+        str | None,
+        typer.Argument(
+            metavar="[TEMPLATE]", help="What to begin with. None: list them.", autocompletion=_templates
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -27,7 +36,12 @@ def new(
     ] = None,
     concepts: Annotated[
         str | None,
-        typer.Option("--concepts", metavar="NAME,NAME", help="Put these in place of the template's own."),
+        typer.Option(
+            "--concepts",
+            metavar="NAME,NAME",
+            help="Put these in place of the template's own.",
+            autocompletion=listed_names,
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> Result:

@@ -17,6 +17,8 @@ from ..terminal.output import Result
 from .invocation import Invocation
 
 if TYPE_CHECKING:
+    from cidm_registry import Record, Registry
+
     from ..api import Workspace
     from ..draw.images import Picture
     from ..draw.over_jobs import EditTask, StyleTask
@@ -156,6 +158,29 @@ def with_grid(call: Invocation, drawn: Result, out: Path) -> Result:
     content = grid((Image.open(facts["path"]), facts) for facts in drawn.data["images"])
     path = str(write(content, folder, False, "grid"))
     return Result({**drawn.data, "grid": path}, [*drawn.human, path], [*drawn.ids, path])
+
+
+def with_sheet(
+    call: Invocation, registry: Registry, records: Sequence[Record], found: Result, out: Path
+) -> Result:
+    """Writes one sheet of concepts' preview images, under each its number and name; one without stays grey."""
+    from PIL import Image
+
+    from ..files.images import decode_picture
+    from ..terminal.pages import GRID_SIDE, labelled
+
+    cells = []
+    for record in records:
+        name = f"{record.sequence} <{record.name}>"
+        if record.preview is None:
+            cells.append((Image.new("RGB", (GRID_SIDE, GRID_SIDE), "gainsboro"), f"{name}: no image"))
+        else:
+            content = registry.read_blob(record.preview)
+            cells.append((decode_picture(content, f"the preview image of {record.name}").image, name))
+    if without := [record.name for record in records if record.preview is None]:
+        call.output.note(f"without a preview image: {', '.join(without)}")
+    write_whole(out, labelled([("", cells)]))
+    return Result({**found.data, "sheet": out}, [*found.human, str(out)], [*found.ids, str(out)])
 
 
 def paint(workspace: Workspace, task: StyleTask | EditTask, images: int, out: Path) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,8 @@ from cidm_registry import Registry, canonical_key
 from ..api import made
 from ..errors import CidmError, ExitCode
 from ..terminal.output import Result, Table, readable_bytes
-from .invocation import Invocation, concept_names, names_in
+from .invocation import Invocation, base_names, concept_names, names_in
+from .pictures import check_png, with_sheet
 
 if TYPE_CHECKING:
     from cidm_registry import Record
@@ -24,7 +26,12 @@ def init(
     call: Invocation,
     base: Annotated[
         str | None,
-        typer.Option("--base", metavar="BASE", help=f"The model to learn on. [default: {DEFAULT_BASE}]"),
+        typer.Option(
+            "--base",
+            metavar="BASE",
+            help=f"The model to learn on. [default: {DEFAULT_BASE}]",
+            autocompletion=base_names,
+        ),
     ] = None,
     vae: Annotated[
         str, typer.Option("--vae", metavar="VAE", help="A VAE to use in place of the base's own.")
@@ -74,14 +81,20 @@ COLUMNS = ("#", "NAME", "CLASS", "KIND", "VERSION", "METHOD", "LEARNED")
 def list_concepts(
     call: Invocation,
     all_versions: Annotated[bool, typer.Option("--all", "-a", help="Older versions too.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE.png", help="Write one sheet of their preview images."),
+    ] = None,
 ) -> Result:
     """List the concepts learned so far, in the order they were learned. Also `cidm ls`."""
+    if out:
+        check_png(out)
     registry = call.open_registry()
     records, problems = registry.listing(all_versions)
     for problem in problems:
         call.output.warn(f"{problem.path}: {problem.message}")
     table = Table(COLUMNS, [_row(record) for record in records])
-    return Result(
+    found = Result(
         data={
             "registry": registry.root,
             "base": registry.base,
@@ -91,6 +104,7 @@ def list_concepts(
         human=[table] if records else ["no concepts yet: `cidm learn NAME IMAGES` learns one"],
         ids=[record.name for record in records],
     )
+    return with_sheet(call, registry, records, found, out) if out and records else found
 
 
 def _summary(record: Record) -> dict[str, Any]:
@@ -131,6 +145,7 @@ def show(
         "learned": f"{record.created} by {record.method}",
         "rank": f"{record.rank}, scale {record.scale:g}",
         "against": _against(record, [one.name for one in older]),
+        "image": record.preview and str(registry.blob_path(record.preview)),
         "weights": f"{file} ({'missing' if size is None else readable_bytes(size)})",
         "settings": json.dumps(record.config, ensure_ascii=False),
         "losses": json.dumps(record.losses, ensure_ascii=False),

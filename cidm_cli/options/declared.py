@@ -70,6 +70,13 @@ class Form:
 
 
 @dataclass(frozen=True)
+class Offered:
+    """A mark: what a shell completes a value with, though it may be another."""
+
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Shown:
     """A mark: what a help page tells as the default."""
 

@@ -11,7 +11,7 @@ from annotated_types import Ge, Le, Lt
 
 from ..bases import family
 from ..errors import CidmError, ExitCode
-from .declared import Asked, Count, Form, Group, Short, Shown, Weight, Written, settled, usage
+from .declared import Asked, Count, Form, Group, Offered, Short, Shown, Weight, Written, settled, usage
 from .prompts import parse_prompt
 
 DrawMethod = Literal[
@@ -82,7 +82,9 @@ class StructureOptions:
 
     structure: Annotated[Path, Form("IMAGE"), Group("Structure")] | None = None
     """An image whose lines those of --prompt follow."""
-    structure_kind: Annotated[str, Form("KIND"), Shown("edge")] | None = None
+    structure_kind: (
+        Annotated[str, Form("KIND"), Shown("edge"), Offered(("edge", "scribble", "as-is"))] | None
+    ) = None
     """edge, scribble or as-is: what IMAGE is."""
     structure_scale: Annotated[float, Shown("1.0")] | None = None
     """How strongly it is followed, from 0 to 2."""

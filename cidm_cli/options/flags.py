@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .declared import Form, Option, Short, Written, declared
+from .declared import Form, Offered, Option, Short, Written, declared
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -60,11 +60,27 @@ def chosen(cls: type, table: str, given: Mapping[str, Any], settings: Settings) 
     return out
 
 
+def as_flags(options: Mapping[str, Option], said: Mapping[str, Any]) -> list[str]:
+    """What was said on the command line, as it can be said again."""
+    words = []
+    for name, value in said.items():
+        flag = options[name].flag
+        if options[name].kind is bool:
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            words += [
+                word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))
+            ]
+    return words
+
+
 def _parameter(option: Option) -> inspect.Parameter:
     names = [f"{option.flag}/--no-{option.flag[2:]}" if option.kind is bool else option.flag]
     if short := option.mark(Short):
         names.append(short.flag)
     written = option.mark(Written) or option.mark(Form)
+    offered = option.mark(Offered)
+    values = offered.values if offered else option.choices
     metavar = written.form if written else f"[{'|'.join(option.choices)}]" if option.choices else None
     shown = typer.Option(
         *names,
@@ -72,7 +88,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         metavar=metavar,
         show_default=False,
         rich_help_panel=option.group,
-        autocompletion=(lambda: [*option.choices]) if option.choices else None,
+        autocompletion=(lambda: [*values]) if values else None,
     )
     kind: Any = option.kind
     return inspect.Parameter(

@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
 
-from ..bases import family
+from ..bases import families, family
 from .declared import (
     BASELINES,
     Asked,
     Count,
     Form,
     Group,
+    Offered,
     Only,
     Positive,
     Seed,
@@ -28,6 +29,8 @@ CARRIED = ("finetune", "ewc", "lwf")
 """Methods of learning that carry one LoRA from concept to concept: the newest one draws all of them."""
 SUMMED = ("c-lora",)
 """Methods of learning in which each LoRA is trained on top of all older ones: their sum draws all concepts."""
+TARGETS = tuple(dict.fromkeys(targets for one in families() for targets in one.targets))
+"""Of all families."""
 GAMMA2 = {"subspace": 0.0, "paper": 1.0}
 """By the form of R1 and R2: as measured, R2 helps nowhere; as printed, the paper's own."""
 
@@ -80,7 +83,9 @@ class LearnOptions:
     """Rank of the low-rank weights."""
     scale: Positive = 1.0
     """Factor on the low-rank weights (alpha / rank)."""
-    targets: Annotated[str, Shown("attn2, the layers that attend to text, but attn1+attn2 for mini")]
+    targets: Annotated[
+        str, Shown("attn2, the layers that attend to text, but attn1+attn2 for mini"), Offered(TARGETS)
+    ]
     """Attention layers that get low-rank weights, as the base names them; Stable Diffusion has attn1+attn2, too."""
     token_groups: Literal["block", "layer"] = "block"
     """Layers that share a copy of the concept's tokens: those of one transformer block, or none."""
@@ -122,7 +127,7 @@ class LearnOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class WatchOptions:
-    """Previews, which change no byte of what is learned, and TensorBoard."""
+    """Previews, which change no byte of what is learned, the concept's preview image, and TensorBoard."""
 
     preview: Annotated[list[str], Form("PROMPT"), Group("Watching"), Shown("")] = field(default_factory=list)
     """Draw this now and then while learning; again for more."""
@@ -130,6 +135,8 @@ class WatchOptions:
     """Steps between two previews; the last step has one, too."""
     preview_to: Annotated[Path, Form("DIR"), Shown("NAME-preview")] | None = None
     """Folder for previews."""
+    preview_image: bool = True
+    """Draw the concept once it is learned, and keep the image in its record."""
     tensorboard: Annotated[Path, Form("DIR")] | None = None
     """Write loss, rates and previews to DIR/NAME."""
 

@@ -132,7 +132,7 @@ def _refused(place: Place, error: Exception) -> Response:
 
 
 def _preview(place: Place, name: str) -> Response:
-    content = concepts.image(place, name)
+    content = place.workspace().preview(name)
     return Response(content, media_type=IMAGES[".png" if content.startswith(b"\x89PNG") else ".jpg"])
 
 

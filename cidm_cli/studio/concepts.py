@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import CidmError, ExitCode
 from .place import Place
 
 
@@ -24,14 +23,6 @@ def listed(place: Place) -> dict[str, Any]:
     ]
     source = place.shown(registry.base.source)
     return {"base": source, "kind": registry.base.kind, "concepts": cards, "removed": removed[::-1]}
-
-
-def image(place: Place, name: str) -> bytes:
-    """The image that a concept's record keeps. Raises CidmError NOT_FOUND where it keeps none."""
-    registry = place.workspace().registry
-    if (preview := registry.get(name).preview) is None:
-        raise CidmError(f"<{name}> has no image", code=ExitCode.NOT_FOUND)
-    return registry.read_blob(preview)
 
 
 def renamed(place: Place, name: str, to: str) -> dict[str, Any]:

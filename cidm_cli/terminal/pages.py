@@ -102,11 +102,19 @@ def sheet(strips: Sequence[Strip], side: int = 128, *, labelled: bool = False) -
 
 def grid(drawn: Iterable[tuple[Image.Image, Mapping[str, Any]]]) -> bytes:
     """One sheet of drawn images with their facts, as a PNG file: a row a prompt, under each image its seed."""
-    strips = []
-    for prompt, same in groupby(drawn, key=lambda one: str(one[1]["prompt"])):
-        some = [(image, f"seed {facts['seed']}") for image, facts in same]
-        for first in range(0, len(some), GRID_COLUMNS):
-            strips.append(Strip("" if first else prompt, "", some[first : first + GRID_COLUMNS]))
+    rows = groupby(drawn, key=lambda one: str(one[1]["prompt"]))
+    return labelled(
+        (prompt, [(image, f"seed {facts['seed']}") for image, facts in same]) for prompt, same in rows
+    )
+
+
+def labelled(rows: Iterable[tuple[str, Sequence[tuple[Image.Image, str]]]]) -> bytes:
+    """A PNG file of images, each with what stands under it, in rows under titles; long rows are broken."""
+    strips = [
+        Strip("" if first else title, "", images[first : first + GRID_COLUMNS])
+        for title, images in rows
+        for first in range(0, len(images), GRID_COLUMNS)
+    ]
     content = io.BytesIO()
     sheet(strips, GRID_SIDE, labelled=True).save(content, "PNG")
     return content.getvalue()

@@ -654,6 +654,16 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], root: Path) -
         ("cidm learn dog dogs --token-groups ", {"block", "layer"}),
         ("cidm --registry nowhere show ", set()),
         ("cidm restore ", {"bird"}),
+        ("cidm learn --update ", {"dog", "狐"}),
+        ("cidm learn --update dog ", set()),
+        ("cidm learn d", set()),
+        ("cidm eval --concepts dog,", {"dog,dog", "dog,狐"}),
+        ("cidm eval --rivals full,fa", {"full,fast"}),
+        ("cidm eval --prompts ", {"object", "pet", "style"}),
+        ("cidm init --base ", {"mini", "sd15", "sdxl", "flux2-klein"}),
+        ("cidm layout new two-s", {"two-side-by-side"}),
+        ("cidm generate --device c", {"cpu", "cuda"}),
+        ("cidm learn --targets attn1", {"attn1+attn2"}),
     ],
 )
 def test_a_command_line_is_completed_with_choices_and_concepts(

@@ -309,6 +309,13 @@ def test_a_concept_is_learned_from_dropped_images_stopped_and_resumed(page: Page
     page.get_by_role("link", name="Concepts").click()
     card = page.get_by_role("article", name="rex")
     expect(card).to_contain_text("dog · number 1 · version 1")
+    assert card.get_by_role("img", name="<rex>").evaluate("image => image.naturalWidth") > 0
+    card.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(card).to_have_count(0)
+    page.get_by_text("Removed: 1").click()
+    page.get_by_role("button", name="Bring back").click()
+    expect(card).to_contain_text("dog · number 1 · version 1")
     card.get_by_role("button", name="Draw").click()
     expect(page.locator("#draw").get_by_label("Prompt", exact=True)).to_have_value("a photo of a <rex>")
 

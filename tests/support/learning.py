@@ -16,8 +16,10 @@ from cidm_cli.models.opening import concept_weights, open_base
 from cidm_cli.options.learn import resolve_learn
 from cidm_registry import Record, Registry
 
-FAST = ("--steps", 4, "--batch", 2, "--lr", 0.02, "--token-lr", 0.05, "--variants", 2)
-"""A training of milliseconds that changes what is drawn."""
+FAST = (
+    "--steps", 4, "--batch", 2, "--lr", 0.02, "--token-lr", 0.05, "--variants", 2, "--no-preview-image",
+)  # fmt: skip
+"""A training of milliseconds that changes what is drawn; it draws nothing itself."""
 STRONG = {"lr": 0.1, "token_lr": 0.5, "steps": 3, "variants": 1}
 """Few steps that change what is drawn."""
 
