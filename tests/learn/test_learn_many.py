@@ -65,20 +65,10 @@ def test_where_one_fails_the_others_stay_and_the_command_that_goes_on_is_told(
             raise run.CidmError("stopped here", code=ExitCode.INTERRUPTED)
         return real(trainee, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "train_step", train_step)
-    # Read again from this environment by the command that goes on.
-    monkeypatch.setenv("CIDM_PRECISION", "fp32")
-    ran = cidm(
-        "learn",
-        *folders,
-        "--registry",
-        tiny_registry.root,
-        *FAST,
-        "--checkpoint-every",
-        1,
-        "--no-cache",
-        "--json",
-    )
+    said = ("--registry", tiny_registry.root, *FAST, "--checkpoint-every", 1, "--no-cache")
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "train_step", train_step)
+        ran = cidm("learn", *folders, *said, "--json")
     assert ran.code == ExitCode.INTERRUPTED
     told = ran.answer["error"]
     assert (told["learned"], told["left"]) == (["rex"], ["tom", "bird"])
@@ -86,7 +76,6 @@ def test_where_one_fails_the_others_stay_and_the_command_that_goes_on_is_told(
     program, *words = shlex.split(told["go_on"])
     assert (program, words[:3]) == ("cidm", ["learn", "tom=cats", "bird=bird.png"])
     assert {"--resume", "--no-cache", "--no-preview-image", "--checkpoint-every"} <= {*words}
-    monkeypatch.undo()
     again = cidm(*words)
     assert (again.code, "going on from step 2" in again.err) == (0, True), again.err
     assert [one.name for one in tiny_registry.records()] == ["rex", "tom", "bird"]
