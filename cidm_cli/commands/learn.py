@@ -85,7 +85,7 @@ def learn(
 
     Captions are read from .txt files beside the pictures; <NAME> in them is the concept, or else the class noun is.
     Ctrl-C saves a checkpoint, and the same command with --resume goes on from it. Of several concepts each is committed
-    before the next begins, with the same options; where one fails, the command is told that goes on.
+    before the next begins, with the same options; where one fails, the command that goes on is printed.
     """
     workspace = call.workspace(how)
     pairs = _pairs(what)
