@@ -21,7 +21,7 @@ FAMILY = replace(
         "buckets": False,
         "targets": unet.TARGETS[1],
     },
-    draw={"steps": 20, "guidance": 4.0, "style_from": 0.25},
+    draw={"steps": 20, "guidance": 4.0, "style_from": 0.45},
     files=InFiles("cidm_mini", "cidm-mini", "diffusers", sd15.FAMILY.files.accepted),
     # It brings its own; a second judge from elsewhere says nothing about pictures so unlike photographs.
     judges={**JUDGES, "dino": "none"},

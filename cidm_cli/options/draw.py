@@ -70,7 +70,7 @@ class DrawOptions:
     """How several concepts are combined."""
     power: Weight = 0.0
     """Exponent of the similarities where the method is sharp or official; 0 takes 16 or 4."""
-    style_from: Annotated[float, Ge(0), Lt(1), Shown("0, but 0.25 for mini")]
+    style_from: Annotated[float, Ge(0), Lt(1), Shown("0, but 0.45 for mini")]
     """Share of the steps, from the noisiest, that draw a style's class noun in its place, so that subjects stay."""
     batch: Annotated[Count, Group("Images")] = 4
     """Images drawn at once, also of several prompts where they have the same weights and settings."""

@@ -660,7 +660,7 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], root: Path) -
         ("cidm eval --concepts dog,", {"dog,dog", "dog,狐"}),
         ("cidm eval --rivals full,fa", {"full,fast"}),
         ("cidm eval --prompts ", {"object", "pet", "style"}),
-        ("cidm init --base ", {"mini", "sd15", "sdxl", "flux2-klein"}),
+        ("cidm init --base ", {"mini", "sd15", "sdxl", "flux2-klein", "z-image"}),
         ("cidm layout new two-s", {"two-side-by-side"}),
         ("cidm generate --device c", {"cpu", "cuda"}),
         ("cidm learn --targets attn1", {"attn1+attn2"}),
