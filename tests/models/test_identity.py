@@ -237,7 +237,9 @@ def test_an_index_of_shards_names_nothing_but_files_beside_it(copied: Path, name
     os.mkfifo(copied / "unet" / "pipe.safetensors")
     index = copied / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     change(index, weight_map={"conv_in.weight": name})
-    assert "which is not a safetensors file beside it" in refused(lambda: identify(str(copied)), ExitCode.INVALID)
+    assert "which is not a safetensors file beside it" in refused(
+        lambda: identify(str(copied)), ExitCode.INVALID
+    )
 
 
 def test_half_precision_files_are_the_ones_that_count(copied: Path) -> None:
