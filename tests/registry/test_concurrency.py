@@ -24,9 +24,9 @@ from cidm_registry import Conflict, Exists, Registry
 disk = HookedDisk()
 disk.locking = {locking!r}
 registry = Registry.open({root!r}, disk=disk)
+head = registry.head()
 print("ready", flush=True)
 sys.stdin.readline()
-head = registry.head()
 for number in range({count}):
     name = {names!r} + str(number)
     while True:
