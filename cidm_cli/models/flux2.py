@@ -47,6 +47,8 @@ DOUBLE, SINGLE = "transformer_blocks", "single_transformer_blocks"
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 FORWARD = ("ff.linear_in", "ff.linear_out", "ff_context.linear_in", "ff_context.linear_out")
 _FED_ALIKE = {"to_k": "to_q", "to_v": "to_q", "add_k_proj": "add_q_proj", "add_v_proj": "add_q_proj"}
+layers, groups = partial(joint.layers, (DOUBLE, SINGLE)), partial(joint.groups, (DOUBLE, SINGLE))
+feature_source = partial(joint.feature_source, _FED_ALIKE)
 
 
 def factor(base: Base) -> int:
@@ -84,16 +86,6 @@ def to_pixels(base: Base, latents: torch.Tensor) -> torch.Tensor:
     return found.float()
 
 
-def layers(denoiser: Any) -> tuple[str, ...]:
-    """The blocks, in forward order (25 of the model of 4 billion numbers)."""
-    return tuple(f"{kind}.{n}" for kind in (DOUBLE, SINGLE) for n in range(len(denoiser.get_submodule(kind))))
-
-
-def groups(denoiser: Any) -> tuple[int, ...]:
-    """All see the same tokens."""
-    return (0,) * len(layers(denoiser))
-
-
 def sites(denoiser: Any, targets: str) -> tuple[str, ...]:
     """The linear layers that a LoRA sits on, in forward order."""
     return tuple(site for site in site_layers(denoiser) if ".attn." in site or targets == "attn+ff")
@@ -117,12 +109,6 @@ def parts(denoiser: Any) -> Mapping[str, Sequence[int]]:
         inner, forward = block.attn.inner_dim, block.attn.mlp_hidden_dim * block.attn.mlp_mult_factor
         made[f"{SINGLE}.{number}.attn.to_qkv_mlp_proj"] = (inner, inner, inner, forward)
     return made
-
-
-def feature_source(site: str) -> str:
-    """The first of the sites that are fed what ``site`` is fed."""
-    block, _, leaf = site.rpartition(".")
-    return f"{block}.{_FED_ALIKE.get(leaf, leaf)}"
 
 
 def predict(

@@ -5,7 +5,7 @@ Text enters once, no gradient goes through the encoder, and a concept's tokens a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,26 @@ def _checked(made: Made, parts: Parts) -> Parts:
     # Pictures of 1024 pixels are decoded one after another: a batch of them would not fit.
     parts.vae.enable_slicing()
     return parts
+
+
+def layers(kinds: Sequence[str], denoiser: Any) -> tuple[str, ...]:
+    """The blocks of the transformer's lists of those names, in forward order."""
+    return tuple(f"{kind}.{n}" for kind in kinds for n in range(len(denoiser.get_submodule(kind))))
+
+
+def groups(kinds: Sequence[str], denoiser: Any) -> tuple[int, ...]:
+    """All blocks see the same tokens."""
+    return (0,) * len(layers(kinds, denoiser))
+
+
+def feature_source(fed_alike: Mapping[str, str], site: str) -> str:
+    """The first of the sites that are fed what ``site`` is fed.
+
+    Args:
+        fed_alike: the name of a block's layer that stands for another's.
+    """
+    block, _, leaf = site.rpartition(".")
+    return f"{block}.{fed_alike.get(leaf, leaf)}"
 
 
 def pixels(base: Base) -> int:

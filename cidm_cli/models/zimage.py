@@ -40,6 +40,8 @@ KINDS = ("noise_refiner", "context_refiner", "layers")
 ATTENTION, FORWARD = ("to_q", "to_k", "to_v", "to_out.0"), ("w1", "w3", "w2")
 TIMED = "adaLN_modulation.0"
 _FED_ALIKE = {"to_k": "to_q", "to_v": "to_q", "w3": "w1"}
+layers, groups = partial(joint.layers, KINDS), partial(joint.groups, KINDS)
+feature_source = partial(joint.feature_source, _FED_ALIKE)
 _NATIVE = {"to_q": "qkv", "to_k": "qkv", "to_v": "qkv", "to_out.0": "out"}
 
 
@@ -69,16 +71,6 @@ def grids(base: Base, size: tuple[int, int]) -> list[tuple[int, int]]:
     return [(size[0] // CELL, size[1] // CELL)]
 
 
-def layers(denoiser: Any) -> tuple[str, ...]:
-    """The blocks, in forward order."""
-    return tuple(f"{kind}.{n}" for kind in KINDS for n in range(len(denoiser.get_submodule(kind))))
-
-
-def groups(denoiser: Any) -> tuple[int, ...]:
-    """All see the same tokens."""
-    return (0,) * len(layers(denoiser))
-
-
 def sites(denoiser: Any, targets: str) -> tuple[str, ...]:
     """The linear layers that a LoRA sits on, in forward order: of the blocks that see picture and text."""
     leaves = tuple(f".{name}" for name in (*ATTENTION, *(FORWARD if targets == "attn+ff" else ())))
@@ -100,12 +92,6 @@ def site_layers(denoiser: Any) -> dict[str, int]:
 def parts(denoiser: Any) -> Mapping[str, Sequence[int]]:
     """Each layer is one matrix."""
     return {}
-
-
-def feature_source(site: str) -> str:
-    """The first of the sites that are fed what ``site`` is fed."""
-    block, _, leaf = site.rpartition(".")
-    return f"{block}.{_FED_ALIKE.get(leaf, leaf)}"
 
 
 def predict(
